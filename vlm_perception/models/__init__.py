@@ -1,0 +1,1 @@
+"""Models that answer typed questions about images."""

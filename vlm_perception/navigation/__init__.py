@@ -1,0 +1,1 @@
+"""From answers to motion, as pure functions, without ROS."""

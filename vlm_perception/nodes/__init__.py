@@ -1,0 +1,1 @@
+"""ROS nodes: plumbing between topics and the pure rooms, and nothing else."""

@@ -1,0 +1,1 @@
+"""From camera messages to smoothed observations, without ROS."""

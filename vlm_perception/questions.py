@@ -1,0 +1,150 @@
+"""Typed questions about a picture, and their answers.
+
+The vocabulary is that of the System One / Decisions APIs: `Choice` (one of the options), `YesNo`
+(a probability), `Score` (ordered levels) and `Text` (free words, for descriptions only: nothing
+that moves a robot may depend on it).
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from dataclasses import dataclass
+
+MAX_PROMPT_CHARACTERS = 2000
+MAX_OPTION_CHARACTERS = 200
+MAX_OPTIONS = 200
+
+
+def check_text(what: str, text: str, limit: int) -> None:
+    """Raise ValueError unless `text` is non-empty, printable and at most `limit` characters long."""
+    if not isinstance(text, str):
+        raise ValueError(f"{what} is a {type(text).__name__}, expected text")
+    if not text.strip():
+        raise ValueError(f"{what} is empty, expected some text")
+    if len(text) > limit:
+        raise ValueError(f"{what} has {len(text)} characters, expected at most {limit}: shorten it")
+    for character in text:
+        if character != "\n" and unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn"):
+            raise ValueError(f"{what} contains the control character {character!r}, expected printable text")
+
+
+def check_options(what: str, options: tuple[str, ...], minimum: int = 2) -> None:
+    """Raise ValueError unless `options` are at least `minimum` distinct, printable texts."""
+    if not minimum <= len(options) <= MAX_OPTIONS:
+        raise ValueError(f"{what} has {len(options)} options {list(options)!r:.200}, expected {minimum} to {MAX_OPTIONS}")
+    for option in options:
+        check_text(f"an option of {what}", option, MAX_OPTION_CHARACTERS)
+    repeated = sorted({option for option in options if options.count(option) > 1})
+    if repeated:
+        raise ValueError(f"{what} repeats {repeated}, expected every option once")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What every question has: the `name` its answer is found by, and the `prompt` the model reads."""
+
+    name: str
+    prompt: str
+
+    def __post_init__(self) -> None:
+        check_text("the name of a question", self.name, MAX_OPTION_CHARACTERS)
+        check_text(f"the prompt of question {self.name!r}", self.prompt, MAX_PROMPT_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Choice(Question):
+    """Which one of `options`?"""
+
+    options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "options", tuple(self.options))
+        check_options(f"question {self.name!r}", self.options)
+
+
+@dataclass(frozen=True)
+class YesNo(Question):
+    """Is it so? `options` are the model's words for true and for false, in this order."""
+
+    options: tuple[str, str] = ("yes", "no")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "options", tuple(self.options))
+        if len(self.options) != 2:
+            raise ValueError(
+                f"yes/no question {self.name!r} has {len(self.options)} options {list(self.options)!r:.200}, "
+                "expected the word for true and the word for false"
+            )
+        check_options(f"question {self.name!r}", self.options)
+
+
+@dataclass(frozen=True)
+class Score(Question):
+    """How much? `options` are the levels, lowest first."""
+
+    options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "options", tuple(self.options))
+        check_options(f"question {self.name!r}", self.options)
+
+
+@dataclass(frozen=True)
+class Text(Question):
+    """In free words, at most `max_new_tokens` tokens."""
+
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.max_new_tokens <= 4096:
+            raise ValueError(f"question {self.name!r} asks for {self.max_new_tokens} new tokens, expected 1 to 4096")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to the question of the same `name`.
+
+    `value` is the chosen option (the model's words for a `Text`). `options` and `probabilities`
+    (each in 0..1, summing to 1) are parallel and empty for a `Text`. `confidence` is the
+    probability of `value`; for a `Text` the geometric mean of its tokens' probabilities.
+    """
+
+    name: str
+    value: str
+    confidence: float
+    options: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+
+    def probability(self, option: str) -> float:
+        """Return the probability of `option`; KeyError if it was not among the options."""
+        try:
+            return self.probabilities[self.options.index(option)]
+        except ValueError:
+            raise KeyError(f"{option!r} is not an option of {self.name!r}: {list(self.options)}") from None
+
+    @property
+    def score(self) -> float:
+        """The expected level, from 0 (the first option) to `len(options) - 1`."""
+        return sum(level * p for level, p in enumerate(self.probabilities))
+
+
+def answer_from_log_likelihoods(question: Choice | YesNo | Score, scores: list[float]) -> Answer:
+    """Turn one log-likelihood per option into an `Answer`, by a softmax over the options.
+
+    Raises ValueError when a score is NaN or none is finite: such a model has not answered.
+    """
+    if len(scores) != len(question.options):
+        raise ValueError(f"{len(scores)} scores for the {len(question.options)} options of {question.name!r}")
+    highest = max(scores)
+    if any(math.isnan(score) for score in scores) or not math.isfinite(highest):
+        raise ValueError(f"the model's scores for {question.name!r} are not finite: {scores}")
+    weights = [math.exp(score - highest) for score in scores]
+    total = sum(weights)
+    probabilities = tuple(weight / total for weight in weights)
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return Answer(question.name, question.options[best], probabilities[best], question.options, probabilities)

@@ -1,0 +1,1 @@
+"""A MuJoCo room, a differential-drive robot with a camera, and its ground truth."""

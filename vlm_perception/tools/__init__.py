@@ -1,0 +1,1 @@
+"""The commands behind `vlm_perception <command>`."""
