@@ -1,0 +1,80 @@
+"""The one main() of all nodes: start, spin, and end cleanly however the end comes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+    """Run the node that `make_node()` returns until a signal comes, and return the exit code.
+
+    0 after SIGINT or SIGTERM, 1 with one line of explanation when the node cannot start (it raised
+    ValueError or OSError, as for wrong parameters). A node may have
+
+    - `close()`: called after the spin while publishing still works, so that a last word is heard;
+    - `finished`: an rclpy Future which the node completes with an exit code to end itself;
+    - a parameter `autostart`: when true, a lifecycle node configures and activates itself.
+    """
+    # rclpy's signal handlers shut the context down, and then no zero twist can be sent any more. Python's can raise
+    # anywhere. So the signals are blocked in this thread and all that it starts, and one thread waits for them: any
+    # number of them is one request to stop, and nothing is ever interrupted half-way.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    try:
+        node = make_node()
+        finished: Future = getattr(node, "finished", None) or Future()
+        threading.Thread(target=_wait_for_signals, args=(finished,), name="signals", daemon=True).start()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            autostart(node)
+            executor.spin_until_future_complete(finished)
+        except ExternalShutdownException:
+            pass
+        finally:
+            if hasattr(node, "close"):
+                node.close()
+            executor.remove_node(node)
+        return int(finished.result() or 0) if finished.done() else 0
+    except (ValueError, OSError) as error:
+        if node is not None:
+            raise  # a mistake in the running node, not in what it was given
+        rclpy.logging.get_logger("start").fatal(" ".join(str(error).split()))
+        return 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def autostart(node: Node) -> None:
+    """Configure and activate a lifecycle `node` whose parameter `autostart` is true; else do nothing."""
+    if not isinstance(node, LifecycleNode) or not node.has_parameter("autostart"):
+        return
+    if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        node.trigger_activate()
+
+
+def main(make_node: Callable[[], Node]) -> None:
+    """`run` as the body of an executable."""
+    sys.exit(run(make_node))
+
+
+def _wait_for_signals(finished: Future) -> None:
+    while True:
+        signal.sigwait(STOP_SIGNALS)
+        if not finished.done():
+            finished.set_result(0)
