@@ -1,0 +1,70 @@
+"""A node ends cleanly however it is told to, and has its last word."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from std_msgs.msg import String
+
+NODE = """
+import sys
+from rclpy.node import Node
+from std_msgs.msg import String
+from vlm_perception.nodes.run import main
+
+class Talker(Node):
+    def __init__(self):
+        super().__init__("talker")
+        self.publisher = self.create_publisher(String, "words", 10)
+        self.create_timer(0.02, lambda: self.publisher.publish(String(data="hello")))
+        if "wrong" in sys.argv:
+            raise ValueError("parameter rate is 99,\\n expected at most 30")
+        if "short" in sys.argv:
+            from rclpy.task import Future
+            self.finished = Future()
+            self.create_timer(0.2, lambda: self.finished.set_result(3))
+
+    def close(self):
+        self.publisher.publish(String(data="goodbye"))
+        self.publisher.wait_for_all_acked()
+
+main(Talker)
+"""
+
+
+def start(*arguments):
+    return subprocess.Popen([sys.executable, "-c", NODE, *arguments], stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_signals_end_it_with_a_last_word_and_exit_code_0(ros, signals):
+    words = ros.collect(String, "words")
+    process = start()
+    ros.until(lambda: words, "word of the node")
+    for each in signals:
+        process.send_signal(each)
+        time.sleep(0.01)
+    _, errors = process.communicate(timeout=20)
+    ros.until(lambda: words[-1].data == "goodbye", "last word")
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_what_it_cannot_start_with_is_one_line_and_exit_code_1():
+    process = start("wrong")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert len(errors.strip().splitlines()) == 1 and "rate is 99, expected at most 30" in errors
+
+
+def test_a_node_may_end_itself():
+    process = start("short")
+    process.communicate(timeout=20)
+    assert process.returncode == 3
