@@ -14,6 +14,10 @@ class ModelError(Exception):
     """A model cannot be loaded or cannot answer; the message says what to do about it."""
 
 
+class ModelOutOfMemory(ModelError):
+    """The device had too little memory for this call; a later or smaller one may succeed."""
+
+
 class Model(Protocol):
     """Answers typed questions about images. Not thread-safe: one thread loads and uses it."""
 

@@ -1,0 +1,147 @@
+"""Ground truth by geometry: what a perfect observer would answer. For training, tests and evaluation only.
+
+The definitions (distances from the robot's centre, along the floor):
+
+- label, the first that holds: **obstacle**, an object's surface is closer than `CLOSE` in the swath ahead;
+  **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot is in the corridor and looks
+  along it (within 45 degrees); **doorway**, the opening's middle is within 25 degrees of the heading, 0.5 to 3.5 m away,
+  seen from the room at less than 60 degrees from straight on, with nothing in between; **clear** otherwise.
+- target: **no**, unless its visible pixels are `VISIBLE` of the picture or more; **left**, **center** or **right** third
+  of the picture by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
+  A target with some pixels but fewer is a *glimpse*: neither answer is wrong, so it is not used.
+- way: **center** when the swath ahead is free for 1.5 m; else the freer of **left** and **right** (25 degrees), if it
+  is free for 1 m; else **none**.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlm_perception.simulation.room import Pose, Room
+
+LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
+WHERE = ("no", "left near", "left far", "center near", "center far", "right near", "right far")
+WAYS = ("left", "center", "right", "none")
+
+CLOSE = 0.65
+WALL_CLOSE = 1.0
+SWATH_HALF_WIDTH = 0.25
+VISIBLE = 0.0025
+WAY_BEARING = math.radians(25)
+_OFFSETS = np.linspace(-SWATH_HALF_WIDTH, SWATH_HALF_WIDTH, 11)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object in the picture: share of the pixels (0..1), third of the picture, distance [m] to its surface."""
+
+    name: str
+    share: float
+    direction: str
+    column: float  # middle of its pixels, 0 left edge .. 1 right edge
+    distance: float
+
+    @property
+    def visible(self) -> bool:
+        return self.share >= VISIBLE
+
+    @property
+    def range(self) -> str:
+        return "near" if self.distance < CLOSE else "far"
+
+    @property
+    def where(self) -> str:
+        return f"{self.direction} {self.range}" if self.visible else "no"
+
+
+def swath(room: Room, pose: Pose, bearing: float = 0.0) -> tuple[float, float]:
+    """Distance [m] that a strip as wide as the robot and a margin is free of objects, and of walls."""
+    c, s = math.cos(pose.yaw + bearing), math.sin(pose.yaw + bearing)
+    ox, oy = pose.x - s * _OFFSETS, pose.y + c * _OFFSETS
+    objects = min(
+        (float(np.min(_ray_thing(ox, oy, c, s, thing))) for thing in room.things),
+        default=math.inf,
+    )
+    x0, y0, x1, y1 = np.array(room.walls).T[:, :, None]
+    dx, dy = x1 - x0, y1 - y0
+    cross = c * dy - s * dx
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = ((x0 - ox) * dy - (y0 - oy) * dx) / cross
+        u = ((x0 - ox) * s - (y0 - oy) * c) / cross
+    hits = np.where((np.abs(cross) > 1e-12) & (t >= 0) & (u >= 0) & (u <= 1), t, np.inf)
+    return objects, float(hits.min())
+
+
+def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing) -> np.ndarray:
+    """Distances along parallel rays (origins ox, oy; direction c, s) to the outline of a thing, inf where missed."""
+    px, py = ox - thing.x, oy - thing.y
+    if thing.shape != "box":
+        b = px * c + py * s
+        root = b * b - (px * px + py * py - thing.radius**2)
+        t = -b - np.sqrt(np.maximum(root, 0.0))
+        return np.where((root >= 0) & (t >= 0), t, np.inf)
+    tc, ts = math.cos(thing.yaw), math.sin(thing.yaw)
+    qx, qy = tc * px + ts * py, -ts * px + tc * py
+    vx, vy = tc * c + ts * s, -ts * c + tc * s
+    vx, vy = (v if abs(v) > 1e-9 else 1e-9 for v in (vx, vy))
+    tx0, tx1 = (-thing.radius - qx) / vx, (thing.radius - qx) / vx
+    ty0, ty1 = (-thing.radius - qy) / vy, (thing.radius - qy) / vy
+    enter = np.maximum(np.minimum(tx0, tx1), np.minimum(ty0, ty1))
+    leave = np.minimum(np.maximum(tx0, tx1), np.maximum(ty0, ty1))
+    return np.where((enter <= leave) & (enter >= 0), enter, np.inf)
+
+
+def label(room: Room, pose: Pose) -> str:
+    """The scene label at `pose`."""
+    objects, walls = swath(room, pose)
+    if objects < CLOSE:
+        return "obstacle"
+    if walls < WALL_CLOSE:
+        return "wall"
+    if room.in_corridor(pose.x, pose.y):
+        return "corridor" if abs(math.cos(pose.yaw)) > math.cos(math.radians(45)) else "clear"
+    dx, dy = room.length / 2 - pose.x, room.door_y - pose.y
+    distance, direction = math.hypot(dx, dy), math.atan2(dy, dx)
+    ahead = abs(math.remainder(direction - pose.yaw, math.tau)) < math.radians(25)
+    if ahead and 0.5 < distance < 3.5 and abs(direction) < math.radians(60):
+        c, s = math.cos(direction), math.sin(direction)
+        origin = np.array([pose.x]), np.array([pose.y])
+        if all(_ray_thing(*origin, c, s, thing)[0] > distance for thing in room.things):
+            return "doorway"
+    return "clear"
+
+
+def way(room: Room, pose: Pose) -> str:
+    """Which way is clear at `pose`."""
+    left, center, right = (min(swath(room, pose, b)) for b in (WAY_BEARING, 0.0, -WAY_BEARING))
+    if center >= 1.5:
+        return "center"
+    if max(left, right) >= 1.0:
+        return "left" if left > right else "right"
+    return "none"
+
+
+def sightings(room: Room, pose: Pose, segmentation: np.ndarray) -> list[Seen]:
+    """What is in the picture, from left to right. `segmentation`: (height, width), -1 or an index into `room.things`."""
+    height, width = segmentation.shape
+    counts = np.zeros((len(room.things), width))
+    for index in range(len(room.things)):
+        counts[index] = (segmentation == index).sum(axis=0)
+    seen = []
+    for thing, columns in zip(room.things, counts, strict=True):
+        pixels = columns.sum()
+        if pixels == 0:
+            continue
+        column = float((columns * (np.arange(width) + 0.5)).sum() / pixels / width)
+        direction = "left" if column < 1 / 3 else "right" if column > 2 / 3 else "center"
+        distance = thing.distance_to(pose.x, pose.y)
+        seen.append(Seen(thing.name, float(pixels / (height * width)), direction, column, distance))
+    return sorted(seen, key=lambda item: item.column)
+
+
+def description(seen: list[Seen]) -> str:
+    """The sentence that describes a picture: visible objects from left to right."""
+    return ", ".join(f"{item.name} {item.where}" for item in seen if item.visible) or "no objects"

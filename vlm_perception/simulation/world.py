@@ -1,0 +1,280 @@
+"""The room as a MuJoCo world: physics of a differential-drive robot, its camera, its odometry, its collisions."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+
+from vlm_perception.simulation.room import (
+    DOOR_HEIGHT,
+    ROBOT_RADIUS,
+    WALL_HEIGHT,
+    WALL_THICKNESS,
+    Pose,
+    Room,
+)
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before the first import of mujoco, or it looks for a window
+import mujoco  # noqa: E402
+
+CAMERA_FOV_Y = math.radians(60.0)
+CAMERA_HEIGHT = 0.30
+CAMERA_FORWARD = 0.10
+CAMERA_PITCH_DOWN = 0.12
+WHEEL_RADIUS = 0.05
+WHEEL_TRACK = 0.28
+MAX_SPEED = 0.5  # [m/s]
+MAX_TURN = 2.0  # [rad/s]
+MAX_ACCELERATION = 1.5  # [m/s^2]
+MAX_TURN_ACCELERATION = 6.0  # [rad/s^2]
+TIMESTEP = 0.004  # [s]
+CEILING_GROUP = 3  # hidden from above
+
+
+class World:
+    """One room, one robot. Create, use and close it in one thread (EGL contexts belong to their thread)."""
+
+    def __init__(self, room: Room, width: int = 640, height: int = 480, samples: int = 4):
+        self.room = room
+        self._model = mujoco.MjModel.from_xml_string(_mjcf(room, width, height, samples))
+        self._data = mujoco.MjData(self._model)
+        self._size = (height, width)
+        self._options = {"camera": mujoco.MjvOption(), "above": mujoco.MjvOption()}
+        self._options["camera"].geomgroup[CEILING_GROUP] = 1
+        self._renderer: mujoco.Renderer | None = None
+        name = mujoco.mj_id2name
+        geoms = [name(self._model, mujoco.mjtObj.mjOBJ_GEOM, i) or "" for i in range(self._model.ngeom)]
+        self._thing_of_geom = np.full(self._model.ngeom + 1, -1, dtype=np.int32)  # the last is for "no geom"
+        for i, geom in enumerate(geoms):
+            if geom.startswith("thing_"):
+                self._thing_of_geom[i] = int(geom.removeprefix("thing_"))
+        self._body_geoms = {i for i, geom in enumerate(geoms) if geom == "chassis"}
+        self._command = (0.0, 0.0)
+        self._speed = (0.0, 0.0)
+        self._touching = False
+        self.collisions = 0
+        self.odometry = Pose(0.0, 0.0, 0.0)  # by the wheels, since the start
+        self.place(room.start)
+
+    @property
+    def time(self) -> float:
+        """Simulated time [s]."""
+        return self._data.time
+
+    @property
+    def pose(self) -> Pose:
+        """The true pose of the robot's centre in the room."""
+        w, x, y, z = self._data.qpos[3:7]
+        yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        return Pose(float(self._data.qpos[0]), float(self._data.qpos[1]), yaw)
+
+    @property
+    def speed(self) -> tuple[float, float]:
+        """Forward [m/s] and turning speed [rad/s] by the wheels."""
+        left, right = (float(v) * WHEEL_RADIUS for v in self._data.qvel[6:8])
+        return (left + right) / 2, (right - left) / WHEEL_TRACK
+
+    def place(self, pose: Pose) -> None:
+        """Put the robot, at rest, at `pose`."""
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:3] = pose.x, pose.y, 0.0
+        self._data.qpos[3:7] = math.cos(pose.yaw / 2), 0.0, 0.0, math.sin(pose.yaw / 2)
+        self._command = self._speed = (0.0, 0.0)
+        mujoco.mj_forward(self._model, self._data)
+
+    def drive(self, linear: float, angular: float) -> None:
+        """Ask for a forward [m/s] and turning [rad/s] speed; the base limits speed and acceleration."""
+        if not (math.isfinite(linear) and math.isfinite(angular)):
+            raise ValueError(f"command ({linear}, {angular}) is not finite")
+        self._command = (max(-MAX_SPEED, min(MAX_SPEED, linear)), max(-MAX_TURN, min(MAX_TURN, angular)))
+
+    def step(self, seconds: float) -> None:
+        """Advance the physics by `seconds`, counting collisions (each begins when the robot's body touches something)."""
+        for _ in range(max(1, round(seconds / TIMESTEP))):
+            self._speed = tuple(
+                now + max(-limit * TIMESTEP, min(limit * TIMESTEP, wanted - now))
+                for now, wanted, limit in zip(
+                    self._speed, self._command, (MAX_ACCELERATION, MAX_TURN_ACCELERATION), strict=True
+                )
+            )
+            linear, angular = self._speed
+            half = angular * WHEEL_TRACK / 2
+            self._data.ctrl[:] = (linear - half) / WHEEL_RADIUS, (linear + half) / WHEEL_RADIUS
+            mujoco.mj_step(self._model, self._data)
+            self._count_collisions()
+            self._integrate_odometry()
+
+    def _count_collisions(self) -> None:
+        contacts = self._data.contact
+        touching = any(
+            (int(a) in self._body_geoms or int(b) in self._body_geoms) for a, b in contacts.geom[: self._data.ncon]
+        )
+        if touching and not self._touching:
+            self.collisions += 1
+        self._touching = touching
+
+    def _integrate_odometry(self) -> None:
+        linear, angular = self.speed
+        yaw = self.odometry.yaw + angular * TIMESTEP / 2
+        self.odometry = Pose(
+            self.odometry.x + linear * math.cos(yaw) * TIMESTEP,
+            self.odometry.y + linear * math.sin(yaw) * TIMESTEP,
+            math.remainder(self.odometry.yaw + angular * TIMESTEP, math.tau),
+        )
+
+    def picture(self, camera: str = "camera") -> np.ndarray:
+        """Render what `camera` sees ("camera" or "above"): RGB uint8, shape (height, width, 3)."""
+        renderer = self._get_renderer()
+        renderer.update_scene(self._data, camera=camera, scene_option=self._options[camera])
+        return renderer.render()
+
+    def segmentation(self) -> np.ndarray:
+        """Which object each pixel shows: int32, shape (height, width), an index into `room.things` or -1."""
+        renderer = self._get_renderer()
+        renderer.enable_segmentation_rendering()
+        renderer.update_scene(self._data, camera="camera", scene_option=self._options["camera"])
+        ids = renderer.render()[:, :, 0]
+        renderer.disable_segmentation_rendering()
+        return self._thing_of_geom[ids]
+
+    def _get_renderer(self) -> mujoco.Renderer:
+        if self._renderer is None:
+            try:
+                self._renderer = mujoco.Renderer(self._model, *self._size)
+            except Exception as error:
+                raise RuntimeError(
+                    f"cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}); "
+                    "on Debian or Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
+                ) from error
+        return self._renderer
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
+    looks = room.looks
+    warm = looks["warmth"][0]
+
+    def rgb(values: tuple[float, ...]) -> str:
+        return " ".join(f"{v:.3f}" for v in values[:3])
+
+    def light(level: float) -> str:
+        return rgb((level * (1 + warm), level, level * (1 - warm)))
+
+    def wall(name: str, x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, material: str) -> str:
+        return (
+            f'<geom name="{name}" type="box" material="{material}" '
+            f'pos="{(x0 + x1) / 2:.4f} {(y0 + y1) / 2:.4f} {(z0 + z1) / 2:.4f}" '
+            f'size="{(x1 - x0) / 2:.4f} {(y1 - y0) / 2:.4f} {(z1 - z0) / 2:.4f}"/>'
+        )
+
+    hx, hy, t, top = room.length / 2, room.width / 2, WALL_THICKNESS, WALL_HEIGHT
+    near, far = hx + t, hx + t + room.corridor_length
+    left, right = room.door_y + room.door_width / 2, room.door_y - room.door_width / 2
+    c_left, c_right = room.door_y + room.corridor_width / 2, room.door_y - room.corridor_width / 2
+    trim = 0.06
+    geoms = [
+        wall("wall_back", -hx - t, -hx, -hy - t, hy + t, 0, top, "wall"),
+        wall("wall_left", -hx, hx, hy, hy + t, 0, top, "wall"),
+        wall("wall_right", -hx, hx, -hy - t, -hy, 0, top, "wall"),
+        wall("wall_door_left", hx, near, left, max(hy, c_left) + t, 0, top, "wall"),
+        wall("wall_door_right", hx, near, min(-hy, c_right) - t, right, 0, top, "wall"),
+        wall("wall_lintel", hx, near, right, left, DOOR_HEIGHT, top, "wall"),
+        wall("corridor_left", near, far, c_left, c_left + t, 0, top, "corridor"),
+        wall("corridor_right", near, far, c_right - t, c_right, 0, top, "corridor"),
+        wall("corridor_end", far, far + t, c_right - t, c_left + t, 0, top, "corridor"),
+        wall("frame_left", hx - 0.01, near + 0.01, left - 0.005, left + trim, 0, DOOR_HEIGHT + trim, "frame"),
+        wall("frame_right", hx - 0.01, near + 0.01, right - trim, right + 0.005, 0, DOOR_HEIGHT + trim, "frame"),
+        wall("frame_top", hx - 0.01, near + 0.01, right, left, DOOR_HEIGHT, DOOR_HEIGHT + trim, "frame"),
+        wall("ceiling", -hx - t, far + t, -hy - t - 2, hy + t + 2, top, top + 0.05, "ceiling")
+        .replace("<geom", f'<geom group="{CEILING_GROUP}"'),
+    ]
+    for index, thing in enumerate(room.things):
+        z = thing.height / 2
+        size = {
+            "ball": f"{thing.radius:.4f}",
+            "box": f"{thing.radius:.4f} {thing.radius:.4f} {z:.4f}",
+            "cylinder": f"{thing.radius:.4f} {z:.4f}",
+        }[thing.shape]
+        kind = {"ball": "sphere"}.get(thing.shape, thing.shape)
+        geoms.append(
+            f'<geom name="thing_{index}" type="{kind}" size="{size}" pos="{thing.x:.4f} {thing.y:.4f} {z:.4f}" '
+            f'euler="0 0 {thing.yaw:.4f}" rgba="{rgb(thing.rgb)} 1" material="thing"/>'
+        )
+    pattern = ("flat", "gradient", "checker")[int(looks["wall_pattern"][0])]
+    wall_2 = looks["wall_2"] if pattern == "gradient" else tuple(0.88 * v for v in looks["wall"])
+    lamp, lamp_2 = looks["lamp"], looks["lamp_2"]
+    pitch = CAMERA_PITCH_DOWN
+    above = max(hy, (far + hx + 1) / 2 * height / width) + 0.4
+    return f"""
+<mujoco>
+  <compiler angle="radian"/>
+  <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10"/>
+  <visual>
+    <headlight ambient="{light(looks["ambient"][0])}" diffuse="0.15 0.15 0.15" specular="0 0 0"/>
+    <quality offsamples="{samples}" shadowsize="0"/>
+    <global offwidth="{width}" offheight="{height}"/>
+    <map znear="0.005" zfar="10"/>
+  </visual>
+  <statistic extent="6" center="0 0 1"/>
+  <asset>
+    <texture name="floor" type="2d" builtin="checker" rgb1="{rgb(looks["floor"])}" rgb2="{rgb(looks["floor_2"])}"
+      width="128" height="128"/>
+    <texture name="wall" type="2d" builtin="{pattern}" rgb1="{rgb(looks["wall"])}" rgb2="{rgb(wall_2)}"
+      width="128" height="128"/>
+    <material name="floor" texture="floor" texrepeat="{looks["floor_scale"][0]:.3f} {looks["floor_scale"][0]:.3f}"
+      texuniform="true" specular="0.1"/>
+    <material name="wall" texture="wall" texuniform="{str(pattern == "checker").lower()}" specular="0"/>
+    <material name="corridor" rgba="{rgb(looks["corridor"])} 1" specular="0"/>
+    <material name="frame" rgba="{rgb(looks["frame"])} 1" specular="0.1"/>
+    <material name="ceiling" rgba="{rgb(looks["ceiling"])} 1" specular="0"/>
+    <material name="thing" specular="0.3" shininess="0.4"/>
+  </asset>
+  <worldbody>
+    <light pos="{lamp[0]:.3f} {lamp[1]:.3f} 2.2" diffuse="{light(lamp[2])}" specular="0.2 0.2 0.2" castshadow="false"
+      dir="0 0 -1" cutoff="120"/>
+    <light pos="{lamp_2[0]:.3f} {lamp_2[1]:.3f} 2.2" diffuse="{light(lamp_2[2])}" specular="0 0 0" castshadow="false"
+      dir="0 0 -1" cutoff="120"/>
+    <light pos="{(near + far) / 2:.3f} {room.door_y:.3f} 2.2" diffuse="0.3 0.3 0.3" specular="0 0 0"
+      castshadow="false" dir="0 0 -1" cutoff="120"/>
+    <geom name="floor" type="plane" size="20 20 0.1" material="floor"/>
+    {"".join(geoms)}
+    <camera name="above" pos="{(far - hx) / 2:.3f} 0 {WALL_HEIGHT - 0.02 + above / math.tan(0.5):.3f}" fovy="57.3"
+      xyaxes="1 0 0 0 1 0"/>
+    <body name="robot">
+      <freejoint/>
+      <geom name="chassis" type="cylinder" size="{ROBOT_RADIUS} 0.07" pos="0 0 0.13" mass="6" rgba="0.2 0.2 0.22 1"/>
+      <geom name="mast" type="cylinder" size="0.015 0.05" pos="{CAMERA_FORWARD - 0.03} 0 0.25" mass="0.1"
+        contype="0" conaffinity="0" rgba="0.2 0.2 0.22 1"/>
+      <camera name="camera" pos="{CAMERA_FORWARD} 0 {CAMERA_HEIGHT}" fovy="{math.degrees(CAMERA_FOV_Y)}"
+        xyaxes="0 -1 0 {math.sin(pitch):.6f} 0 {math.cos(pitch):.6f}"/>
+      <geom name="caster_front" type="sphere" size="0.02" pos="0.12 0 0.021" mass="0.2" condim="1" priority="1"/>
+      <geom name="caster_back" type="sphere" size="0.02" pos="-0.12 0 0.021" mass="0.2" condim="1" priority="1"/>
+      <body name="wheel_left" pos="0 {WHEEL_TRACK / 2} {WHEEL_RADIUS}">
+        <joint name="wheel_left" type="hinge" axis="0 1 0" damping="0.01" armature="0.02"/>
+        <geom name="tyre_left" type="cylinder" size="{WHEEL_RADIUS} 0.015" euler="1.5708 0 0" mass="0.4"
+          friction="1.2 0.01 0.001"/>
+      </body>
+      <body name="wheel_right" pos="0 {-WHEEL_TRACK / 2} {WHEEL_RADIUS}">
+        <joint name="wheel_right" type="hinge" axis="0 1 0" damping="0.01" armature="0.02"/>
+        <geom name="tyre_right" type="cylinder" size="{WHEEL_RADIUS} 0.015" euler="1.5708 0 0" mass="0.4"
+          friction="1.2 0.01 0.001"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <velocity joint="wheel_left" kv="5" forcerange="-10 10"/>
+    <velocity joint="wheel_right" kv="5" forcerange="-10 10"/>
+  </actuator>
+</mujoco>"""
