@@ -76,9 +76,7 @@ class ParameterTable(Generic[Values]):
     ParameterError when the values given at start are wrong.
     """
 
-    def __init__(
-        self, node: Node, definition: type[Values], on_change: Callable[[Values], None] | None = None
-    ) -> None:
+    def __init__(self, node: Node, definition: type[Values], on_change: Callable[[Values], None] | None = None) -> None:
         types = typing.get_type_hints(definition)
         self._definition = definition
         self._fields = {field.name: (field, types[field.name]) for field in dataclasses.fields(definition)}  # type: ignore[arg-type]
@@ -191,9 +189,7 @@ def _check(field: dataclasses.Field, type_: Any, value: Any) -> Any:
         low, high = about["minimum"], about["maximum"]
         if (low is not None and element < low) or (high is not None and element > high):
             limits = " and ".join(
-                words
-                for words, limit in ((f"at least {low}", low), (f"at most {high}", high))
-                if limit is not None
+                words for words, limit in ((f"at least {low}", low), (f"at most {high}", high)) if limit is not None
             )
             unit = f" {about['unit']}" if about["unit"] else ""
             raise ValueError(f"parameter {name} is {value!r:.200}, expected {limits}{unit}")

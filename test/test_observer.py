@@ -1,0 +1,149 @@
+"""Which question when, and all askers of a moment served by one call of the model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vlm_perception.models.base import ModelError
+from vlm_perception.perception.observer import Request, Schedule, serve
+from vlm_perception.questions import Answer, Choice, Text, YesNo
+
+IMAGE = np.zeros((4, 4, 3), np.uint8)
+LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
+SIDE = Choice("side", "where is it?", ("left", "right"))
+WORDS = Text("description", "describe the scene")
+
+
+class Scripted:
+    """Answers the last option; remembers each call; fails on the prompts in `bad`."""
+
+    name = "scripted"
+
+    def __init__(self, *bad):
+        self.calls, self.bad = [], bad
+
+    def answer(self, image, questions):
+        self.calls.append([q.prompt for q in questions])
+        if any(q.prompt in self.bad for q in questions):
+            raise ValueError("bad prompt")
+        assert len({q.name for q in questions}) == len(questions)
+        return [
+            Answer(q.name, "words", 0.5)
+            if isinstance(q, Text)
+            else Answer(q.name, q.options[-1], 0.9, q.options, (0.1,) * (len(q.options) - 1) + (0.9,))
+            for q in questions
+        ]
+
+
+class Asker:
+    def __init__(self, log, *questions):
+        self.log, self.request = log, Request(questions, self.answered, self.failed)
+        self.answers = self.error = None
+
+    def answered(self, answers):
+        assert self.answers is None and self.error is None
+        self.answers = {a.name: a.value for a in answers}
+        self.log.append(self)
+
+    def failed(self, error):
+        assert self.answers is None and self.error is None
+        self.error = error
+        self.log.append(self)
+
+
+def run(model, *questions):
+    log = []
+    askers = [Asker(log, *qs) for qs in questions]
+    serve(model, IMAGE, [a.request for a in askers])
+    assert sorted(map(id, log)) == sorted(map(id, askers)), "everybody hears, once"
+    return askers, log
+
+
+def test_all_closed_questions_are_one_call_and_texts_come_after_the_others_were_told():
+    model = Scripted()
+    (description, label, ask), log = run(model, [WORDS], [LABEL], [SIDE])
+    assert model.calls == [["what is ahead?", "where is it?"], ["describe the scene"]]
+    assert log == [label, ask, description]
+    assert label.answers == {"label": "wall"} and ask.answers == {"side": "right"}
+    assert description.answers == {"description": "words"}
+
+
+def test_the_same_question_is_asked_once_and_everybody_keeps_his_own_names():
+    model = Scripted()
+    (one, two, three), _ = run(
+        model,
+        [LABEL],
+        [Choice("mine", LABEL.prompt, LABEL.options), Choice("label", LABEL.prompt, ("clear", "door"))],
+        [Text("t", WORDS.prompt), LABEL],
+    )
+    assert model.calls == [[LABEL.prompt, LABEL.prompt], [WORDS.prompt]]
+    assert one.answers == {"label": "wall"}
+    assert two.answers == {"mine": "wall", "label": "door"}
+    assert three.answers == {"t": "words", "label": "wall"}
+
+
+def test_nobody_suffers_from_anothers_question():
+    model = Scripted("crash?")
+    (bad, label, words), _ = run(model, [YesNo("x", "crash?")], [LABEL], [WORDS])
+    assert isinstance(bad.error, ValueError)
+    assert label.answers == {"label": "wall"} and words.answers == {"description": "words"}
+
+
+def test_a_bad_text_does_not_spoil_the_labels_nor_ask_them_again():
+    model = Scripted("crash!")
+    (label, bad, words), _ = run(model, [LABEL], [Text("x", "crash!"), SIDE], [WORDS])
+    assert label.answers and words.answers and isinstance(bad.error, ValueError)
+    assert model.calls[0] == [LABEL.prompt, SIDE.prompt]
+    assert all(LABEL.prompt not in call and SIDE.prompt not in call for call in model.calls[1:])
+
+
+@pytest.mark.parametrize(
+    "answers", [[], [Answer("label", "castle", 1.0, LABEL.options, (0.5, 0.5))]], ids=["none", "foreign"]
+)
+def test_a_model_that_breaks_its_promise_is_an_error_not_a_label(answers):
+    model = Scripted()
+    model.answer = lambda image, questions: answers
+    (label,), _ = run(model, [LABEL])
+    assert isinstance(label.error, ModelError)
+
+
+def times(schedule, name, stamps):
+    return [t for t in stamps if name in schedule.take(t, round(t * 1e9))]
+
+
+def test_each_question_comes_at_its_own_rate():
+    schedule = Schedule()
+    schedule.set_rates({"label": 10.0, "description": 0.5, "never": 0.0})
+    frames = [n / 30 for n in range(30 * 20)]
+    due = [schedule.take(t, round(t * 1e9)) for t in frames]
+    assert abs(sum("label" in d for d in due) - 200) <= 1
+    assert sum("description" in d for d in due) == 10
+    assert not any("never" in d for d in due)
+
+
+def test_a_rate_above_the_cameras_asks_about_every_picture_once():
+    schedule = Schedule()
+    schedule.set_rates({"label": 100.0})
+    assert schedule.take(1.0, 7) == ["label"]
+    assert schedule.take(2.0, 7) == [], "the same picture again"
+    assert schedule.take(2.1, 8) == ["label"]
+
+
+def test_after_a_long_answer_it_does_not_catch_up():
+    schedule = Schedule()
+    schedule.set_rates({"label": 10.0})
+    assert times(schedule, "label", [0.0, 5.0, 5.01, 5.05, 5.11]) == [0.0, 5.0, 5.11]
+
+
+def test_waiting_is_until_the_next_is_due():
+    schedule = Schedule()
+    assert schedule.wait(3.0) == math.inf
+    schedule.set_rates({"label": 2.0, "never": 0.0})
+    assert schedule.wait(3.0) == 0
+    schedule.take(3.0, 1)
+    assert schedule.wait(3.1) == pytest.approx(0.4)
+    schedule.set_rates({"never": 0.0})
+    assert schedule.wait(3.1) == math.inf

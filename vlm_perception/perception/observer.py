@@ -1,0 +1,109 @@
+"""Which question when, and every question of a moment in one call of the model. Pure: time comes in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from vlm_perception.models.base import Model, ModelError
+from vlm_perception.questions import Answer, Question, Text
+
+
+class Schedule:
+    """Recurring questions, each at its own rate and about each picture at most once."""
+
+    def __init__(self) -> None:
+        self._rates: Mapping[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._stamps: dict[str, int] = {}
+
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Set the rate [Hz] of each name; 0 is never. What was due stays due."""
+        self._rates = dict(rates)
+
+    def wait(self, now: float) -> float:
+        """Seconds from `now` [s] until the next is due: 0 when one is, inf when none will be."""
+        return min(
+            (max(0.0, self._due.get(name, now) - now) for name, rate in self._rates.items() if rate), default=math.inf
+        )
+
+    def take(self, now: float, stamp: int) -> list[str]:
+        """Return the names that are due at `now` [s] for the picture of `stamp` [ns], and count them as asked."""
+        due = []
+        for name, rate in self._rates.items():
+            if rate and now >= self._due.get(name, now) and stamp != self._stamps.get(name):
+                # Keep the beat when one comes a little late; when it comes very late, do not catch up.
+                beat = self._due.get(name, now) + 1 / rate
+                self._due[name] = beat if beat > now else now + 1 / rate
+                self._stamps[name] = stamp
+                due.append(name)
+        return due
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """Questions of one asker; exactly one of `answered` and `failed` is called, once."""
+
+    questions: Sequence[Question]
+    answered: Callable[[list[Answer]], None]
+    failed: Callable[[Exception], None]
+
+
+def serve(
+    model: Model, image: np.ndarray, requests: Sequence[Request], known: dict[Question, Answer] | None = None
+) -> None:
+    """Answer all `requests` about one `image`; the same question of several askers is asked once.
+
+    One call of the model for everything that has options, then those answers go out; one more for
+    the texts, which take longer. When a joint call fails, each asker is served alone, so that nobody
+    suffers from another's question. `known` are answers about this image that are there already.
+    """
+    known = {} if known is None else known
+    waiting = list(requests)
+    for with_texts in (False, True):
+        questions = [q for r in waiting for q in r.questions if with_texts or not isinstance(q, Text)]
+        try:
+            _ask(model, image, questions, known)
+        except Exception as error:
+            if len(waiting) == 1:
+                waiting[0].failed(error)
+            else:
+                for request in waiting:
+                    serve(model, image, [request], known)
+            return
+        complete = [r for r in waiting if all(_nameless(q) in known for q in r.questions)]
+        waiting = [r for r in waiting if r not in complete]
+        for request in complete:
+            request.answered([dataclasses.replace(known[_nameless(q)], name=q.name) for q in request.questions])
+
+
+def _nameless(question: Question) -> Question:
+    """What is asked, whoever asks."""
+    return dataclasses.replace(question, name="-")
+
+
+def _ask(model: Model, image: np.ndarray, questions: Sequence[Question], known: dict[Question, Answer]) -> None:
+    """Add to `known` what is not in it yet, by one call of the model."""
+    new: dict[Question, Question] = {}
+    names: set[str] = set()
+    for question in questions:
+        if (key := _nameless(question)) not in known and key not in new:
+            name = question.name
+            while name in names:  # two askers may use one name for different questions
+                name += "+"
+            names.add(name)
+            new[key] = dataclasses.replace(question, name=name)
+    if not new:
+        return
+    answers = model.answer(image, list(new.values()))
+    if len(answers) != len(new):
+        raise ModelError(f"the model gave {len(answers)} answers to {len(new)} questions")
+    for (key, question), answer in zip(new.items(), answers, strict=True):
+        if not isinstance(question, Text) and answer.value not in getattr(question, "options", ()):
+            raise ModelError(
+                f"the model answered {answer.value!r:.100} to {question.name!r}, expected one of its options"
+            )
+        known[key] = answer

@@ -1,0 +1,128 @@
+"""From one label per picture to one label that can be acted on: steady, in time rather than in frames.
+
+A belief over the options is carried from picture to picture by one of `METHODS`; the label follows
+the belief with hysteresis and is `unknown` while in doubt. Pure: time comes in with the pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+METHODS = ("bayes", "majority", "none")
+MODEL_ERROR = 0.05
+"""How often a model that is quite sure is wrong nevertheless: no single picture decides alone."""
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """How to smooth.
+
+    `window` [s]: how long a picture counts for `majority`; for every method, a longer gap between
+    two pictures forgets all. `evidence_time` [s], for `bayes`: pictures closer in time than this
+    tell partly the same and count less, so that 5 and 30 pictures a second react alike.
+    `change_rate` [1/s], for `bayes`: how often the scene changes. The label is entered when its
+    belief reaches `enter` and left when it falls below `leave` (0..1).
+    """
+
+    method: str = "bayes"
+    window: float = 2.0
+    evidence_time: float = 0.2
+    change_rate: float = 0.2
+    enter: float = 0.6
+    leave: float = 0.4
+    unknown: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"smoothing {self.method!r} is not known, expected one of {', '.join(METHODS)}")
+        if not 0 <= self.leave <= self.enter <= 1:
+            raise ValueError(
+                f"smoothing leaves a label below {self.leave} and enters it from {self.enter}, "
+                "expected 0 <= leave <= enter <= 1"
+            )
+
+
+class SmoothedLabel(NamedTuple):
+    """`confidence` is the belief in `label`; for unknown, one minus the belief in the likeliest option."""
+
+    label: str
+    confidence: float
+
+
+class LabelSmoother:
+    """Smooths the answers to one question with the given `options`."""
+
+    def __init__(self, options: Sequence[str], settings: SmoothingSettings) -> None:
+        if settings.unknown in options:
+            raise ValueError(f"{settings.unknown!r} is both an option and the word for doubt, expected different words")
+        self.options = tuple(options)
+        self.settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as before the first picture."""
+        self.belief = [1 / len(self.options)] * len(self.options)
+        self._history: deque[tuple[int, int]] = deque()
+        self._stamp: int | None = None
+        self._label: int | None = None
+
+    def update(self, stamp: int, probabilities: Sequence[float]) -> SmoothedLabel:
+        """Take in one picture's `probabilities`, one per option, and return the label as of `stamp` [ns].
+
+        A gap longer than the window, or a stamp that jumps back (a bag that loops, a simulation that
+        starts again), begins anew. The same stamp twice changes nothing.
+        """
+        if len(probabilities) != len(self.options):
+            raise ValueError(f"{len(probabilities)} probabilities for {len(self.options)} options")
+        elapsed = math.inf if self._stamp is None else (stamp - self._stamp) * 1e-9
+        if elapsed == 0:
+            return self._smoothed()
+        if not 0 < elapsed <= self.settings.window:
+            self.reset()
+            elapsed = math.inf
+        self._stamp = stamp
+        self.belief = getattr(self, f"_{self.settings.method}")(elapsed, list(probabilities))
+        self._decide()
+        return self._smoothed()
+
+    def _none(self, elapsed: float, probabilities: list[float]) -> list[float]:
+        return probabilities
+
+    def _majority(self, elapsed: float, probabilities: list[float]) -> list[float]:
+        assert self._stamp is not None
+        self._history.append((self._stamp, probabilities.index(max(probabilities))))
+        while (self._stamp - self._history[0][0]) * 1e-9 > self.settings.window:
+            self._history.popleft()
+        votes = [0] * len(self.options)
+        for _, option in self._history:
+            votes[option] += 1
+        return [count / len(self._history) for count in votes]
+
+    def _bayes(self, elapsed: float, probabilities: list[float]) -> list[float]:
+        """Predict that the scene may have changed since, then weigh in what is seen now."""
+        count = len(self.options)
+        stays = math.exp(-self.settings.change_rate * elapsed)
+        weight = 1.0 if self.settings.evidence_time == 0 else min(1.0, elapsed / self.settings.evidence_time)
+        belief = [
+            (stays * b + (1 - stays) / count) * ((1 - MODEL_ERROR) * p + MODEL_ERROR / count) ** weight
+            for b, p in zip(self.belief, probabilities, strict=True)
+        ]
+        total = sum(belief)
+        return [b / total for b in belief]
+
+    def _decide(self) -> None:
+        likeliest = max(self.belief)
+        current = 0.0 if self._label is None else self.belief[self._label]
+        if likeliest >= self.settings.enter and likeliest > current:
+            self._label = self.belief.index(likeliest)
+        elif current < self.settings.leave:
+            self._label = None
+
+    def _smoothed(self) -> SmoothedLabel:
+        if self._label is None:
+            return SmoothedLabel(self.settings.unknown, 1 - max(self.belief))
+        return SmoothedLabel(self.options[self._label], self.belief[self._label])
