@@ -1,0 +1,474 @@
+"""What to do next: idle, search, follow, explore.
+
+A behaviour is deterministic: its decisions depend on the views and times it was given, and on nothing else. It asks
+no clock, draws no random number and knows no ROS. What it does is written down as a plan, a generator that yields one
+`Decision` per control step and finds the newest `View` in `self.view`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from vlm_perception.navigation.belief import Belief
+from vlm_perception.navigation.motion import STOP, Command, Pose, wrap
+from vlm_perception.navigation.sighting import Sighting, Surroundings
+
+STOPPED = "stopped"
+SEARCHING = "searching"
+ALIGNING = "aligning"
+APPROACHING = "approaching"
+ARRIVED = "arrived"
+LOST = "lost"
+DETOURING = "detouring"
+FOLLOWING = "following"
+EXPLORING = "exploring"
+
+AT_LEAST_TO_SEE = 5
+"""The number of answers in which a target that passes through the view must appear."""
+SETTLING = 0.2
+"""The robot stands still so long [s] after a stop that pictures are sharp and headings certain."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a robot behaves. Speeds are in [m/s] and [rad/s], distances in [m], times in [s], the rest is probability."""
+
+    forward_speed: float = 0.3
+    turn_speed: float = 0.8
+    creep_speed: float = 0.08
+    field_of_view: float = 1.31
+    """Of the camera, horizontally [rad]."""
+    memory: float = 0.25
+    """Time constant with which old answers fade."""
+    see: float = 0.65
+    lose: float = 0.35
+    """The target counts as seen from `see` up, until it falls below `lose`."""
+    blocked: float = 0.55
+    clear: float = 0.35
+    """The way counts as blocked from `blocked` up, until it falls below `clear`."""
+    near: float = 0.6
+    arrive: float = 0.7
+    arrive_answers: int = 3
+    """Arrived when near and in the center was believed that much, and said by that many answers in a row."""
+    blind_distance: float = 0.25
+    """The robot drives no further than this beyond the place where the newest answered picture was taken."""
+    viewpoint_distance: float = 1.25
+    """From one place to look around to the next."""
+    detour_distance: float = 0.75
+    lost_wait: float = 1.0
+    """How long a lost target is awaited before the search begins again."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known at one control step.
+
+    `surroundings` and `sighting` are the newest answers (no sighting without a target); `pose_then` is where the
+    robot was when their picture was taken and `pose` where it is. `period` [s] is the measured time between answers.
+    `doubt` says why the rest must not be believed, and is empty otherwise.
+    """
+
+    surroundings: Surroundings | None = None
+    sighting: Sighting | None = None
+    pose: Pose = Pose()
+    pose_then: Pose = Pose()
+    period: float = 0.1
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The wanted command, the name of the state and the reason in words. `found` is None while there is hope."""
+
+    command: Command
+    state: str
+    reason: str
+    found: bool | None = None
+
+
+Plan = Iterator[Decision]
+
+
+def nothing_yet() -> bool:
+    return False
+
+
+class Behaviour:
+    """What all behaviours share: the belief, the plan, and manoeuvres to make plans of."""
+
+    def __init__(self, tuning: Tuning | None = None) -> None:
+        self.tuning = tuning or Tuning()
+        self.belief = Belief(self.tuning.memory)
+        self.view = View(doubt="there is no answer yet")
+        self.time = 0.0
+        self.seen = False
+        self.blocked = True
+        self.side = 1.0
+        self._answers_in_reach = 0
+        self._plan = self.act()
+
+    def step(self, view: View, time: float) -> Decision:
+        """Return what to do at `time` [s]; to be called at every control step."""
+        if view.doubt or view.surroundings is None:
+            self.belief.forget()
+            self.seen, self.blocked, self._answers_in_reach = False, True, 0
+            return Decision(STOP, STOPPED, view.doubt or "there is no answer yet")
+        is_new = self.view.surroundings is None or view.surroundings.stamp != self.view.surroundings.stamp
+        self.view, self.time = view, time
+        if is_new:
+            self._believe(view.surroundings, view.sighting)
+        return next(self._plan)
+
+    def act(self) -> Plan:
+        """The plan; it never ends."""
+        raise NotImplementedError
+
+    def _believe(self, surroundings: Surroundings, sighting: Sighting | None) -> None:
+        belief, tuning = self.belief, self.tuning
+        belief.add(surroundings, sighting, self.view.pose_then.heading)
+        self.seen = belief.visible > (tuning.lose if self.seen else tuning.see)
+        self.blocked = belief.blocked > (tuning.clear if self.blocked else tuning.blocked)
+        in_reach = sighting is not None and sighting.in_reach > 0.5
+        self._answers_in_reach = self._answers_in_reach + 1 if in_reach else 0
+
+    @property
+    def bearing(self) -> float:
+        """Where the target is believed to be now [rad, positive left]."""
+        return wrap(self.belief.heading - self.view.pose.heading)
+
+    def travelled_since(self, pose: Pose) -> float:
+        return self.view.pose.distance_to((pose.x, pose.y))
+
+    # Commands
+
+    def turn(self, angle: float) -> Command:
+        """Turn in place by what is left of `angle` [rad], slower towards the end."""
+        speed = min(self.tuning.turn_speed, max(0.1, 2.0 * abs(angle)))
+        return Command(0.0, math.copysign(speed, angle))
+
+    def forward(self, speed: float, turn: float = 0.0) -> Command:
+        """Drive, but not where the newest answer or the belief says that something is in the way."""
+        assert self.view.surroundings is not None
+        now = self.view.surroundings.blocked
+        speed = 0.0 if now > 0.5 else speed * (1.0 - max(now, self.belief.blocked))
+        return self.creep(speed, turn)
+
+    def creep(self, speed: float, turn: float = 0.0) -> Command:
+        """Drive, but not far from where the newest picture was taken: beyond it the robot is blind."""
+        left = self.tuning.blind_distance - self.travelled_since(self.view.pose_then)
+        speed = max(0.0, min(speed, left / 0.3))
+        return Command(speed, turn if speed > 0.0 else 0.0)
+
+    # Manoeuvres
+
+    def wait(self, duration: float, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
+        """Stand still for `duration` [s]."""
+        end = self.time + duration
+        while self.time < end and not until():
+            yield Decision(STOP, state, reason)
+
+    def look(self, state: str, reason: str, answers: int = 2, until: Callable[[], bool] = nothing_yet) -> Plan:
+        """Stand still until there were `answers` about pictures that were taken while standing still."""
+        taken = self.time + SETTLING
+        while answers and not until():
+            yield Decision(STOP, state, reason)
+            assert self.view.surroundings is not None
+            if self.view.surroundings.stamp > taken:
+                taken = self.view.surroundings.stamp
+                answers -= 1
+
+    def turn_to(self, heading: float, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
+        """Turn in place to a heading [rad]; a robot that cannot turn gives up after a while."""
+        end = self.time + 3.0 + 3.0 * math.pi / self.tuning.turn_speed
+        while abs(angle := wrap(heading - self.view.pose.heading)) > 0.05 and self.time < end and not until():
+            yield Decision(self.turn(angle), state, reason)
+
+    def drive(self, distance: float, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
+        """Drive straight on for `distance` [m], or until the way is blocked."""
+        start = self.view.pose
+        end = self.time + 5.0 + 5.0 * distance / self.tuning.forward_speed + 3.0 * self.view.period
+        while self.travelled_since(start) < distance and not self.blocked and self.time < end and not until():
+            yield Decision(self.forward(self.tuning.forward_speed), state, reason)
+
+    def turn_to_clear_way(self, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
+        """Turn in steps towards the free side until the way ahead is clear, at most once around.
+
+        The side stays the same until the whole turn was in vain: no dithering in corners.
+        """
+        steps = math.ceil(math.tau / 0.6)
+        for _ in range(steps):
+            yield from self.turn_to(self.view.pose.heading + self.side * 0.6, state, reason, until)
+            yield from self.look(state, reason, until=until)
+            if not self.blocked or until():
+                return
+        self.side = -self.side
+
+    def choose_side(self) -> None:
+        """Prefer the free side, if one is freer than the other."""
+        difference = self.belief.left - self.belief.right
+        if abs(difference) > 0.1:
+            self.side = math.copysign(1.0, difference)
+
+
+class Idle(Behaviour):
+    """Stand still."""
+
+    def __init__(self, tuning: Tuning | None = None, reason: str = "the mode is idle") -> None:
+        super().__init__(tuning)
+        self.reason = reason
+
+    def step(self, view: View, time: float) -> Decision:
+        return Decision(STOP, STOPPED, self.reason)
+
+
+class Explore(Behaviour):
+    """Drive where it is clear; where it is not, turn until it is."""
+
+    def act(self) -> Plan:
+        turned_at: Pose | None = None
+        while True:
+            yield from self.look(EXPLORING, "looking whether the way ahead is clear")
+            while not self.blocked:
+                belief = self.belief
+                # Doorways and corridors lead somewhere: drive straight through them.
+                steering = 0.6 * (belief.left - belief.right) * (1.0 - belief.center) * (1.0 - belief.passage)
+                where = "through a doorway or corridor" if belief.passage > 0.5 else "on, the way is clear"
+                yield Decision(self.forward(self.tuning.forward_speed, steering), EXPLORING, f"driving {where}")
+            if turned_at is None or self.travelled_since(turned_at) > 0.5:
+                self.choose_side()
+            turned_at = self.view.pose
+            side = "left" if self.side > 0.0 else "right"
+            yield from self.turn_to_clear_way(EXPLORING, f"the way is blocked: turning {side}")
+            if self.blocked:
+                yield from self.wait(3.0, STOPPED, "the way is blocked on all sides")
+
+
+class Seek(Behaviour):
+    """Look for the target, drive to it, and come back to the search when it is lost."""
+
+    def __init__(self, target: str, tuning: Tuning | None = None) -> None:
+        super().__init__(tuning)
+        self.target = target
+        self._viewpoints: list[Pose] = []
+        self._ways: list[tuple[float, float]] = []  # heading [rad], how good it looks to drive there
+
+    def is_seen(self) -> bool:
+        return self.seen
+
+    def act(self) -> Plan:
+        while True:
+            yield from self.look_around()
+            if self.seen:
+                yield from self.pursue()
+            else:
+                yield from self.go_elsewhere()
+
+    def look_around(self) -> Plan:
+        """Turn once around, so slowly that the target cannot pass unnoticed; a suspicion gets a second look."""
+        reason = f"looking around for {self.target}"
+        self._viewpoints.append(self.view.pose)
+        self._ways.clear()
+        yield from self.look(SEARCHING, reason, until=self.is_seen)
+        start = last = self.view.pose.heading
+        side = self.side
+        next_suspicion = -math.inf
+        stamp = None
+        while abs(last - start) < math.tau and not self.seen:
+            last = self.view.pose.heading
+            surroundings = self.view.surroundings
+            assert surroundings is not None
+            if surroundings.stamp != stamp:
+                stamp = surroundings.stamp
+                clear = (1.0 - surroundings.blocked) * (1.0 - surroundings.none)
+                self._ways.append((self.view.pose_then.heading, clear * (1.0 + 0.3 * surroundings.passage)))
+            if self.belief.visible > self.tuning.lose and abs(last - start) > next_suspicion:
+                next_suspicion = abs(last - start) + 0.3
+                yield from self.suspect()
+                continue
+            yield Decision(Command(0.0, side * self.look_around_speed()), SEARCHING, reason)
+
+    def look_around_speed(self) -> float:
+        """As fast [rad/s] as the camera's view and the time between answers allow."""
+        period = max(self.view.period, 0.02)
+        speed = min(self.tuning.turn_speed, self.tuning.field_of_view / (AT_LEAST_TO_SEE * period))
+        turned = abs(wrap(self.view.pose.heading - self.view.pose_then.heading))
+        left = self.tuning.field_of_view / 2 - turned
+        return max(0.0, min(speed, 2.0 * left))
+
+    def suspect(self) -> Plan:
+        """Stand still and look again where the target might have been."""
+        end = self.time + max(1.0, 4.0 * self.view.period)
+        while self.tuning.lose < self.belief.visible and not self.seen and self.time < end:
+            yield Decision(STOP, SEARCHING, f"there might be {self.target}: looking again")
+
+    def go_elsewhere(self) -> Plan:
+        """Drive to a new viewpoint, where it is clear and nobody has looked yet."""
+        heading = self.best_way()
+        if heading is None:
+            yield from self.wait(2.0, SEARCHING, "the way is blocked on all sides", until=self.is_seen)
+            return
+        reason = f"{self.target} is not to be seen from here: going elsewhere"
+        yield from self.turn_to(heading, SEARCHING, reason, until=self.is_seen)
+        yield from self.look(SEARCHING, reason, until=self.is_seen)
+        left = self.tuning.viewpoint_distance
+        for _ in range(3):
+            if self.blocked and not self.seen:
+                self.choose_side()
+                yield from self.turn_to_clear_way(SEARCHING, reason, until=self.is_seen)
+            start = self.view.pose
+            yield from self.drive(left, SEARCHING, reason, until=self.is_seen)
+            left -= self.travelled_since(start)
+            if left < 0.5 * self.tuning.viewpoint_distance or self.seen:
+                return
+
+    def best_way(self) -> float | None:
+        """Return the heading [rad] of the clearest way to a place far from the earlier viewpoints, None if no way is."""
+
+        def worth(heading: float) -> float:
+            ways = [good for other, good in self._ways if abs(wrap(other - heading)) < 0.35]
+            clear = sum(ways) / len(ways)
+            if clear < 0.4:
+                return 0.0
+            x, y = replace(self.view.pose, heading=heading).ahead(self.tuning.viewpoint_distance)
+            novelty = min(math.hypot(x - place.x, y - place.y) for place in self._viewpoints)
+            return clear * (0.3 + min(novelty, 1.5))
+
+        best = max((heading for heading, _ in self._ways), key=worth, default=None)
+        return best if best is not None and worth(best) > 0.0 else None
+
+    def pursue(self) -> Plan:
+        """Turn to the target and drive to it, until it is lost."""
+        aligning = True
+        at_target = False
+        entered: Pose | None = None  # where the way became blocked, by the target itself or by another thing
+        drove = False  # into what is ahead, from where the way was clear: then it is known how far away it is
+        tuning, belief = self.tuning, self.belief
+        while True:
+            if not self.seen:
+                yield from self.recover()
+                if not self.seen:
+                    return
+                aligning, drove = True, False
+            bearing = self.bearing
+            aligning = abs(bearing) > (0.12 if aligning else 0.3)
+            if belief.near < 0.5 * tuning.near:
+                at_target = False
+            elif belief.near > tuning.near:
+                at_target = True
+            if aligning:
+                side = "left" if bearing > 0.0 else "right"
+                yield Decision(self.turn(bearing), ALIGNING, f"{self.target} is to the {side}: turning towards it")
+                continue
+            obstructed = self.blocked or self.view.surroundings.blocked > 0.5  # type: ignore[union-attr]
+            if at_target:
+                entered = entered or self.view.pose
+                arrived = self._answers_in_reach >= tuning.arrive_answers and belief.in_reach > tuning.arrive
+                # Near, but nothing ahead? The answers disagree: come a little closer before believing it.
+                if arrived and (obstructed or self.travelled_since(entered) > 0.2):
+                    yield from self.at_target()
+                    entered = None
+                elif obstructed or arrived is False:
+                    yield Decision(
+                        Command(0.0, max(-0.3, min(0.3, bearing))), APPROACHING, f"{self.target} seems near: making sure"
+                    )
+                else:
+                    yield Decision(
+                        self.creep(tuning.creep_speed, bearing), APPROACHING, f"{self.target} seems near: creeping closer"
+                    )
+                continue
+            if not obstructed:
+                entered, drove = None, True
+                sure = min(1.0, max(0.0, (belief.visible - tuning.lose) / (0.9 - tuning.lose)))
+                speed = tuning.creep_speed + (tuning.forward_speed - tuning.creep_speed) * sure * (1.0 - belief.near)
+                steering = max(-0.5, min(0.5, 1.2 * bearing))
+                yield Decision(self.forward(speed, steering), APPROACHING, f"{self.target} is ahead: driving to it")
+                continue
+            if entered is None:
+                entered = self.view.pose
+            # Is it the target that is ahead? Come closer, by as much as is safe, to see whether it becomes near.
+            if drove and self.travelled_since(entered) < self.creep_allowance():
+                yield Decision(
+                    self.creep(tuning.creep_speed, 0.5 * bearing),
+                    APPROACHING,
+                    f"something is ahead, perhaps {self.target}: creeping closer",
+                )
+            elif self.blocked:
+                entered = None
+                yield from self.detour()
+                aligning, drove = True, False
+            else:
+                yield Decision(STOP, APPROACHING, "something seems to be in the way: looking again")
+
+    def creep_allowance(self) -> float:
+        """How far [m] the robot may creep towards what blocks the way: a wall is farther away than an obstacle."""
+        if self.belief.near > 0.3:
+            return 0.25
+        if self.belief.wall > 2.0 * self.belief.obstacle:
+            return 0.4
+        return 0.1
+
+    def detour(self) -> Plan:
+        """Around what is in the way, and back to where the target was."""
+        reason = f"something else is between here and {self.target}: going around it"
+        goal = self.view.pose.ahead(1.5, self.bearing)
+        self.choose_side()
+        yield from self.turn_to_clear_way(DETOURING, reason)
+        yield from self.drive(self.tuning.detour_distance, DETOURING, reason)
+        heading = self.view.pose.heading + self.view.pose.bearing_of(goal)
+        yield from self.turn_to(heading, DETOURING, reason)
+        yield from self.look(DETOURING, reason, answers=3)
+
+    def recover(self) -> Plan:
+        """Wait for a lost target to come back, then look where it was last."""
+        reason = f"lost sight of {self.target}"
+        heading = self.belief.heading
+        self.side = 1.0 if self.bearing >= 0.0 else -1.0
+        wait = max(self.tuning.lost_wait, 3.0 * self.view.period)
+        yield from self.wait(wait, LOST, f"{reason}: waiting for it", until=self.is_seen)
+        yield from self.turn_to(heading, LOST, f"{reason}: turning to where it was", until=self.is_seen)
+        yield from self.look(LOST, f"{reason}: looking where it was", answers=3, until=self.is_seen)
+
+    def at_target(self) -> Plan:
+        """What to do in front of the target."""
+        raise NotImplementedError
+
+
+class Search(Seek):
+    """Find the target, stop in front of it and stay. After `time_limit` [s] without success give up (0: never)."""
+
+    def __init__(self, target: str, tuning: Tuning | None = None, time_limit: float = 0.0) -> None:
+        super().__init__(target, tuning)
+        self.time_limit = time_limit
+        self._started: float | None = None
+        self._result: Decision | None = None
+
+    def step(self, view: View, time: float) -> Decision:
+        if self._result is not None:
+            return self._result
+        if self._started is None:
+            self._started = time
+        if self.time_limit > 0.0 and time - self._started >= self.time_limit:
+            decision = Decision(STOP, STOPPED, f"{self.target} was not found within {self.time_limit:g} s", found=False)
+        else:
+            decision = super().step(view, time)
+        if decision.found is not None:
+            self._result = decision
+        return decision
+
+    def at_target(self) -> Plan:
+        yield Decision(STOP, ARRIVED, f"{self.target} is near and ahead", found=True)
+
+
+class Follow(Seek):
+    """Keep the target in sight and at a distance, for ever. It is awaited where it was lost."""
+
+    def at_target(self) -> Plan:
+        while self.seen and self.belief.near > 0.5 * self.tuning.near:
+            bearing = self.bearing
+            turn = self.turn(bearing) if abs(bearing) > 0.2 else STOP
+            yield Decision(turn, FOLLOWING, f"{self.target} is near: keeping the distance")
+
+    def go_elsewhere(self) -> Plan:
+        yield from self.wait(2.0, SEARCHING, f"{self.target} is not to be seen: waiting", until=self.is_seen)

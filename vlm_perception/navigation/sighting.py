@@ -1,0 +1,187 @@
+"""From a model's answers to what a robot can act on: where the target is, and what is ahead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm_perception.questions import Answer, check_text
+
+MAX_TARGET_CHARACTERS = 100
+DIRECTIONS = ("left", "center", "right")
+RANGES = ("near", "far")
+ABSENT = "absent"
+
+
+class UnusableAnswer(ValueError):  # noqa: N818 - it is an answer, and reads so where it is caught
+    """An answer that must not move a robot; the message says what is wrong with it."""
+
+
+def check_target(text: str) -> str:
+    """Return the name of a target without spaces around it; ValueError says why a name is not usable."""
+    check_text("the target", text, MAX_TARGET_CHARACTERS)
+    if "\n" in text.strip():
+        raise ValueError("the target contains a line break, expected the name of one thing, for example 'red ball'")
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where the target was in the picture taken at `stamp` [s]; probabilities are in 0..1.
+
+    `bearing` [rad, positive left] is the probability-weighted centre of the picture's thirds. `near` is the
+    probability of near for a visible target, `in_reach` the one of being visible, near and in the center.
+    `direction` and `range` belong to the most probable answer and are empty when that is "absent".
+    """
+
+    stamp: float
+    visible: float
+    near: float
+    in_reach: float
+    bearing: float
+    direction: str
+    range: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class TargetReading:
+    """What the options of the target question mean, and how wide the camera sees.
+
+    `meanings` has one entry per option: "absent", or a direction and a range as in "left near".
+    `field_of_view` is horizontal [rad].
+    """
+
+    options: tuple[str, ...]
+    meanings: tuple[str, ...]
+    field_of_view: float
+
+    def __post_init__(self) -> None:
+        if len(self.options) != len(self.meanings):
+            raise ValueError(
+                f"{len(self.options)} target options but {len(self.meanings)} meanings, expected one meaning per option"
+            )
+        known = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
+        for meaning in self.meanings:
+            if meaning not in known:
+                raise ValueError(f"the meaning {meaning!r} of a target option is unknown, expected one of {list(known)}")
+        missing = [meaning for meaning in known if meaning not in self.meanings]
+        if missing:
+            raise ValueError(f"no target option means {missing}, expected every one of {list(known)}")
+        if not 0.1 <= self.field_of_view <= 3.0:
+            raise ValueError(f"the field of view is {self.field_of_view} rad, expected 0.1 to 3.0")
+
+    def bearing_of(self, direction: str) -> float:
+        """Return the bearing [rad, positive left] of the middle of a third of the picture."""
+        offset = (1 - DIRECTIONS.index(direction)) * 2.0 / 3.0
+        return math.atan(offset * math.tan(self.field_of_view / 2))
+
+    def read(self, answer: Answer, stamp: float) -> Sighting:
+        """Return the sighting in a picture taken at `stamp` [s]; raises UnusableAnswer."""
+        check_answer(answer, self.options)
+        chance = dict.fromkeys(self.meanings, 0.0)
+        for meaning, probability in zip(self.meanings, answer.probabilities, strict=True):
+            chance[meaning] += probability
+        total = math.fsum(chance.values())
+        chance = {meaning: probability / total for meaning, probability in chance.items()}
+        sides = {side: chance[f"{side} near"] + chance[f"{side} far"] for side in DIRECTIONS}
+        visible = math.fsum(sides.values())
+        near = math.fsum(chance[f"{side} near"] for side in DIRECTIONS)
+        bearing = math.fsum(sides[side] * self.bearing_of(side) for side in DIRECTIONS)
+        meaning = self.meanings[self.options.index(answer.value)]
+        direction, distance = ("", "") if meaning == ABSENT else meaning.split()
+        return Sighting(
+            stamp=stamp,
+            visible=min(1.0, visible),
+            near=min(1.0, near / visible) if visible > 0.0 else 0.0,
+            in_reach=chance["center near"],
+            bearing=bearing / visible if visible > 0.0 else 0.0,
+            direction=direction,
+            range=distance,
+            confidence=min(1.0, visible) if direction else chance[ABSENT],
+        )
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What was ahead in the picture taken at `stamp` [s], as probabilities in 0..1.
+
+    `obstacle` and `wall` are close ahead, `passage` is a doorway or a corridor; `left`, `center`
+    and `right` are ways that are clear, `none` says that there is no such way.
+    """
+
+    stamp: float
+    obstacle: float
+    wall: float
+    passage: float
+    left: float
+    center: float
+    right: float
+    none: float
+
+    @property
+    def blocked(self) -> float:
+        return min(1.0, self.obstacle + self.wall)
+
+
+@dataclass(frozen=True)
+class SurroundingsReading:
+    """What the options of the label and the way question mean.
+
+    `obstacles`, `walls` and `passages` are some of the labels; `ways` are the options for left, center, right and
+    none, in this order.
+    """
+
+    labels: tuple[str, ...]
+    obstacles: tuple[str, ...]
+    walls: tuple[str, ...]
+    passages: tuple[str, ...]
+    ways: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("obstacles", "walls", "passages"):
+            foreign = [label for label in getattr(self, name) if label not in self.labels]
+            if foreign:
+                raise ValueError(f"the {name} {foreign} are not among the labels {list(self.labels)}")
+        if not self.obstacles and not self.walls:
+            raise ValueError("no label means an obstacle or a wall, expected at least one: the robot would never stop")
+        if len(self.ways) != 4:
+            raise ValueError(f"the ways are {list(self.ways)}, expected the words for left, center, right and none")
+
+    def read(self, label: Answer, way: Answer, stamp: float) -> Surroundings:
+        """Return what was ahead in a picture taken at `stamp` [s]; raises UnusableAnswer."""
+        check_answer(label, self.labels)
+        check_answer(way, self.ways)
+        left, center, right, none = (way.probability(option) for option in self.ways)
+        return Surroundings(
+            stamp=stamp,
+            obstacle=_total(label, self.obstacles),
+            wall=_total(label, self.walls),
+            passage=_total(label, self.passages),
+            left=left,
+            center=center,
+            right=right,
+            none=none,
+        )
+
+
+def check_answer(answer: Answer, options: Sequence[str]) -> None:
+    """Raise UnusableAnswer unless the answer is a proper distribution over `options` and its value the best one."""
+    if tuple(answer.options) != tuple(options):
+        raise UnusableAnswer(f"answer {answer.name!r} has the options {list(answer.options)}, asked were {list(options)}")
+    if len(answer.probabilities) != len(options):
+        raise UnusableAnswer(f"answer {answer.name!r} has {len(answer.probabilities)} probabilities for {len(options)} options")
+    if not all(math.isfinite(p) and -1e-3 <= p <= 1.0 + 1e-3 for p in answer.probabilities):
+        raise UnusableAnswer(f"answer {answer.name!r} has probabilities that are none: {list(answer.probabilities)}")
+    total = math.fsum(answer.probabilities)
+    if abs(total - 1.0) > 0.02:
+        raise UnusableAnswer(f"the probabilities of answer {answer.name!r} add up to {total:.3f}, expected 1")
+    if answer.value not in options:
+        raise UnusableAnswer(f"answer {answer.name!r} is {answer.value!r:.100}, expected one of {list(options)}")
+    if answer.probability(answer.value) < max(answer.probabilities) - 1e-3:
+        raise UnusableAnswer(f"answer {answer.name!r} contradicts itself: {answer.value!r} is not its most probable option")
+
+
+def _total(answer: Answer, options: Sequence[str]) -> float:
+    return min(1.0, max(0.0, math.fsum(answer.probability(option) for option in options)))
