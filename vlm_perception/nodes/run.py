@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -27,16 +27,21 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     - `finished`: an rclpy Future which the node completes with an exit code to end itself;
     - a parameter `autostart`: when true, a lifecycle node configures and activates itself.
     """
-    # rclpy's signal handlers shut the context down, and then no zero twist can be sent any more. Python's can raise
-    # anywhere. So the signals are blocked in this thread and all that it starts, and one thread waits for them: any
-    # number of them is one request to stop, and nothing is ever interrupted half-way.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    # rclpy's signal handlers shut the context down, and then no zero twist can be sent any more; Python's default one
+    # raises anywhere. So handlers that do nothing are set, and a thread reads the numbers that Python's C-level handler
+    # writes to the wake-up pipe, whichever thread the system chose to interrupt: any number of signals is one request
+    # to stop, and nothing is ever interrupted half-way.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         node = make_node()
         finished: Future = getattr(node, "finished", None) or Future()
-        threading.Thread(target=_wait_for_signals, args=(finished,), name="signals", daemon=True).start()
+        threading.Thread(target=_wait_for_signals, args=(reader, finished), name="signals", daemon=True).start()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
@@ -68,13 +73,8 @@ def autostart(node: Node) -> None:
         node.trigger_activate()
 
 
-def main(make_node: Callable[[], Node]) -> None:
-    """`run` as the body of an executable."""
-    sys.exit(run(make_node))
-
-
-def _wait_for_signals(finished: Future) -> None:
-    while True:
-        signal.sigwait(STOP_SIGNALS)
-        if not finished.done():
-            finished.set_result(0)
+def _wait_for_signals(reader: int, finished: Future) -> None:
+    while os.read(reader, 1)[0] not in STOP_SIGNALS:
+        pass
+    if not finished.done():
+        finished.set_result(0)
