@@ -17,7 +17,10 @@ from vlm_perception.simulation.room import (
 )
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before the first import of mujoco, or it looks for a window
-import mujoco  # noqa: E402
+try:
+    import mujoco
+except ImportError as error:
+    raise ImportError("the simulator needs MuJoCo: pip install 'vlm_perception[sim]'") from error
 
 CAMERA_FOV_Y = math.radians(60.0)
 CAMERA_HEIGHT = 0.30
@@ -144,7 +147,7 @@ class World:
             try:
                 self._renderer = mujoco.Renderer(self._model, *self._size)
             except Exception as error:
-                raise RuntimeError(
+                raise OSError(
                     f"cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}); "
                     "on Debian or Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
                 ) from error

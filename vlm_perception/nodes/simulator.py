@@ -1,0 +1,153 @@
+"""Node `simulator`: a MuJoCo room with a robot in it, in real time, behind the topics of a real one."""
+
+from __future__ import annotations
+
+import array
+import math
+import sys
+from dataclasses import dataclass
+
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import UInt32
+
+from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.run import run
+from vlm_perception.simulation.room import Pose, make_room
+from vlm_perception.simulation.world import World
+from vlm_perception.srv import ResetSimulation
+
+MAX_LAG = 0.2  # [s] of simulated time to catch up at once after a pause of the machine
+
+
+@dataclass(frozen=True)
+class SimulatorParameters:
+    """The simulator's parameters."""
+
+    seed: int = parameter(0, "Which room", minimum=0, maximum=2**32 - 1)
+    width: int = parameter(640, "Width of the picture", unit="pixels", minimum=32, maximum=1920)
+    height: int = parameter(480, "Height of the picture", unit="pixels", minimum=32, maximum=1080)
+    camera_rate: float = parameter(30.0, "How often a picture is published", unit="Hz", minimum=1.0, maximum=60.0)
+    cmd_vel_timeout: float = parameter(
+        0.5, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0, dynamic=True
+    )
+    camera_frame: str = parameter("camera_optical_frame", "frame_id of the pictures")
+
+
+class Simulator(Node):
+    """Steps the physics by the wall clock; publishes the camera, the odometry and, for tests, the truth.
+
+    Everything runs in the executor's thread, because an OpenGL context belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("simulator")
+        self._parameters = ParameterTable(self, SimulatorParameters)
+        values = self._parameters.values
+        self._image_publisher = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+        self._odometry_publisher = self.create_publisher(Odometry, "odom", 10)
+        self._truth_publisher = self.create_publisher(Odometry, "~/ground_truth", 10)
+        self._collisions_publisher = self.create_publisher(UInt32, "~/collisions", 10)
+        self.create_service(ResetSimulation, "~/reset", self._on_reset)
+        self._world = self._build(values.seed)
+        self._command_at = -math.inf
+        self._command_type: type = Twist
+        self._subscription = self._subscribe(Twist)
+        self._last = self._now()
+        self.create_timer(1.0 / values.camera_rate, self._on_tick)
+        self.create_timer(0.25, self._follow_command_type)
+        self.get_logger().info(f"room {values.seed}: {', '.join(thing.name for thing in self._world.room.things)}")
+
+    def close(self) -> None:
+        self._world.close()
+
+    def _build(self, seed: int) -> World:
+        values = self._parameters.values
+        world = World(make_room(seed), values.width, values.height)
+        world.picture()  # builds the renderer now: a missing driver shows at once, and the first frame is not late
+        return world
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _subscribe(self, message_type: type):
+        # Best effort hears reliable publishers too, and an old command is worth nothing.
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        return self.create_subscription(message_type, "cmd_vel", self._on_command, qos)
+
+    def _follow_command_type(self) -> None:
+        """Listen to Twist or TwistStamped, whichever is spoken: one participant cannot have both on one topic."""
+        spoken = {info.topic_type for info in self.get_publishers_info_by_topic("cmd_vel")}
+        names = {Twist: "geometry_msgs/msg/Twist", TwistStamped: "geometry_msgs/msg/TwistStamped"}
+        if names[self._command_type] in spoken:
+            return
+        for message_type, name in names.items():
+            if name in spoken:
+                self.destroy_subscription(self._subscription)
+                self._subscription = self._subscribe(message_type)
+                self._command_type = message_type
+                self.get_logger().info(f"cmd_vel is a {name}")
+
+    def _on_command(self, message: Twist | TwistStamped) -> None:
+        twist = message.twist if isinstance(message, TwistStamped) else message
+        try:
+            self._world.drive(twist.linear.x, twist.angular.z)
+        except ValueError as error:
+            self.get_logger().error(f"{error}: the wheels stop", throttle_duration_sec=5.0)
+            self._world.drive(0.0, 0.0)
+        self._command_at = self._now()
+
+    def _on_reset(self, request: ResetSimulation.Request, response: ResetSimulation.Response):
+        try:
+            world = self._build(request.seed)
+        except (ValueError, OSError) as error:
+            response.message = str(error)
+            return response
+        self._world.close()
+        self._world = world
+        self._last = self._now()
+        response.success = True
+        response.message = f"room {request.seed}: {', '.join(thing.name for thing in world.room.things)}"
+        return response
+
+    def _on_tick(self) -> None:
+        now = self._now()
+        if now - self._command_at > self._parameters.values.cmd_vel_timeout:
+            self._world.drive(0.0, 0.0)
+        elapsed, self._last = min(now - self._last, MAX_LAG), now
+        if elapsed <= 0:  # the clock was set back
+            return
+        self._world.step(elapsed)
+        stamp = self.get_clock().now().to_msg()
+        linear, angular = self._world.speed
+        self._odometry_publisher.publish(_odometry(stamp, "odom", self._world.odometry, linear, angular))
+        self._truth_publisher.publish(_odometry(stamp, "map", self._world.pose, linear, angular))
+        self._collisions_publisher.publish(UInt32(data=self._world.collisions))
+        picture = self._world.picture()
+        image = Image(encoding="rgb8", height=picture.shape[0], width=picture.shape[1], step=3 * picture.shape[1])
+        image.header.stamp = stamp
+        image.header.frame_id = self._parameters.values.camera_frame
+        image.data = array.array("B", picture.tobytes())  # assigning an ndarray takes a hundred times longer
+        self._image_publisher.publish(image)
+
+
+def _odometry(stamp, frame: str, pose: Pose, linear: float, angular: float) -> Odometry:
+    message = Odometry(child_frame_id="base_link")
+    message.header.stamp = stamp
+    message.header.frame_id = frame
+    message.pose.pose.position.x, message.pose.pose.position.y = pose.x, pose.y
+    message.pose.pose.orientation.z = math.sin(pose.yaw / 2)
+    message.pose.pose.orientation.w = math.cos(pose.yaw / 2)
+    message.twist.twist.linear.x, message.twist.twist.angular.z = linear, angular
+    return message
+
+
+def main() -> int:
+    return run(Simulator)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
