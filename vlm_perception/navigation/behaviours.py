@@ -52,7 +52,7 @@ class Tuning:
     arrive: float = 0.7
     arrive_answers: int = 3
     """Arrived when near and in the center was believed that much, and said by that many answers in a row."""
-    blind_distance: float = 0.25
+    blind_distance: float = 0.2
     """The robot drives no further than this beyond the place where the newest answered picture was taken."""
     viewpoint_distance: float = 1.25
     """From one place to look around to the next."""
@@ -104,6 +104,7 @@ class Behaviour:
         self.view = View(doubt="there is no answer yet")
         self.time = 0.0
         self.seen = False
+        self.near = False
         self.blocked = True
         self.side = 1.0
         self._answers_in_reach = 0
@@ -113,7 +114,7 @@ class Behaviour:
         """Return what to do at `time` [s]; to be called at every control step."""
         if view.doubt or view.surroundings is None:
             self.belief.forget()
-            self.seen, self.blocked, self._answers_in_reach = False, True, 0
+            self.seen, self.near, self.blocked, self._answers_in_reach = False, False, True, 0
             return Decision(STOP, STOPPED, view.doubt or "there is no answer yet")
         is_new = self.view.surroundings is None or view.surroundings.stamp != self.view.surroundings.stamp
         self.view, self.time = view, time
@@ -129,6 +130,7 @@ class Behaviour:
         belief, tuning = self.belief, self.tuning
         belief.add(surroundings, sighting, self.view.pose_then.heading)
         self.seen = belief.visible > (tuning.lose if self.seen else tuning.see)
+        self.near = self.seen and belief.near > (0.5 * tuning.near if self.near else tuning.near)
         self.blocked = belief.blocked > (tuning.clear if self.blocked else tuning.blocked)
         in_reach = sighting is not None and sighting.in_reach > 0.5
         self._answers_in_reach = self._answers_in_reach + 1 if in_reach else 0
@@ -179,6 +181,11 @@ class Behaviour:
                 taken = self.view.surroundings.stamp
                 answers -= 1
 
+    def look_ahead(self, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
+        """Look whether the way is clear in a direction that the robot did not look in before."""
+        self.belief.doubt_the_way()
+        yield from self.look(state, reason, until=until)
+
     def turn_to(self, heading: float, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
         """Turn in place to a heading [rad]; a robot that cannot turn gives up after a while."""
         end = self.time + 3.0 + 3.0 * math.pi / self.tuning.turn_speed
@@ -200,7 +207,7 @@ class Behaviour:
         steps = math.ceil(math.tau / 0.6)
         for _ in range(steps):
             yield from self.turn_to(self.view.pose.heading + self.side * 0.6, state, reason, until)
-            yield from self.look(state, reason, until=until)
+            yield from self.look_ahead(state, reason, until)
             if not self.blocked or until():
                 return
         self.side = -self.side
@@ -253,6 +260,8 @@ class Seek(Behaviour):
         self.target = target
         self._viewpoints: list[Pose] = []
         self._ways: list[tuple[float, float]] = []  # heading [rad], how good it looks to drive there
+        self._clear_at: Pose | None = None  # where the way to the target was seen clear last
+        self._near_at: Pose | None = None  # where the target seemed near first
 
     def is_seen(self) -> bool:
         return self.seen
@@ -311,7 +320,7 @@ class Seek(Behaviour):
             return
         reason = f"{self.target} is not to be seen from here: going elsewhere"
         yield from self.turn_to(heading, SEARCHING, reason, until=self.is_seen)
-        yield from self.look(SEARCHING, reason, until=self.is_seen)
+        yield from self.look_ahead(SEARCHING, reason, until=self.is_seen)
         left = self.tuning.viewpoint_distance
         for _ in range(3):
             if self.blocked and not self.seen:
@@ -324,90 +333,87 @@ class Seek(Behaviour):
                 return
 
     def best_way(self) -> float | None:
-        """Return the heading [rad] of the clearest way to a place far from the earlier viewpoints, None if no way is."""
+        """Return the heading [rad] of a clear way into the open, far from earlier viewpoints; None if no way is clear."""
+
+        def clear(heading: float, width: float) -> float:
+            ways = [good for other, good in self._ways if abs(wrap(other - heading)) < width]
+            return sum(ways) / len(ways)
 
         def worth(heading: float) -> float:
-            ways = [good for other, good in self._ways if abs(wrap(other - heading)) < 0.35]
-            clear = sum(ways) / len(ways)
-            if clear < 0.4:
+            if clear(heading, 0.3) < 0.4:
                 return 0.0
             x, y = replace(self.view.pose, heading=heading).ahead(self.tuning.viewpoint_distance)
             novelty = min(math.hypot(x - place.x, y - place.y) for place in self._viewpoints)
-            return clear * (0.3 + min(novelty, 1.5))
+            return clear(heading, 0.3) * clear(heading, 1.0) * (0.3 + min(novelty, 1.5))
 
         best = max((heading for heading, _ in self._ways), key=worth, default=None)
         return best if best is not None and worth(best) > 0.0 else None
 
     def pursue(self) -> Plan:
         """Turn to the target and drive to it, until it is lost."""
+        self._clear_at = self._near_at = None
         aligning = True
-        at_target = False
-        entered: Pose | None = None  # where the way became blocked, by the target itself or by another thing
-        drove = False  # into what is ahead, from where the way was clear: then it is known how far away it is
-        tuning, belief = self.tuning, self.belief
         while True:
             if not self.seen:
                 yield from self.recover()
                 if not self.seen:
                     return
-                aligning, drove = True, False
-            bearing = self.bearing
-            aligning = abs(bearing) > (0.12 if aligning else 0.3)
-            if belief.near < 0.5 * tuning.near:
-                at_target = False
-            elif belief.near > tuning.near:
-                at_target = True
+                self._clear_at = self._near_at = None
+            aligning = abs(self.bearing) > (0.12 if aligning else 0.3)
             if aligning:
-                side = "left" if bearing > 0.0 else "right"
-                yield Decision(self.turn(bearing), ALIGNING, f"{self.target} is to the {side}: turning towards it")
-                continue
-            obstructed = self.blocked or self.view.surroundings.blocked > 0.5  # type: ignore[union-attr]
-            if at_target:
-                entered = entered or self.view.pose
-                arrived = self._answers_in_reach >= tuning.arrive_answers and belief.in_reach > tuning.arrive
-                # Near, but nothing ahead? The answers disagree: come a little closer before believing it.
-                if arrived and (obstructed or self.travelled_since(entered) > 0.2):
-                    yield from self.at_target()
-                    entered = None
-                elif obstructed or arrived is False:
-                    yield Decision(
-                        Command(0.0, max(-0.3, min(0.3, bearing))), APPROACHING, f"{self.target} seems near: making sure"
-                    )
-                else:
-                    yield Decision(
-                        self.creep(tuning.creep_speed, bearing), APPROACHING, f"{self.target} seems near: creeping closer"
-                    )
-                continue
-            if not obstructed:
-                entered, drove = None, True
-                sure = min(1.0, max(0.0, (belief.visible - tuning.lose) / (0.9 - tuning.lose)))
-                speed = tuning.creep_speed + (tuning.forward_speed - tuning.creep_speed) * sure * (1.0 - belief.near)
-                steering = max(-0.5, min(0.5, 1.2 * bearing))
-                yield Decision(self.forward(speed, steering), APPROACHING, f"{self.target} is ahead: driving to it")
-                continue
-            if entered is None:
-                entered = self.view.pose
-            # Is it the target that is ahead? Come closer, by as much as is safe, to see whether it becomes near.
-            if drove and self.travelled_since(entered) < self.creep_allowance():
-                yield Decision(
-                    self.creep(tuning.creep_speed, 0.5 * bearing),
-                    APPROACHING,
-                    f"something is ahead, perhaps {self.target}: creeping closer",
-                )
+                side = "left" if self.bearing > 0.0 else "right"
+                yield Decision(self.turn(self.bearing), ALIGNING, f"{self.target} is to the {side}: turning towards it")
+            elif self.near or self.sighting_is_near():
+                yield from self.make_sure()
+            elif not self.obstructed():
+                self._clear_at, self._near_at = self.view.pose_then, None
+                yield Decision(self.approach(), APPROACHING, f"{self.target} is ahead: driving to it")
+            elif self._clear_at and self.travelled_since(self._clear_at) < self.creep_allowance():
+                reason = f"something is ahead, perhaps {self.target}: creeping closer"
+                yield Decision(self.creep(self.tuning.creep_speed, 0.5 * self.bearing), APPROACHING, reason)
             elif self.blocked:
-                entered = None
                 yield from self.detour()
-                aligning, drove = True, False
+                self._clear_at, aligning = None, True
             else:
                 yield Decision(STOP, APPROACHING, "something seems to be in the way: looking again")
 
+    def obstructed(self) -> bool:
+        """Does the belief, or the newest answer alone, say that something is ahead?"""
+        return self.blocked or (self.view.surroundings is not None and self.view.surroundings.blocked > 0.5)
+
+    def sighting_is_near(self) -> bool:
+        """Does the newest answer alone say that the target is near?"""
+        sighting = self.view.sighting
+        return sighting is not None and sighting.visible * sighting.near > 0.5
+
+    def approach(self) -> Command:
+        """Towards the target: slower when it may be near and when it is in doubt."""
+        tuning, belief = self.tuning, self.belief
+        sure = min(1.0, max(0.0, (belief.visible - tuning.lose) / (0.9 - tuning.lose)))
+        speed = tuning.creep_speed + (tuning.forward_speed - tuning.creep_speed) * sure * (1.0 - belief.near)
+        return self.forward(speed, max(-0.5, min(0.5, 1.2 * self.bearing)))
+
+    def make_sure(self) -> Plan:
+        """Near, as it seems: stand still until several answers agree, and something is ahead, as it must be then."""
+        self._near_at = self._near_at or self.view.pose_then
+        confirmed = self._answers_in_reach >= self.tuning.arrive_answers and self.belief.in_reach > self.tuning.arrive
+        if not (self.near and confirmed):
+            turn = max(-0.3, min(0.3, self.bearing))
+            yield Decision(Command(0.0, turn), APPROACHING, f"{self.target} seems near: making sure")
+        elif self.obstructed() or self.travelled_since(self._near_at) > 0.2:
+            yield from self.at_target()
+        else:
+            reason = f"{self.target} seems near, but nothing is ahead: creeping closer"
+            yield Decision(self.creep(self.tuning.creep_speed, self.bearing), APPROACHING, reason)
+
     def creep_allowance(self) -> float:
-        """How far [m] the robot may creep towards what blocks the way: a wall is farther away than an obstacle."""
-        if self.belief.near > 0.3:
-            return 0.25
+        """How far [m] from where the way was clear last the robot may go on towards what is ahead.
+
+        Is it the target itself, it becomes near within that distance. A wall is seen from farther away.
+        """
         if self.belief.wall > 2.0 * self.belief.obstacle:
-            return 0.4
-        return 0.1
+            return 0.5
+        return 0.3 if self.belief.near > 0.3 else 0.2
 
     def detour(self) -> Plan:
         """Around what is in the way, and back to where the target was."""
@@ -465,7 +471,7 @@ class Follow(Seek):
     """Keep the target in sight and at a distance, for ever. It is awaited where it was lost."""
 
     def at_target(self) -> Plan:
-        while self.seen and self.belief.near > 0.5 * self.tuning.near:
+        while self.near:
             bearing = self.bearing
             turn = self.turn(bearing) if abs(bearing) > 0.2 else STOP
             yield Decision(turn, FOLLOWING, f"{self.target} is near: keeping the distance")

@@ -31,6 +31,10 @@ class Belief:
         self.left = self.center = self.right = 0.0
         self.none = 1.0
 
+    def doubt_the_way(self) -> None:
+        """The robot looks in another direction now: what is ahead is open."""
+        self.obstacle, self.wall = 0.5, 0.0
+
     @property
     def blocked(self) -> float:
         return min(1.0, self.obstacle + self.wall)
