@@ -17,7 +17,7 @@ NODE = """
 import sys
 from rclpy.node import Node
 from std_msgs.msg import String
-from vlm_perception.nodes.run import main
+from vlm_perception.nodes.run import run
 
 class Talker(Node):
     def __init__(self):
@@ -35,7 +35,7 @@ class Talker(Node):
         self.publisher.publish(String(data="goodbye"))
         self.publisher.wait_for_all_acked()
 
-main(Talker)
+sys.exit(run(Talker))
 """
 
 

@@ -1,0 +1,371 @@
+"""The classifier as a node: pictures in over DDS; label, description and answers out; bad input survived."""
+
+from __future__ import annotations
+
+import array
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from vlm_perception.models.base import ModelError, ModelOutOfMemory
+from vlm_perception.msg import Question, SceneLabel
+from vlm_perception.nodes import run
+from vlm_perception.nodes.classifier import Classifier
+from vlm_perception.questions import Answer, Text
+from vlm_perception.srv import Ask
+
+RED, GREEN = (200, 20, 20), (20, 200, 20)
+
+
+class Scripted:
+    """Says the first option for a reddish picture, the last for any other; the description is the mean colour."""
+
+    name = "scripted"
+
+    def __init__(self):
+        self.error = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.pictures = []
+
+    def answer(self, image, questions):
+        assert self.gate.wait(20)
+        self.pictures.append(image)
+        if self.error:
+            raise self.error
+        first = image[..., 0].mean() > image[..., 1].mean()
+        words = "red" if first else "green"
+        return [self.reply(q, 0 if first else len(q.options) - 1) if not isinstance(q, Text) else
+                Answer(q.name, words, 1.0) for q in questions]  # fmt: skip
+
+    @staticmethod
+    def reply(question, best):
+        rest = 0.1 / (len(question.options) - 1)
+        probabilities = tuple(0.9 if i == best else rest for i in range(len(question.options)))
+        return Answer(question.name, question.options[best], 0.9, question.options, probabilities)
+
+    def describe_self(self):
+        return {"family": "scripted"}
+
+
+class World:
+    """A classifier, a camera that shows one colour at 20 Hz, and what came out."""
+
+    def __init__(self, ros, load=None, start=True, **parameters):
+        self.ros, self.model, self.sent = ros, Scripted(), []
+        self.labels = ros.collect(SceneLabel, "scene_label")
+        self.descriptions = ros.collect(String, "scene_description")
+        self.health = ros.collect(DiagnosticArray, "/diagnostics")
+        parameters = {"label_rate": 50.0, "description_rate": 10.0, **parameters}
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.classifier = ros.add(Classifier(load or (lambda *_: self.model), parameter_overrides=overrides))
+        self.camera = ros.node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+        self.colour, self.changes, self.stamp = RED, {}, None
+        self.timer = ros.node.create_timer(0.05, self.show)
+        if start:
+            run.autostart(self.classifier)
+
+    def show(self):
+        message = Image(height=24, width=32, encoding="rgb8", step=96)
+        message.header.stamp = self.stamp or self.ros.node.get_clock().now().to_msg()
+        message.header.frame_id = "camera_optical_frame"
+        message.data = array.array("B", np.full((24, 32, 3), self.colour, np.uint8).tobytes())
+        for name, value in self.changes.items():
+            setattr(message, name, value)
+        self.sent.append((message.header.stamp.sec, message.header.stamp.nanosec))
+        self.camera.publish(message)
+
+    def ask(self, *questions):
+        return self.ros.call(Ask, "ask", Ask.Request(questions=list(questions)))
+
+    def until_label(self, label):
+        self.labels.clear()
+        return self.ros.until(lambda: next((m for m in self.labels if m.label == label), None), f"label {label}")
+
+    def until_health(self, word, level=None):
+        def found():
+            for status in (s for m in self.health for s in m.status):
+                if word in status.message and level in (None, status.level):
+                    return status
+
+        self.health.clear()
+        return self.ros.until(found, f"health with {word!r}, but {[m.status[0].message for m in self.health][-1:]}")
+
+    def lifecycle(self, transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.ros.call(ChangeState, "classifier/change_state", request).success
+
+    def state(self):
+        return self.ros.call(GetState, "classifier/get_state", GetState.Request()).current_state.label
+
+
+SIDE = Question(name="side", type=Question.CHOICE, prompt="where is it?", options=["left", "right"])
+BALL = Question(name="ball", type=Question.YES_NO, prompt="is there a ball?")
+WORDS = Question(name="words", type=Question.TEXT, prompt="describe the scene")
+
+
+def test_a_picture_becomes_a_label_a_description_and_answers_with_its_header(ros):
+    world = World(ros)
+    label = world.until_label("clear")
+    assert (label.header.stamp.sec, label.header.stamp.nanosec) in world.sent
+    assert label.header.frame_id == "camera_optical_frame"
+    assert label.raw_label == "clear" and label.choices == ["clear", "obstacle", "wall", "doorway", "corridor"]
+    assert label.probabilities[0] == pytest.approx(0.9) and sum(label.probabilities) == pytest.approx(1)
+    ros.until(lambda: [m for m in world.descriptions if m.data == "red"], "description")
+
+    world.colour = GREEN
+    assert world.until_label("corridor").raw_label == "corridor"
+    reply = world.ask(SIDE, BALL, WORDS)
+    assert reply.success and reply.message == ""
+    assert [(a.name, a.value) for a in reply.answers] == [("side", "right"), ("ball", "no"), ("words", "green")]
+    assert list(reply.answers[1].options) == ["yes", "no"] and reply.answers[0].confidence == pytest.approx(0.9)
+    assert (reply.header.stamp.sec, reply.header.stamp.nanosec) in world.sent[-10:]
+    assert 0 < reply.inference_time < 10
+    status = world.until_health("looking", DiagnosticStatus.OK)
+    values = {v.key: v.value for v in status.values}
+    assert status.name == "classifier" and values["family"] == "scripted" and float(values["pictures per second"]) > 5
+
+
+def test_compressed_pictures(ros):
+    import cv2
+
+    world = World(ros, image_transport="compressed")
+    world.timer.cancel()
+    publisher = ros.node.create_publisher(CompressedImage, "camera/image_raw/compressed", qos_profile_sensor_data)
+    jpeg = cv2.imencode(".jpg", np.full((24, 32, 3), RED[::-1], np.uint8))[1].tobytes()
+
+    def show():
+        message = CompressedImage(format="jpeg", data=array.array("B", jpeg))
+        message.header.stamp = ros.node.get_clock().now().to_msg()
+        publisher.publish(message)
+
+    ros.node.create_timer(0.05, show)
+    world.until_label("clear")
+
+
+@pytest.mark.parametrize(
+    ("questions", "words"),
+    [
+        ([], ["0 questions", "expected 1"]),
+        ([SIDE, SIDE], ["'side'", "more than once"]),
+        ([Question(name="a", prompt="b", options=["x"])], ["'a'", "1 options"]),
+        ([Question(name="a", prompt="", options=["x", "y"])], ["prompt", "empty"]),
+        ([Question(name="a", prompt="p\x07", options=["x", "y"])], ["control character"]),
+        ([Question(name="a", type=9, prompt="b")], ["type 9"]),
+        ([Question(name="a", type=Question.TEXT, prompt="b", options=["x", "y"])], ["text question", "'x'"]),
+    ],
+)
+def test_bad_questions_are_refused_with_the_reason(ros, questions, words):
+    world = World(ros)
+    world.until_label("clear")
+    reply = world.ask(*questions)
+    assert not reply.success and not reply.answers
+    assert all(word in reply.message for word in words), reply.message
+    assert world.ask(SIDE).success
+
+
+def test_vocabulary_and_prompts_change_while_running_and_bad_ones_are_refused(ros):
+    world = World(ros)
+    world.until_label("clear")
+    for name, value, word in [
+        ("labels", ["a", "a"], "repeats"),
+        ("labels", ["only"], "1 options"),
+        ("labels", [], "0 options"),
+        ("labels", ["a", "unknown"], "unknown"),
+        ("label_prompt", "", "empty"),
+        ("label_rate", 1e9, "range"),
+        ("leave_threshold", 0.9, "leave"),
+        ("model", "/elsewhere", "cleanup"),
+    ]:
+        result = ros.set_parameter("classifier", name, value)
+        assert not result.successful and word in result.reason, (name, result.reason)
+    assert world.until_label("clear").choices == ["clear", "obstacle", "wall", "doorway", "corridor"]
+    assert ros.set_parameter("classifier", "labels", ["kitchen", "garden"]).successful
+    label = world.until_label("kitchen")
+    assert label.choices == ["kitchen", "garden"]
+
+
+def test_corrupt_pictures_are_counted_and_survived(ros):
+    world = World(ros, max_frame_age=0.5)
+    world.until_label("clear")
+    world.changes = {"encoding": "rgb9"}
+    status = world.until_health("rgb9", DiagnosticStatus.WARN)
+    assert int({v.key: v.value for v in status.values}["faults, corrupt picture"]) >= 1
+    ros.spin(0.7)
+    world.labels.clear()
+    reply = world.ask(SIDE)
+    assert not reply.success and "rgb9" in reply.message
+    assert not world.labels, "an old picture must not be labelled again"
+    world.changes = {}
+    world.until_label("clear")
+
+
+def test_when_the_camera_stops_asking_fails_and_nothing_is_published(ros):
+    world = World(ros, max_frame_age=0.3)
+    world.until_label("clear")
+    world.timer.cancel()
+    ros.spin(0.6)
+    world.labels.clear()
+    reply = world.ask(SIDE)
+    assert not reply.success and "has the camera stopped?" in reply.message
+    world.until_health("has the camera stopped?", DiagnosticStatus.ERROR)
+    assert not world.labels
+
+
+def test_a_frozen_picture_that_keeps_coming_is_not_taken_for_a_fresh_one(ros):
+    world = World(ros, max_frame_age=0.3)
+    world.until_label("clear")
+    world.stamp = ros.node.get_clock().now().to_msg()
+    ros.spin(0.6)
+    world.labels.clear()
+    reply = world.ask(SIDE)
+    assert not reply.success and "stamped" in reply.message and "clocks" in reply.message
+    ros.spin(0.3)
+    assert not world.labels
+
+
+def test_without_any_picture_asking_says_so_and_health_names_the_topic_that_exists(ros):
+    world = World(ros)
+    world.timer.cancel()
+    ros.node.destroy_publisher(world.camera)
+    other = ros.node.create_publisher(Image, "front/image", 10)
+    ros.until(lambda: world.classifier._worker.state == "ready", "model")
+    reply = world.ask(SIDE)
+    assert not reply.success and "no picture" in reply.message
+    status = world.until_health("/camera/image_raw", DiagnosticStatus.ERROR)
+    assert "nobody publishes /camera/image_raw" in status.message and "/front/image" in status.message
+    ros.node.destroy_publisher(other)
+
+
+def test_incompatible_quality_of_service_is_named(ros):
+    world = World(ros, **{"qos_overrides./camera/image_raw.subscription.reliability": "reliable"})
+    status = world.until_health("reliability", DiagnosticStatus.ERROR)
+    assert "/camera/image_raw" in status.message
+    assert not world.labels
+
+
+def test_a_failing_model_does_not_stop_the_node(ros):
+    world = World(ros)
+    world.until_label("clear")
+    world.model.error = ModelError("the weights melted")
+    reply = world.ask(SIDE)
+    assert not reply.success and reply.message == "the weights melted"
+    world.until_health("the weights melted", DiagnosticStatus.WARN)
+    world.model.error = None
+    world.until_label("clear")
+
+
+def test_out_of_memory_backs_off_and_recovers(ros):
+    world = World(ros)
+    world.until_label("clear")
+    world.model.error = ModelOutOfMemory("too big")
+    ros.spin(0.3)
+    world.model.error = None
+    tries = len(world.model.pictures)
+    reply = world.ask(SIDE)
+    assert not reply.success and "out of memory" in reply.message
+    assert len(world.model.pictures) == tries, "it must not try again at once"
+    world.until_label("clear")
+
+
+def test_a_slow_model_makes_asking_fail_in_time_and_parameters_stay_reachable(ros):
+    world = World(ros, ask_timeout=0.3)
+    world.until_label("clear")
+    world.model.gate.clear()
+    started = time.monotonic()
+    reply = world.ask(SIDE)
+    assert not reply.success and "0.3 s" in reply.message
+    assert ros.set_parameter("classifier", "label_rate", 20.0).successful
+    assert time.monotonic() - started < 5
+    world.model.gate.set()
+    ros.until(lambda: world.ask(SIDE).success, "answer")
+
+
+def test_while_the_model_loads_asking_says_so(ros):
+    gate, model = threading.Event(), Scripted()
+    world = World(ros, load=lambda *_: gate.wait(20) and model)
+    reply = world.ask(SIDE)
+    assert not reply.success and "'nano' is loading" in reply.message
+    world.until_health("is loading", DiagnosticStatus.WARN)
+    gate.set()
+    world.until_label("clear")
+
+
+def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_again(ros):
+    asked = []
+
+    def load(name, device, dtype):
+        asked.append((name, device, dtype))
+        if name == "/nowhere":
+            raise ModelError("/nowhere does not exist, expected a model folder")
+        return world.model
+
+    world = World(ros, load=load, model="/nowhere", device="cpu")
+    ros.until(lambda: world.state() == "unconfigured", "return to unconfigured")
+    reply = world.ask(SIDE)
+    assert not reply.success and "/nowhere does not exist" in reply.message
+    world.until_health("/nowhere does not exist", DiagnosticStatus.ERROR)
+    assert ros.set_parameter("classifier", "model", "nano").successful
+    assert world.lifecycle(Transition.TRANSITION_CONFIGURE) and world.lifecycle(Transition.TRANSITION_ACTIVATE)
+    world.until_label("clear")
+    assert asked == [("/nowhere", "cpu", "auto"), ("nano", "cpu", "auto")]
+
+
+def test_a_real_missing_folder_is_reported_by_the_real_loader(ros):
+    from vlm_perception.models.loader import load_model
+
+    world = World(ros, load=load_model, model="/does/not/exist")
+    world.until_health("/does/not/exist", DiagnosticStatus.ERROR)
+
+
+def test_inactive_means_silent_and_the_model_stays(ros):
+    loads, model = [], Scripted()
+    world = World(ros, load=lambda *_: loads.append(1) or model)
+    world.until_label("clear")
+    assert world.lifecycle(Transition.TRANSITION_DEACTIVATE)
+    ros.spin(0.2)
+    world.labels.clear()
+    reply = world.ask(SIDE)
+    assert not reply.success and "not active" in reply.message
+    ros.spin(0.3)
+    assert not world.labels
+    assert world.lifecycle(Transition.TRANSITION_ACTIVATE)
+    world.until_label("clear")
+    assert len(loads) == 1
+    assert world.lifecycle(Transition.TRANSITION_DEACTIVATE) and world.lifecycle(Transition.TRANSITION_CLEANUP)
+    assert "cleaned up" in world.ask(SIDE).message
+
+
+def test_autostart_can_be_turned_off(ros):
+    world = World(ros, autostart=False)
+    assert world.state() == "unconfigured"
+    assert "configure" in world.ask(SIDE).message
+
+
+def test_the_annotated_picture_is_drawn_for_subscribers_only(ros, monkeypatch):
+    from vlm_perception.nodes import classifier
+
+    drawn = []
+    annotate = classifier.annotate
+    monkeypatch.setattr(classifier, "annotate", lambda *a: drawn.append(1) or annotate(*a))
+    world = World(ros, annotated_image_rate=50.0)
+    world.until_label("clear")
+    assert not drawn
+    pictures = ros.collect(Image, "classifier/annotated_image", qos_profile_sensor_data)
+    picture = ros.until(lambda: pictures, "annotated picture")[0]
+    pixels = np.asarray(picture.data).reshape(24, 32, 3)
+    assert picture.encoding == "rgb8" and (pixels == RED).all(-1).any() and not (pixels == RED).all()
+    assert (picture.header.stamp.sec, picture.header.stamp.nanosec) in world.sent

@@ -1,0 +1,308 @@
+"""The one thread that owns the model: it loads, warms up, takes the newest picture and answers. No ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from vlm_perception.models.base import Model, ModelOutOfMemory
+from vlm_perception.perception.frames import Frame, decode
+from vlm_perception.perception.newest import Newest
+from vlm_perception.perception.observer import Request, Schedule, serve
+from vlm_perception.perception.smoothing import LabelSmoother, SmoothedLabel, SmoothingSettings
+from vlm_perception.questions import Answer, Choice, Question, Text
+
+BACK_OFF = (1.0, 30.0)
+"""First and longest pause after the memory ran out [s]."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the worker does by itself: rates [Hz], 0 is never; `max_age` [s] of a picture worth looking at."""
+
+    label: Choice
+    label_rate: float
+    description: Text
+    description_rate: float
+    max_age: float
+    smoothing: SmoothingSettings
+
+    def __post_init__(self) -> None:
+        LabelSmoother(self.label.options, self.smoothing)  # raises ValueError when they do not fit
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """A decoded picture with the `header` of its message, when it arrived and when it was `taken` up [s, monotonic]."""
+
+    frame: Frame
+    header: Any
+    arrival: float
+    taken: float
+
+
+class NotAnsweredError(Exception):
+    """Why a question could not be answered now, in words."""
+
+
+class Listener(Protocol):
+    """Hears of everything, in the worker's thread."""
+
+    def loaded(self, worker: Worker) -> None: ...
+    def not_loaded(self, worker: Worker, error: Exception) -> None: ...
+    def labelled(self, picture: Observation, answer: Answer, smoothed: SmoothedLabel) -> None: ...
+    def described(self, picture: Observation, answer: Answer) -> None: ...
+    def fault(self, kind: str, error: Exception) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """Questions of somebody; one of `answered` and `failed` is called, in the worker's thread."""
+
+    questions: list[Question]
+    answered: Callable[[Observation, list[Answer]], None]
+    failed: Callable[[Exception], None]
+
+
+class Worker(threading.Thread):
+    """Loads a model by `load` and answers about the newest of the messages that are `put`, while `looking`.
+
+    `clock` returns the time [ns] that the messages' stamps are compared with. A worker that came
+    `before` is waited for, so that there are never two models in memory.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Model],
+        settings: Settings,
+        listener: Listener,
+        clock: Callable[[], int],
+        before: Worker | None = None,
+    ) -> None:
+        super().__init__(name="model", daemon=True)
+        self.state = "loading"
+        self.facts: dict[str, str] = {}
+        self.newest: Newest[tuple[Any, float]] = Newest()
+        self.counts: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.inference_time = 0.0
+        self._load = load
+        self._listener = listener
+        self._clock = clock
+        self._before = before
+        self._settings = settings
+        self._looking = False
+        self._stopping = False
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._asks: list[Ask] = []
+        self._schedule = Schedule()
+        self._smoother = LabelSmoother(settings.label.options, settings.smoothing)
+        self._picture: Observation | None = None
+        self._corrupt = ""
+        self._pause = 0.0
+        self._retry_at = 0.0
+
+    # For any thread.
+
+    def put(self, message: Any) -> None:
+        """Offer the newest camera message."""
+        self.newest.put((message, time.monotonic()))
+        self._wake.set()
+
+    def ask(self, ask: Ask) -> None:
+        """Answer `ask` about the newest picture, as soon as the model is free."""
+        with self._lock:
+            self._asks.append(ask)
+        self._wake.set()
+
+    def withdraw(self, ask: Ask) -> None:
+        """Forget `ask` if it has not been taken up yet."""
+        with self._lock:
+            if ask in self._asks:
+                self._asks.remove(ask)
+
+    def look(self, looking: bool) -> None:
+        """Start or stop looking at pictures; stopping forgets what was seen."""
+        self._looking = looking
+        self._wake.set()
+
+    def change(self, settings: Settings) -> None:
+        """Use `settings` from the next picture on."""
+        self._settings = settings
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End as soon as the model lets go, and free it; does not wait."""
+        self._looking = False
+        self._stopping = True
+        self._wake.set()
+
+    # The worker's own thread.
+
+    def run(self) -> None:
+        if self._before:
+            self._before.join()
+            self._before = None
+        try:
+            self._run()
+        finally:
+            self._fail_all(NotAnsweredError("the classifier was stopped"))
+
+    def _run(self) -> None:
+        try:
+            model = self._load()
+            if not self._stopping:
+                model.answer(np.zeros((480, 640, 3), np.uint8), [self._settings.label, self._settings.description])
+            self.facts = model.describe_self()
+        except Exception as error:
+            self.state = "failed"
+            self._listener.not_loaded(self, error)
+            return
+        self.state = "ready"
+        self._listener.loaded(self)
+        while not self._stopping:
+            settings = self._settings
+            try:
+                if self._looking:
+                    self._round(model, settings)
+                else:
+                    self._forget()
+            except Exception as error:  # whatever it is, the next picture may be better
+                self._fault("internal", error)
+            self._wait()
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        seconds = self._retry_at - now if self._retry_at > now else self._schedule.wait(now)
+        # Due already: then it is the next picture that is waited for.
+        self._wake.wait(seconds if self._looking and 0 < seconds < threading.TIMEOUT_MAX else None)
+        self._wake.clear()
+
+    def _round(self, model: Model, settings: Settings) -> None:
+        self._adopt(settings)
+        now = time.monotonic()
+        if now < self._retry_at:
+            self._fail_all(NotAnsweredError(f"the model is out of memory, next try in {self._retry_at - now:.0f} s"))
+            return
+        if not self._asks and self._schedule.wait(now) > 0:
+            return
+        self._take_up_newest()
+        if problem := self._problem(settings.max_age):
+            self._fail_all(NotAnsweredError(problem))
+            return
+        assert self._picture is not None
+        picture = replace(self._picture, taken=now)
+        due = self._schedule.take(now, picture.frame.stamp)
+        requests = [self._request(ask, picture) for ask in self._take_asks()]
+        if "label" in due:
+            requests.append(Request([settings.label], lambda a: self._labelled(picture, a[0]), self._model_failed))
+        if "description" in due:
+            requests.append(
+                Request([settings.description], lambda a: self._described(picture, a[0]), self._model_failed)
+            )
+        if requests:
+            started, faults = time.monotonic(), self.faults.total()
+            serve(model, picture.frame.image, requests)
+            self.inference_time = time.monotonic() - started
+            if self.faults.total() == faults:
+                self._pause = 0.0
+
+    def _adopt(self, settings: Settings) -> None:
+        smoother = self._smoother
+        if (settings.label.options, settings.smoothing) != (smoother.options, smoother.settings):
+            self._smoother = LabelSmoother(settings.label.options, settings.smoothing)
+        self._schedule.set_rates({"label": settings.label_rate, "description": settings.description_rate})
+
+    def _take_up_newest(self) -> None:
+        if (taken := self.newest.take()) is None:
+            return
+        message, arrival = taken
+        try:
+            self._picture = Observation(decode(message), message.header, arrival, arrival)
+            self._corrupt = ""
+        except Exception as error:  # a broken message must not stop the good ones
+            self._corrupt = str(error)
+            self._fault("corrupt picture", error)
+
+    def _problem(self, max_age: float) -> str:
+        """Why the newest picture must not be looked at; else ""."""
+        picture = self._picture
+        problem = "no picture has come yet"
+        if picture:
+            problem = age_problem(self._clock(), picture.frame.stamp, picture.arrival, max_age)
+        return f"no usable picture: {self._corrupt}" if problem and self._corrupt else problem
+
+    def _request(self, ask: Ask, picture: Observation) -> Request:
+        def answered(answers: list[Answer]) -> None:
+            self.counts["asks"] += 1
+            ask.answered(picture, answers)
+
+        def failed(error: Exception) -> None:
+            self._model_failed(error)
+            ask.failed(error)
+
+        return Request(ask.questions, answered, failed)
+
+    def _labelled(self, picture: Observation, answer: Answer) -> None:
+        smoothed = self._smoother.update(picture.frame.stamp, answer.probabilities)
+        self.counts["labels"] += 1
+        if self._looking:
+            self._listener.labelled(picture, answer, smoothed)
+
+    def _described(self, picture: Observation, answer: Answer) -> None:
+        self.counts["descriptions"] += 1
+        if self._looking:
+            self._listener.described(picture, answer)
+
+    def _model_failed(self, error: Exception) -> None:
+        if isinstance(error, (ModelOutOfMemory, MemoryError)):
+            self._pause = min(max(2 * self._pause, BACK_OFF[0]), BACK_OFF[1])
+            self._retry_at = time.monotonic() + self._pause
+            self._fault("out of memory", error)
+        else:
+            self._fault("model", error)
+
+    def _fault(self, kind: str, error: Exception) -> None:
+        self.faults[kind] += 1
+        self._listener.fault(kind, error)
+
+    def _forget(self) -> None:
+        self.newest.clear()
+        self._picture = None
+        self._corrupt = ""
+        self._smoother.reset()
+        self._fail_all(NotAnsweredError("the classifier is not active"))
+
+    def _take_asks(self) -> list[Ask]:
+        with self._lock:
+            asks, self._asks = self._asks, []
+        return asks
+
+    def _fail_all(self, error: Exception) -> None:
+        for ask in self._take_asks():
+            ask.failed(error)
+
+
+def age_problem(now: int, stamp: int, arrival: float, max_age: float) -> str:
+    """Say in words why a picture of `stamp` [ns] that came at `arrival` [s, monotonic] is too old now; else "".
+
+    `now` [ns] is in the stamps' time. The arrival counts too: a simulated clock may stand still.
+    """
+    since_stamp = (now - stamp) * 1e-9
+    since_arrival = time.monotonic() - arrival
+    if since_arrival > max_age:
+        return f"the newest picture came {since_arrival:.1f} s ago, limit {max_age:g} s: has the camera stopped?"
+    if abs(since_stamp) > max_age:
+        when = f"{since_stamp:.1f} s ago" if since_stamp > 0 else f"{-since_stamp:.1f} s in the future"
+        return (
+            f"the newest picture is stamped {when}, limit {max_age:g} s: "
+            "does the camera stamp, do both clocks agree, is use_sim_time right?"
+        )
+    return ""
