@@ -14,7 +14,7 @@ class ModelError(Exception):
     """A model cannot be loaded or cannot answer; the message says what to do about it."""
 
 
-class ModelOutOfMemory(ModelError):
+class ModelOutOfMemoryError(ModelError):
     """The device had too little memory for this call; a later or smaller one may succeed."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vlm_perception.models.base import Model, ModelError
 
@@ -30,14 +31,14 @@ def load_model(name_or_folder: str, device: str = "auto", dtype: str = "auto") -
         import torch
         import transformers
     except ImportError as error:
-        raise ModelError(
-            f"{error.name} is not installed: pip install 'vlm_perception[models]' (or torch and transformers)"
-        ) from error
+        raise ModelError(f"{error.name} is not installed: pip install torch transformers") from error
     del transformers
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device is {device!r} but torch {torch.__version__} sees no GPU: use cpu, or a CUDA build of torch")
+        raise ModelError(
+            f"device is {device!r} but torch {torch.__version__} sees no GPU: use cpu, or a CUDA build of torch"
+        )
     if dtype == "auto":
         dtype = "float32"
         if device.startswith("cuda"):
@@ -63,13 +64,15 @@ def find_folder(name_or_folder: str) -> Path:
             "`hf download google/paligemma2-3b-mix-224 --local-dir FOLDER` after accepting the licence on its page"
         )
     if not any(folder.iterdir()):
-        raise ModelError(f"model folder {str(folder)!r} is empty, expected config.json and *.safetensors: did the download end?")
+        raise ModelError(
+            f"model folder {str(folder)!r} is empty, expected config.json and *.safetensors: did the download end?"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {str(folder)!r} has no config.json, expected a folder made by save_pretrained")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"model folder {str(folder)!r} has no *.safetensors; other weight files can run code when loaded and are refused: "
-            "convert them with save_pretrained"
+            f"model folder {str(folder)!r} has no *.safetensors; other weight files can run code when loaded and are "
+            "refused: convert them with save_pretrained"
         )
     return folder
 
@@ -79,13 +82,15 @@ def read_family(folder: Path) -> str:
     try:
         family = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / 'config.json'} names no model_type ({error!r}): is it a transformers model?") from error
+        raise ModelError(
+            f"{folder / 'config.json'} names no model_type ({error!r}): is it a transformers model?"
+        ) from error
     if family not in FAMILIES:
         raise ModelError(f"{folder} is a {family!r} model, expected one of: {', '.join(sorted(FAMILIES))}")
     return family
 
 
-def _load_paligemma(name: str, folder: Path, device: str, dtype) -> Model:
+def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from vlm_perception.models.paligemma import PaliGemma
@@ -98,7 +103,9 @@ def _load_paligemma(name: str, folder: Path, device: str, dtype) -> Model:
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         if "out of memory" in str(error).lower():
             raise
-        raise ModelError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}; is the download complete?") from error
+        raise ModelError(
+            f"{folder} cannot be loaded: {str(error).splitlines()[0]}; is the download complete?"
+        ) from error
     return PaliGemma(name, model.to(device), processor, folder)
 
 

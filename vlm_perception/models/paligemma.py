@@ -10,15 +10,16 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vlm_perception.models.base import ModelError, ModelOutOfMemory
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.scoring import Trie, build_trie, log_likelihoods, pack
-from vlm_perception.questions import Answer, Question, Text, answer_from_log_likelihoods
+from vlm_perception.questions import Answer, Choice, Question, Score, Text, YesNo, answer_from_log_likelihoods
 
 _FIRST_POSITION = 1  # PaliGemma counts positions from 1
 
@@ -26,7 +27,7 @@ _FIRST_POSITION = 1  # PaliGemma counts positions from 1
 class PaliGemma:
     """A PaliGemma of the stock transformers classes, see `vlm_perception.models.base.Model`."""
 
-    def __init__(self, name: str, model, processor, folder: Path):
+    def __init__(self, name: str, model: Any, processor: Any, folder: Path):
         self.name = name
         self._model = model.eval()
         self._processor = processor
@@ -39,7 +40,7 @@ class PaliGemma:
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
         """Answer all questions about one picture, see `Model.answer`."""
         _check_image(image)
-        closed = [question for question in questions if not isinstance(question, Text)]
+        closed = [question for question in questions if isinstance(question, Choice | YesNo | Score)]
         try:
             with torch.inference_mode():
                 features = self._encode(image)
@@ -48,7 +49,7 @@ class PaliGemma:
                     if isinstance(question, Text):
                         answers[question] = self._generate(features, question)
         except torch.OutOfMemoryError as error:
-            raise ModelOutOfMemory(
+            raise ModelOutOfMemoryError(
                 f"{self.name} ran out of memory on {self._model.device} ({str(error).splitlines()[0]}): "
                 "free some, ask fewer questions at once, or choose a smaller model or dtype"
             ) from error
@@ -75,7 +76,7 @@ class PaliGemma:
         return self._model.get_image_features(pixels).pooler_output
 
     def _build_prefix(self, prompt: str) -> tuple[int, ...]:
-        """Token ids of picture and prompt, as PaliGemmaProcessor lays them out; special tokens in a prompt are text."""
+        """Token ids of picture and prompt, laid out as PaliGemmaProcessor does; special tokens in a prompt are text."""
         words = self._tokenizer(prompt + "\n", add_special_tokens=False, split_special_tokens=True)["input_ids"]
         picture = [self._model.config.image_token_id] * self._processor.image_seq_length
         return (*picture, self._tokenizer.bos_token_id, *words)
@@ -87,7 +88,7 @@ class PaliGemma:
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 
-    def _score(self, features: Tensor, questions: Sequence[Question]) -> list[Answer]:
+    def _score(self, features: Tensor, questions: Sequence[Choice | YesNo | Score]) -> list[Answer]:
         tries = [self._trie(question.options) for question in questions]
         prefixes = [self._prefix(question.prompt) for question in questions]
         packed = pack(prefixes, tries, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
@@ -148,7 +149,9 @@ class PaliGemma:
                 use_cache=True,
             )
         if not math.isfinite(log_p_sum):
-            raise ModelError(f"{self.name}: the words for {question.name!r} have no finite probability; try dtype float32")
+            raise ModelError(
+                f"{self.name}: the words for {question.name!r} have no finite probability; try dtype float32"
+            )
         text = self._tokenizer.decode(said, skip_special_tokens=True).strip()
         return Answer(question.name, text, math.exp(log_p_sum / (len(said) + 1)))
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vlm_perception.models.base import Model, ModelOutOfMemory
+from vlm_perception.models.base import Model, ModelOutOfMemoryError
 from vlm_perception.perception.frames import Frame, decode
 from vlm_perception.perception.newest import Newest
 from vlm_perception.perception.observer import Request, Schedule, serve
@@ -262,7 +262,7 @@ class Worker(threading.Thread):
             self._listener.described(picture, answer)
 
     def _model_failed(self, error: Exception) -> None:
-        if isinstance(error, (ModelOutOfMemory, MemoryError)):
+        if isinstance(error, (ModelOutOfMemoryError, MemoryError)):
             self._pause = min(max(2 * self._pause, BACK_OFF[0]), BACK_OFF[1])
             self._retry_at = time.monotonic() + self._pause
             self._fault("out of memory", error)

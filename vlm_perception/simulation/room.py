@@ -155,7 +155,8 @@ def _draw(rng: np.random.Generator, seed: int) -> Room | None:
             "cylinder": (uniform(0.13, 0.17), uniform(0.70, 0.95)),
         }[shape]
         jitter = rng.uniform(-0.06, 0.06, 3)
-        rgb = tuple(float(v) for v in np.clip(np.add(COLOURS[colour], jitter), 0.0, 1.0))
+        red, green, blue = (float(v) for v in np.clip(np.add(COLOURS[colour], jitter), 0.0, 1.0))
+        rgb = (red, green, blue)
         for _ in range(60):
             thing = Thing(colour, shape, 0.0, 0.0, uniform(-math.pi, math.pi), radius, height, rgb)
             reach = thing.outer_radius + GAP_TO_WALL

@@ -4,10 +4,10 @@ The definitions (distances from the robot's centre, along the floor):
 
 - label, the first that holds: **obstacle**, an object's surface is closer than `CLOSE` in the swath ahead;
   **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot is in the corridor and looks
-  along it (within 45 degrees); **doorway**, the opening's middle is within 25 degrees of the heading, 0.5 to 3.5 m away,
-  seen from the room at less than 60 degrees from straight on, with nothing in between; **clear** otherwise.
-- target: **no**, unless its visible pixels are `VISIBLE` of the picture or more; **left**, **center** or **right** third
-  of the picture by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
+  along it (within 45 degrees); **doorway**, the opening's middle is within 25 degrees of the heading, 0.5 to 3.5 m
+  away, seen from the room at less than 60 degrees from straight on, with nothing in between; **clear** otherwise.
+- target: **no**, unless its visible pixels are `VISIBLE` of the picture or more; **left**, **center** or **right**
+  third of the picture by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
   A target with some pixels but fewer is a *glimpse*: neither answer is wrong, so it is not used.
 - way: **center** when the swath ahead is free for 1.5 m; else the freer of **left** and **right** (25 degrees), if it
   is free for 1 m; else **none**.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_perception.simulation.room import Pose, Room
+from vlm_perception.simulation.room import Pose, Room, Thing
 
 LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
 WHERE = ("no", "left near", "left far", "center near", "center far", "right near", "right far")
@@ -75,7 +75,7 @@ def swath(room: Room, pose: Pose, bearing: float = 0.0) -> tuple[float, float]:
     return objects, float(hits.min())
 
 
-def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing) -> np.ndarray:
+def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing: Thing) -> np.ndarray:
     """Distances along parallel rays (origins ox, oy; direction c, s) to the outline of a thing, inf where missed."""
     px, py = ox - thing.x, oy - thing.y
     if thing.shape != "box":
@@ -125,7 +125,7 @@ def way(room: Room, pose: Pose) -> str:
 
 
 def sightings(room: Room, pose: Pose, segmentation: np.ndarray) -> list[Seen]:
-    """What is in the picture, from left to right. `segmentation`: (height, width), -1 or an index into `room.things`."""
+    """What is in the picture, from left to right. `segmentation` (height, width): -1 or an index of `room.things`."""
     height, width = segmentation.shape
     counts = np.zeros((len(room.things), width))
     for index in range(len(room.things)):

@@ -20,7 +20,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before the first import of mujoco, 
 try:
     import mujoco
 except ImportError as error:
-    raise ImportError("the simulator needs MuJoCo: pip install 'vlm_perception[sim]'") from error
+    raise ImportError("the simulator needs MuJoCo: pip install 'vlm_perception[simulation]'") from error
 
 CAMERA_FOV_Y = math.radians(60.0)
 CAMERA_HEIGHT = 0.30
@@ -94,15 +94,11 @@ class World:
         self._command = (max(-MAX_SPEED, min(MAX_SPEED, linear)), max(-MAX_TURN, min(MAX_TURN, angular)))
 
     def step(self, seconds: float) -> None:
-        """Advance the physics by `seconds`, counting collisions (each begins when the robot's body touches something)."""
+        """Advance the physics by `seconds`; a collision is counted when the body begins to touch something."""
         for _ in range(max(1, round(seconds / TIMESTEP))):
-            self._speed = tuple(
-                now + max(-limit * TIMESTEP, min(limit * TIMESTEP, wanted - now))
-                for now, wanted, limit in zip(
-                    self._speed, self._command, (MAX_ACCELERATION, MAX_TURN_ACCELERATION), strict=True
-                )
-            )
-            linear, angular = self._speed
+            linear = _towards(self._speed[0], self._command[0], MAX_ACCELERATION * TIMESTEP)
+            angular = _towards(self._speed[1], self._command[1], MAX_TURN_ACCELERATION * TIMESTEP)
+            self._speed = (linear, angular)
             half = angular * WHEEL_TRACK / 2
             self._data.ctrl[:] = (linear - half) / WHEEL_RADIUS, (linear + half) / WHEEL_RADIUS
             mujoco.mj_step(self._model, self._data)
@@ -132,6 +128,13 @@ class World:
         renderer = self._get_renderer()
         renderer.update_scene(self._data, camera=camera, scene_option=self._options[camera])
         return renderer.render()
+
+    def pixel_from_above(self, x: float, y: float) -> tuple[float, float]:
+        """Column and row, in the picture of the camera "above", of a point on the floor [m]."""
+        height, width = self._size
+        camera = self._model.camera("above")
+        scale = height / 2 / math.tan(math.radians(float(camera.fovy[0])) / 2) / camera.pos[2]
+        return width / 2 + (x - camera.pos[0]) * scale, height / 2 - (y - camera.pos[1]) * scale
 
     def segmentation(self) -> np.ndarray:
         """Which object each pixel shows: int32, shape (height, width), an index into `room.things` or -1."""
@@ -163,6 +166,10 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _towards(now: float, wanted: float, most: float) -> float:
+    return now + max(-most, min(most, wanted - now))
 
 
 def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
@@ -200,8 +207,9 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
         wall("frame_left", hx - 0.01, near + 0.01, left - 0.005, left + trim, 0, DOOR_HEIGHT + trim, "frame"),
         wall("frame_right", hx - 0.01, near + 0.01, right - trim, right + 0.005, 0, DOOR_HEIGHT + trim, "frame"),
         wall("frame_top", hx - 0.01, near + 0.01, right, left, DOOR_HEIGHT, DOOR_HEIGHT + trim, "frame"),
-        wall("ceiling", -hx - t, far + t, -hy - t - 2, hy + t + 2, top, top + 0.05, "ceiling")
-        .replace("<geom", f'<geom group="{CEILING_GROUP}"'),
+        wall("ceiling", -hx - t, far + t, -hy - t - 2, hy + t + 2, top, top + 0.05, "ceiling").replace(
+            "<geom", f'<geom group="{CEILING_GROUP}"'
+        ),
     ]
     for index, thing in enumerate(room.things):
         z = thing.height / 2

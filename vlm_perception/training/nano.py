@@ -22,7 +22,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import (
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -34,12 +34,22 @@ from transformers import (
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import COLOURS, NAMES, SHAPES
 from vlm_perception.training.dataset import IMAGE_SIZE, PATCHES, Shard, load_shard
+from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
-LABEL_PROMPT = "what is ahead?"
-WAY_PROMPT = "which way is clear?"
-WHERE_PROMPT = "where is the {target}?"
-DESCRIPTION_PROMPT = "describe the scene"
-UNKNOWN_WORDS = ("zebra", "door", "person", "chair", "cup", "orange", "white", "black", "dog", "table", "pyramid", "cone")
+UNKNOWN_WORDS = (
+    "zebra",
+    "door",
+    "person",
+    "chair",
+    "cup",
+    "orange",
+    "white",
+    "black",
+    "dog",
+    "table",
+    "pyramid",
+    "cone",
+)
 
 _COLOUR = np.array([tuple(COLOURS).index(name.split()[0]) for name in NAMES])
 _SHAPE = np.array([SHAPES.index(name.split()[1]) for name in NAMES])
@@ -160,11 +170,18 @@ class Helpers(nn.Module):
             right = log_p.gather(-1, (index[thing] + 1).unsqueeze(-1)).squeeze(-1)
             loss = loss - (share * right + (1 - share) * log_p[..., 0]).mean()
             loss = loss - 0.3 * (right * named * (share > 0.2)).mean()
-        near = F.binary_cross_entropy_with_logits(
+        near = functional.binary_cross_entropy_with_logits(
             self.near(features).squeeze(-1).float(), batch.patch_near, weight=share, reduction="mean"
         )
-        label, way = self.scene(self.squeeze(features).flatten(1)).float().split((len(truth.LABELS), len(truth.WAYS)), -1)
-        return loss + near + 0.3 * F.cross_entropy(label, batch.label) + 0.3 * F.cross_entropy(way, batch.way)
+        label, way = (
+            self.scene(self.squeeze(features).flatten(1)).float().split((len(truth.LABELS), len(truth.WAYS)), -1)
+        )
+        return (
+            loss
+            + near
+            + 0.3 * functional.cross_entropy(label, batch.label)
+            + 0.3 * functional.cross_entropy(way, batch.way)
+        )
 
 
 @dataclass
@@ -277,7 +294,9 @@ def draw_questions(batch: Batch, rng: np.random.Generator, targets: int) -> list
                 answer = truth.WHERE[batch.where[frame, name]]
             elif draw < 0.96 and len(absent):
                 kind = rng.random()
-                pool = same_colour if kind < 0.55 and len(same_colour) else alike if kind < 0.8 and len(alike) else absent
+                pool = (
+                    same_colour if kind < 0.55 and len(same_colour) else alike if kind < 0.8 and len(alike) else absent
+                )
                 name, answer = int(rng.choice(pool)), "no"
             else:
                 words = (str(rng.choice(UNKNOWN_WORDS)), str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS))))
@@ -323,7 +342,12 @@ class Words:
 
 
 def question_losses(
-    model: PaliGemmaForConditionalGeneration, helpers: Helpers, features: Tensor, batch: Batch, rows: list[Row], words: Words
+    model: PaliGemmaForConditionalGeneration,
+    helpers: Helpers,
+    features: Tensor,
+    batch: Batch,
+    rows: list[Row],
+    words: Words,
 ) -> tuple[Tensor, Tensor]:
     """Losses of the answers, and of which patches the questions are about (0 where none names an object)."""
     prompts = [words.prompt(row.prompt) for row in rows]
@@ -358,10 +382,10 @@ def question_losses(
                 share = batch.patch_share[torch.tensor([row.frame for _, row in asked])]
                 wanted = share * (thing == torch.tensor([[row.name + 1] for _, row in asked]))
                 logits = helpers.about(hidden[pick, :patches]).squeeze(-1).float()
-                about = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=torch.tensor(4.0))
+                about = functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=torch.tensor(4.0))
     said = target != -100
     logits = model.lm_head(text.norm(hidden[:, patches:][said]))
-    return F.cross_entropy(logits.float(), target[said]), about
+    return functional.cross_entropy(logits.float(), target[said]), about
 
 
 def train(

@@ -1,0 +1,37 @@
+"""Measure a model on rooms it was never trained on: a table, a confusion matrix, and the model card's figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
+    parser.add_argument("--rooms", type=int, default=150, help="rooms, each seen from 12 places (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("output/figures"), help="where the pictures go")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the figures as a table and as one line of JSON, and draw the confusion matrix."""
+    from vlm_perception.models.base import ModelError
+    from vlm_perception.models.loader import load_model
+    from vlm_perception.training.dataset import TEST_SEEDS
+    from vlm_perception.training.figures import draw_confusion, measure, table
+
+    if not 1 <= arguments.rooms <= len(TEST_SEEDS):
+        print(f"vlm_perception figures: {arguments.rooms} rooms, expected 1 to {len(TEST_SEEDS)}")
+        return 2
+    try:
+        model = load_model(arguments.model)
+    except ModelError as error:
+        print(f"vlm_perception figures: {error}")
+        return 1
+    tally = measure(model, TEST_SEEDS[: arguments.rooms], lambda words: print(words, flush=True))
+    picture = arguments.output / "confusion.png"
+    draw_confusion(tally, picture)
+    print(table(tally))
+    print(f"confusion matrix: {picture}")
+    print(json.dumps({what: round(share, 4) for what, share in tally.figures().items()}))
+    return 0

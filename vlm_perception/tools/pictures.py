@@ -1,0 +1,100 @@
+"""What people look at: the camera's picture with the answers drawn on it, a video of it, the path from above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vlm_perception.simulation.room import Room
+from vlm_perception.simulation.world import World
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+WHITE, GREY, GREEN, RED = (255, 255, 255), (170, 170, 170), (90, 220, 90), (240, 90, 80)
+
+
+def annotate(
+    image: np.ndarray,
+    state: str,
+    reason: str,
+    answer: str,
+    labels: Sequence[tuple[str, float]],
+    label: str,
+    command: tuple[float, float],
+    clock: float,
+) -> np.ndarray:
+    """Draw state, answer, label probabilities and command (m/s, rad/s) on a copy of an RGB picture (H, W, 3)."""
+    height, width = image.shape[:2]
+    picture = image.copy()
+    for top, bottom in ((0, 58), (height - 42, height)):
+        picture[top:bottom] = (picture[top:bottom] * 0.35).astype(np.uint8)
+
+    def text(words: str, x: int, y: int, colour: tuple[int, int, int] = WHITE, size: float = 0.5) -> None:
+        printable = words.encode("ascii", "replace").decode()
+        cv2.putText(picture, printable, (x, y), FONT, size, colour, 1, cv2.LINE_AA)
+
+    text(state, 10, 22, GREEN if state == "arrived" else WHITE, 0.65)
+    text(reason[:80], 10, 46, GREY, 0.45)
+    text(f"{clock:5.1f} s", width - 80, 22)
+    text(answer, 10, height - 16, WHITE, 0.55)
+    for number, (name, probability) in enumerate(labels):
+        y = 80 + 20 * number
+        bar = int(90 * probability)
+        cv2.rectangle(picture, (10, y - 11), (10 + bar, y + 3), GREEN if name == label else GREY, -1)
+        text(f"{name} {probability:.2f}", 14, y, WHITE, 0.42)
+    linear, angular = command
+    base = (width - 60, height - 50)
+    text(f"{linear:.2f} m/s {angular:+.2f} rad/s", width - 190, height - 16, WHITE, 0.45)
+    if linear or angular:
+        tip = (int(base[0] - 60 * angular), int(base[1] - 25 - 150 * abs(linear)))
+        cv2.arrowedLine(picture, base, tip, GREEN, 3, cv2.LINE_AA, tipLength=0.3)
+    else:
+        cv2.circle(picture, base, 6, RED, -1, cv2.LINE_AA)
+    return picture
+
+
+class Video:
+    """An MP4 of RGB pictures; opened with the first one."""
+
+    def __init__(self, path: Path, rate: float):
+        self.path = path
+        self._rate = rate
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            size = (picture.shape[1], picture.shape[0])
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, size)
+            if not self._writer.isOpened():
+                raise OSError(f"cannot write the video {self.path}: is the folder writable, and has OpenCV its FFmpeg?")
+        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+
+def draw_path(room: Room, path: Sequence[tuple[float, float]], target: str, file: Path) -> None:
+    """Write a picture of the room from above with the robot's path (points in metres) and the target marked."""
+    with World(room, 960, 720) as world:
+        picture = cv2.cvtColor(world.picture("above"), cv2.COLOR_RGB2BGR)
+        points = [tuple(round(v) for v in world.pixel_from_above(x, y)) for x, y in path]
+        if len(points) > 1:
+            cv2.polylines(picture, [np.array(points, np.int32)], False, (255, 255, 255), 4, cv2.LINE_AA)
+            cv2.polylines(picture, [np.array(points, np.int32)], False, (40, 40, 230), 2, cv2.LINE_AA)
+        if points:
+            cv2.circle(picture, points[0], 6, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(picture, points[-1], 8, (40, 40, 230), -1, cv2.LINE_AA)
+        thing = room.thing(target)
+        if thing is not None:
+            center = tuple(round(v) for v in world.pixel_from_above(thing.x, thing.y))
+            reach = world.pixel_from_above(thing.x + thing.outer_radius + 1.0, thing.y)[0] - center[0]
+            cv2.circle(picture, center, round(reach), (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(picture, f"room {room.seed}: {target}", (16, 32), FONT, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(file), picture):
+        raise OSError(f"cannot write the picture {file}")

@@ -1,0 +1,61 @@
+"""Starts the package's own executables, as a launch file would, and ends them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+
+NODES = ("simulator", "classifier", "navigator")
+STOP_SECONDS = 5.0
+
+
+class Stack:
+    """The nodes of the demo as processes, with the package's parameter files; each writes to its log in `logs`."""
+
+    def __init__(self, logs: Path, parameters: dict[str, dict[str, object]]):
+        self._logs = logs
+        self._parameters = parameters
+        self._processes: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self) -> Stack:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        executables = Path(get_package_prefix("vlm_perception"), "lib", "vlm_perception")
+        config = Path(get_package_share_directory("vlm_perception"), "config")
+        for node in NODES:
+            command = [str(executables / node), "--ros-args", "--params-file", str(config / f"{node}.yaml")]
+            for name, value in self._parameters.get(node, {}).items():
+                command += ["-p", f"{name}:={value}"]
+            with open(self._logs / f"{node}.log", "wb") as log:
+                # A group of its own: Ctrl-C reaches only us, and we end the nodes in order.
+                self._processes[node] = subprocess.Popen(
+                    command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+                )
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for node in reversed(NODES):
+            if node in self._processes:
+                self._processes[node].send_signal(signal.SIGINT)
+        end = time.monotonic() + STOP_SECONDS
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def check(self) -> None:
+        """Raise RuntimeError, with the end of its log, when a node has died."""
+        for node, process in self._processes.items():
+            if process.poll() is not None:
+                log = self._logs / f"{node}.log"
+                last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise RuntimeError(
+                    f"the {node} ended with exit status {process.returncode}; its log {log} ends with:\n{last}"
+                )

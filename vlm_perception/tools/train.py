@@ -1,0 +1,59 @@
+"""Render rooms and train the nano model on them, from nothing. Hours on two cores; it can be interrupted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rooms", type=int, default=5000, help="rooms to render (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=4500, help="training steps in all (default: %(default)s)")
+    parser.add_argument(
+        "--eyes-steps", type=int, default=1500, help="of these, steps for the eyes alone (default: %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures per step (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest one (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of weights and order (default: %(default)s)")
+    parser.add_argument(
+        "--start-from", type=Path, help="folder of a trained model to go on from, in place of fresh weights"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("output/rooms"), help="where rendered rooms go (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/nano"), help="where the model goes (default: %(default)s)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Render what is missing, train from the last checkpoint on, save the model; prints progress."""
+    from vlm_perception.training.dataset import TRAIN_SEEDS, render, shard_paths
+    from vlm_perception.training.nano import train
+
+    def say(words: str) -> None:
+        print(words, flush=True)
+
+    if not 1 <= arguments.rooms <= len(TRAIN_SEEDS):
+        print(f"vlm_perception train: {arguments.rooms} rooms, expected 1 to {len(TRAIN_SEEDS)}")
+        return 2
+    first = TRAIN_SEEDS[0]
+    shards = [path for path, _ in shard_paths(arguments.data, first, arguments.rooms)]
+    say(f"rendering {arguments.rooms} rooms into {arguments.data}")
+    for _ in render(arguments.data, first, arguments.rooms):
+        done = sum(path.exists() for path in shards)
+        say(f"rendered {done}/{len(shards)} shards")
+    train(
+        shards,
+        arguments.output,
+        steps=arguments.steps,
+        eyes_steps=arguments.eyes_steps,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        seed=arguments.seed,
+        report=say,
+        checkpoint=arguments.output.with_suffix(".checkpoint"),
+        start_from=arguments.start_from,
+    )
+    say(f"saved {arguments.output}; `vlm_perception figures --model {arguments.output}` measures it")
+    return 0

@@ -1,0 +1,6 @@
+"""The questions the nano model was taught. The parameter files in config/ ask the same ones."""
+
+LABEL_PROMPT = "what is ahead?"
+WAY_PROMPT = "which way is clear?"
+WHERE_PROMPT = "where is the {target}?"
+DESCRIPTION_PROMPT = "describe the scene"
