@@ -44,7 +44,9 @@ class PaliGemma:
         try:
             with torch.inference_mode():
                 features = self._encode(image)
-                answers = dict(zip(closed, self._score(features, closed), strict=True)) if closed else {}
+                answers: dict[Question, Answer] = {}
+                if closed:
+                    answers.update(zip(closed, self._score(features, closed), strict=True))
                 for question in questions:
                     if isinstance(question, Text):
                         answers[question] = self._generate(features, question)
@@ -70,7 +72,7 @@ class PaliGemma:
         }
 
     def _encode(self, image: np.ndarray) -> Tensor:
-        """The picture's features, (1, image tokens, width). The processor squashes the picture to the model's square."""
+        """The picture's features, (1, image tokens, width); the processor squashes it to the model's square."""
         pixels = self._processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
         pixels = pixels.to(self._model.device, self._model.dtype)
         return self._model.get_image_features(pixels).pooler_output

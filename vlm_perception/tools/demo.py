@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the demo. 0 when the robot stands within 1 m of the target and touched nothing, 2 for wrong arguments, else 1."""
+    """0 when the robot stands within 1 m of the target and touched nothing, 2 for wrong arguments, else 1."""
     from vlm_perception.tools.environment import prepare_environment
 
     prepare_environment()

@@ -176,12 +176,8 @@ class Helpers(nn.Module):
         label, way = (
             self.scene(self.squeeze(features).flatten(1)).float().split((len(truth.LABELS), len(truth.WAYS)), -1)
         )
-        return (
-            loss
-            + near
-            + 0.3 * functional.cross_entropy(label, batch.label)
-            + 0.3 * functional.cross_entropy(way, batch.way)
-        )
+        scene = functional.cross_entropy(label, batch.label) + functional.cross_entropy(way, batch.way)
+        return loss + near + 0.3 * scene
 
 
 @dataclass
