@@ -101,9 +101,11 @@ class KinematicRoom:
     def thing_ahead(self, angle: float = 0.0) -> bool:
         for thing in self.things:
             bearing = wrap(self.pose.bearing_of((thing.x, thing.y)) - angle)
-            in_swath = abs(bearing) < 1.5 and abs(
-                math.sin(bearing) * self.pose.distance_to((thing.x, thing.y))
-            ) < thing.radius + ROBOT_RADIUS + 0.05
+            in_swath = (
+                abs(bearing) < 1.5
+                and abs(math.sin(bearing) * self.pose.distance_to((thing.x, thing.y)))
+                < thing.radius + ROBOT_RADIUS + 0.05
+            )
             if in_swath and self.clearance(thing) < NEAR:
                 return True
         return False

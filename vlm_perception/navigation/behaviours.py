@@ -60,6 +60,13 @@ class Tuning:
     lost_wait: float = 1.0
     """How long a lost target is awaited before the search begins again."""
 
+    def __post_init__(self) -> None:
+        for low, high in (("lose", "see"), ("clear", "blocked"), ("creep_speed", "forward_speed")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(
+                    f"{low} is {getattr(self, low)}, expected at most {high}, which is {getattr(self, high)}"
+                )
+
 
 @dataclass(frozen=True)
 class View:
@@ -227,7 +234,11 @@ class Idle(Behaviour):
         self.reason = reason
 
     def step(self, view: View, time: float) -> Decision:
-        return Decision(STOP, STOPPED, self.reason)
+        return next(self._plan)
+
+    def act(self) -> Plan:
+        while True:
+            yield Decision(STOP, STOPPED, self.reason)
 
 
 class Explore(Behaviour):
@@ -333,7 +344,7 @@ class Seek(Behaviour):
                 return
 
     def best_way(self) -> float | None:
-        """Return the heading [rad] of a clear way into the open, far from earlier viewpoints; None if no way is clear."""
+        """Return the heading [rad] of a clear way into the open, far from earlier viewpoints, or None."""
 
         def clear(heading: float, width: float) -> float:
             ways = [good for other, good in self._ways if abs(wrap(other - heading)) < width]

@@ -163,11 +163,15 @@ class Track:
 
     def add_command(self, time: float, command: Command, duration: float) -> None:
         """Integrate a command sent for `duration` [s] until `time` [s], unless odometry says it better."""
-        if self._odometry is not None and abs(time - self._odometry[0]) <= self.ODOMETRY_TIMEOUT:
+        if self.has_odometry(time):
             return
         turned = command.turn * duration
         x, y = Pose(self.pose.x, self.pose.y, self.pose.heading + turned / 2).ahead(command.forward * duration)
         self._append(time, x, y, turned)
+
+    def has_odometry(self, time: float) -> bool:
+        """Is there odometry that is new enough at `time` [s]?"""
+        return self._odometry is not None and abs(time - self._odometry[0]) <= self.ODOMETRY_TIMEOUT
 
     def at(self, time: float) -> Pose:
         """Return the pose at `time` [s], the nearest that is known for times outside of the memory."""

@@ -65,7 +65,7 @@ class TargetReading:
         known = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
         for meaning in self.meanings:
             if meaning not in known:
-                raise ValueError(f"the meaning {meaning!r} of a target option is unknown, expected one of {list(known)}")
+                raise ValueError(f"the target meaning {meaning!r} is unknown, expected one of {list(known)}")
         missing = [meaning for meaning in known if meaning not in self.meanings]
         if missing:
             raise ValueError(f"no target option means {missing}, expected every one of {list(known)}")
@@ -168,19 +168,23 @@ class SurroundingsReading:
 
 def check_answer(answer: Answer, options: Sequence[str]) -> None:
     """Raise UnusableAnswer unless the answer is a proper distribution over `options` and its value the best one."""
+
+    def unusable(problem: str) -> UnusableAnswer:
+        return UnusableAnswer(f"answer {answer.name!r} {problem}")
+
     if tuple(answer.options) != tuple(options):
-        raise UnusableAnswer(f"answer {answer.name!r} has the options {list(answer.options)}, asked were {list(options)}")
+        raise unusable(f"has the options {list(answer.options)}, asked were {list(options)}")
     if len(answer.probabilities) != len(options):
-        raise UnusableAnswer(f"answer {answer.name!r} has {len(answer.probabilities)} probabilities for {len(options)} options")
+        raise unusable(f"has {len(answer.probabilities)} probabilities for {len(options)} options")
     if not all(math.isfinite(p) and -1e-3 <= p <= 1.0 + 1e-3 for p in answer.probabilities):
-        raise UnusableAnswer(f"answer {answer.name!r} has probabilities that are none: {list(answer.probabilities)}")
+        raise unusable(f"has probabilities that are not in 0..1: {list(answer.probabilities)}")
     total = math.fsum(answer.probabilities)
     if abs(total - 1.0) > 0.02:
-        raise UnusableAnswer(f"the probabilities of answer {answer.name!r} add up to {total:.3f}, expected 1")
+        raise unusable(f"has probabilities that add up to {total:.3f}, expected 1")
     if answer.value not in options:
-        raise UnusableAnswer(f"answer {answer.name!r} is {answer.value!r:.100}, expected one of {list(options)}")
+        raise unusable(f"is {answer.value!r:.100}, expected one of {list(options)}")
     if answer.probability(answer.value) < max(answer.probabilities) - 1e-3:
-        raise UnusableAnswer(f"answer {answer.name!r} contradicts itself: {answer.value!r} is not its most probable option")
+        raise unusable(f"contradicts itself: {answer.value!r} is not its most probable option")
 
 
 def _total(answer: Answer, options: Sequence[str]) -> float:

@@ -1,0 +1,497 @@
+"""The navigator over real DDS: a scripted classifier in, twists out."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from action_msgs.msg import GoalStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry
+from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from vlm_perception.action import SearchTarget
+from vlm_perception.msg import Answer, NavigationState, TargetSighting
+from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
+
+from vlm_perception.nodes.navigator import Navigator, Parameters
+from vlm_perception.nodes.parameters import ParameterError
+from vlm_perception.nodes.run import autostart
+
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class ScriptedClassifier(Node):
+    """Offers `ask` and answers what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__("classifier")
+        self.answers = {"target": "no", "label": "clear", "way": "center"}
+        self.sure = 0.94
+        self.age = 0.05
+        self.stamp = None
+        self.failure = ""
+        self.questions: list[str] = []
+        self.service = self.create_service(Ask, "ask", self.answer)
+
+    def answer(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
+        self.questions = [question.prompt for question in request.questions]
+        response.success, response.message = not self.failure, self.failure
+        now = self.get_clock().now().nanoseconds
+        stamp = self.stamp if self.stamp is not None else now - int(self.age * 1e9)
+        response.header.stamp.sec, response.header.stamp.nanosec = divmod(stamp, 10**9)
+        response.header.frame_id = "camera_optical_frame"
+        if response.success:
+            response.answers = [self.one(question) for question in request.questions]
+        return response
+
+    def one(self, question) -> Answer:
+        value = self.answers[question.name]
+        rest = (1.0 - self.sure) / (len(question.options) - 1)
+        probabilities = [self.sure if option == value else rest for option in question.options]
+        return Answer(
+            name=question.name,
+            value=value,
+            confidence=self.sure,
+            options=question.options,
+            probabilities=probabilities,
+        )
+
+
+class World:
+    """A navigator under test, its classifier and all that it says."""
+
+    def __init__(self, ros, **parameters) -> None:
+        self.ros = ros
+        self.classifier = ros.add(ScriptedClassifier())
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.navigator = ros.add(Navigator(parameter_overrides=overrides))
+        autostart(self.navigator)
+        stamped = parameters.get("enable_stamped_cmd_vel", False)
+        self.twists = ros.collect(TwistStamped if stamped else Twist, "cmd_vel")
+        self.states = ros.collect(NavigationState, "navigation_state", LATCHED)
+        self.sightings = ros.collect(TargetSighting, "target_sighting")
+        ros.until(lambda: self.states and self.states[-1].reason.startswith("no target yet"), "start of the navigator")
+        ros.until(lambda: self.navigator._ask.service_is_ready(), "classifier")
+        ros.until(lambda: self.ros.node.count_publishers("cmd_vel"), "cmd_vel")
+
+    def set_target(self, target):
+        return self.ros.call(SetSearchTarget, "set_search_target", SetSearchTarget.Request(target=target))
+
+    def set_mode(self, mode):
+        return self.ros.call(SetNavigationMode, "set_navigation_mode", SetNavigationMode.Request(mode=mode))
+
+    def until_twist(self, condition, what):
+        del self.twists[:]
+        return self.ros.until(lambda: next((twist for twist in self.twists if condition(twist)), None), what)
+
+    def until_state(self, state):
+        return self.ros.until(lambda: self.states[-1].state == state and self.states[-1], f"state {state}")
+
+    def until_still(self, seconds=5.0):
+        """Wait until the newest twist is zero and stays so."""
+        self.ros.until(lambda: self.twists and is_zero(self.twists[-1]), "zero twist", seconds)
+        del self.twists[:]
+        self.ros.spin(0.5)
+        assert all(is_zero(twist) for twist in self.twists)
+
+
+def is_zero(twist) -> bool:
+    return twist == Twist()
+
+
+@pytest.fixture
+def world(ros):
+    return World(ros)
+
+
+@pytest.mark.parametrize(("side", "sign"), [("left", 1.0), ("right", -1.0)])
+def test_a_target_at_the_side_is_turned_to_without_driving(world, side, sign):
+    world.classifier.answers["target"] = f"{side} far"
+    assert world.set_target("red ball").success
+    world.until_state("aligning")
+    twist = world.until_twist(lambda t: abs(t.angular.z) > 0.1, "turn")
+    assert math.copysign(1.0, twist.angular.z) == sign
+    assert twist.linear.x == 0.0
+    sighting = world.sightings[-1]
+    assert (sighting.target, sighting.visible, sighting.direction, sighting.range) == ("red ball", True, side, "far")
+    assert math.copysign(1.0, sighting.bearing) == sign and math.isnan(sighting.distance)
+    assert sighting.header.frame_id == "camera_optical_frame"
+    assert world.classifier.questions[-1] == "where is the red ball?"
+
+
+def test_a_target_far_ahead_is_driven_to_and_a_near_one_ends_the_search(world):
+    world.classifier.answers["target"] = "center far"
+    world.set_target("red ball")
+    twist = world.until_twist(lambda t: t.linear.x > 0.1, "drive")
+    assert twist.linear.x <= 0.3 and abs(twist.angular.z) < 0.1
+    world.classifier.answers.update(target="center near", label="obstacle")
+    state = world.until_state("arrived")
+    assert (state.mode, state.target, state.reason) == ("search", "red ball", "red ball is near and ahead")
+    world.until_still()
+    world.ros.spin(0.6)
+    assert not world.twists[20:], "silence after the zeros, so that others may take over"
+    world.classifier.answers["target"] = "left far"
+    world.ros.spin(0.5)
+    assert world.states[-1].state == "arrived"
+
+
+def test_an_unseen_target_is_searched_by_turning(world):
+    world.set_target("red ball")
+    world.until_state("searching")
+    twist = world.until_twist(lambda t: t.angular.z != 0.0, "turn")
+    assert twist.linear.x == 0.0 and abs(twist.angular.z) <= 0.8
+    assert not world.sightings[-1].visible and math.isnan(world.sightings[-1].bearing)
+    assert world.sightings[-1].direction == "" and world.sightings[-1].confidence == pytest.approx(0.94, abs=1e-3)
+
+
+def driving(world):
+    world.classifier.answers["target"] = "center far"
+    world.set_target("red ball")
+    world.until_twist(lambda t: t.linear.x > 0.1, "drive")
+
+
+def test_no_velocity_and_no_question_in_idle(world):
+    world.ros.spin(1.0)
+    assert not world.twists and not world.classifier.questions
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("stale", "older than the one before"),
+        ("future", "in the future"),
+        ("frozen", "older than 0.8 s"),
+        ("fails", "there is no camera"),
+        ("nan", "not in 0..1"),
+        ("mute", "did not answer within"),
+        ("gone", "nobody offers /ask"),
+    ],
+)
+def test_every_doubt_stops_the_robot_and_is_named(ros, fault, words):
+    world = World(ros, ask_timeout=0.5)
+    driving(world)
+    classifier = world.classifier
+    if fault == "stale":
+        classifier.age = 5.0
+    elif fault == "future":
+        classifier.age = -5.0
+    elif fault == "frozen":
+        classifier.stamp = classifier.get_clock().now().nanoseconds
+    elif fault == "fails":
+        classifier.failure = "there is no camera"
+    elif fault == "nan":
+        classifier.sure = math.nan
+    elif fault == "mute":
+        ros.executor.remove_node(classifier)
+    elif fault == "gone":
+        ros.remove(classifier)
+    ros.until(lambda: is_zero(world.twists[-1]), "zero twist", seconds=3.0)
+    ros.until(lambda: words in world.states[-1].reason, f"the reason ({world.states[-1].reason})", seconds=3.0)
+    assert world.states[-1].state == "stopped"
+    world.until_still() if world.twists and not is_zero(world.twists[-1]) else world.ros.spin(0.3)
+    assert is_zero(world.twists[-1])
+    health = world.navigator._check()
+    assert words in health.message and health.level.name == "ERROR"
+    assert any(name.startswith("faults, ") for name in health.values) or fault in ("stale", "frozen")
+
+
+def test_it_goes_on_when_the_doubt_is_over(world):
+    driving(world)
+    world.classifier.failure = "not now"
+    world.until_still()
+    world.classifier.failure = ""
+    world.until_twist(lambda t: t.linear.x > 0.1, "drive")
+
+
+def test_stamps_that_jump_back_are_not_believed(world):
+    driving(world)
+    world.classifier.age = 0.6
+    world.ros.until(lambda: "older than the one before" in world.states[-1].reason, "reason")
+    world.until_twist(lambda t: t.linear.x > 0.0, "driving on with newer pictures")
+
+
+def test_an_error_inside_stops_the_robot_and_leaves_the_node_running(world):
+    driving(world)
+    world.navigator._behaviour.step = lambda view, now: 1 / 0
+    world.ros.until(lambda: "ZeroDivisionError" in world.states[-1].reason, "reason")
+    assert world.states[-1].mode == "idle"
+    world.until_still()
+    driving(world)
+
+
+def test_an_empty_target_stops_now(world):
+    driving(world)
+    response = world.set_target("")
+    assert response.success
+    world.until_still(0.5)
+    assert (world.states[-1].mode, world.states[-1].state, world.states[-1].target) == ("idle", "stopped", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("x" * 10_000, "10000 characters, expected at most 100"), ("a\x07b", "control character"), ("a\nb", "line break")],
+)
+def test_a_bad_target_is_refused_and_the_last_one_stays(world, target, words):
+    driving(world)
+    response = world.set_target(target)
+    assert not response.success and words in response.message and len(response.message) < 300
+    world.until_twist(lambda t: t.linear.x > 0.1, "driving on")
+    assert world.states[-1].target == "red ball"
+
+
+def test_modes(world):
+    for mode in ("search", "follow"):
+        response = world.set_mode(mode)
+        assert not response.success and "no target" in response.message and "set_search_target" in response.message
+    response = world.set_mode("dance" * 100)
+    assert not response.success and "idle, search, follow, explore" in response.message and len(response.message) < 300
+
+    assert world.set_mode("explore").success
+    twist = world.until_twist(lambda t: t.linear.x > 0.1, "drive")
+    assert twist.linear.x <= 0.3 and len(world.classifier.questions) == 2
+    world.classifier.answers["label"] = "wall"
+    world.until_twist(lambda t: t.linear.x == 0.0 and t.angular.z != 0.0, "turning away")
+
+    assert world.set_mode("idle").success
+    world.until_still(0.5)
+
+    world.classifier.answers.update(target="center near", label="obstacle")
+    world.set_target("blue box")
+    assert world.set_mode("follow").success
+    world.until_state("following")
+    assert world.set_target("red ball").success
+    assert world.states[-1].mode == "follow", "a new target does not end following"
+    world.until_state("following")
+    world.until_still()
+
+
+def test_deactivating_stops_and_refuses_until_active_again(world):
+    driving(world)
+    change = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+    assert world.ros.call(ChangeState, "navigator/change_state", change).success
+    assert is_zero(world.twists[-1])
+    world.until_still(0.5)
+    response = world.set_target("red ball")
+    assert not response.success and "lifecycle set /navigator activate" in response.message
+    assert not world.set_mode("explore").success
+    change.transition.id = Transition.TRANSITION_ACTIVATE
+    assert world.ros.call(ChangeState, "navigator/change_state", change).success
+    driving(world)
+    for transition in ("deactivate", "cleanup", "configure", "activate"):
+        change = ChangeState.Request(transition=Transition(label=transition))
+        assert world.ros.call(ChangeState, "navigator/change_state", change).success
+    driving(world)
+
+
+def test_stamped_velocity(ros):
+    world = World(ros, enable_stamped_cmd_vel=True)
+    world.classifier.answers["target"] = "center far"
+    world.set_target("red ball")
+    message = ros.until(lambda: next((m for m in world.twists if m.twist.linear.x > 0.1), None), "drive")
+    assert message.header.frame_id == "base_link" and message.header.stamp.sec > 0
+
+
+def test_a_listener_of_the_other_type_is_noticed(ros):
+    classifier = ros.add(ScriptedClassifier())
+    navigator = ros.add(Navigator())
+    autostart(navigator)
+    classifier.answers["target"] = "center far"
+    ros.until(lambda: navigator._ask.service_is_ready(), "classifier")
+    ros.call(SetSearchTarget, "set_search_target", SetSearchTarget.Request(target="red ball"))
+    ros.until(lambda: "nobody listens to /cmd_vel" in navigator._check().message, "warning")
+    listener = (
+        "import rclpy; from geometry_msgs.msg import TwistStamped; rclpy.init(); node = rclpy.create_node('base');"
+        "node.create_subscription(TwistStamped, 'cmd_vel', print, 1); rclpy.spin(node)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", listener])
+    try:
+        ros.until(lambda: "set enable_stamped_cmd_vel to true" in navigator._check().message, "warning")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_odometry_turns_the_remembered_bearing(ros):
+    """The target is seen at the left; once odometry says that the robot has turned there, it is ahead."""
+    world = World(ros)
+    publisher = ros.node.create_publisher(Odometry, "odom", 10)
+    turned = 0.0
+
+    def publish():
+        message = Odometry()
+        message.header.stamp = ros.node.get_clock().now().to_msg()
+        message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(turned / 2), math.cos(turned / 2)
+        publisher.publish(message)
+
+    ros.node.create_timer(0.02, publish)
+    world.classifier.answers["target"] = "left far"
+    world.set_target("red ball")
+    world.until_twist(lambda t: t.angular.z > 0.1, "turn")
+    ros.spin(1.5)
+    assert world.twists[-1].angular.z > 0.1, "odometry says that it never turned"
+    assert "odometry" in world.navigator._check().values and world.navigator._check().values["odometry"] == "yes"
+
+
+# The action
+
+
+def send_goal(world, target, time_limit=0.0, feedback=None):
+    client = ActionClient(world.ros.node, SearchTarget, "search_target")
+    world.ros.until(client.server_is_ready, "action server")
+    goal = SearchTarget.Goal(target=target, time_limit=time_limit)
+    future = client.send_goal_async(goal, feedback_callback=feedback.append if feedback is not None else None)
+    world.ros.until(future.done, "acceptance")
+    assert future.result().accepted
+    return future.result()
+
+
+def result_of(world, handle):
+    future = handle.get_result_async()
+    world.ros.until(future.done, "result")
+    return future.result().status, future.result().result
+
+
+def test_action_finds(world):
+    world.classifier.answers.update(target="center near", label="obstacle")
+    feedback = []
+    handle = send_goal(world, "red ball", feedback=feedback)
+    status, result = result_of(world, handle)
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    assert result.found and 0.0 < result.time < 10.0 and "red ball is near" in result.message
+    assert feedback[-1].feedback.sighting.range == "near" and feedback[-1].feedback.state
+    world.ros.spin(0.2)
+    assert world.states[-1].state == "arrived"
+
+
+def test_action_is_cancelled(world):
+    world.classifier.answers["target"] = "center far"
+    handle = send_goal(world, "red ball")
+    world.until_twist(lambda t: t.linear.x > 0.1, "drive")
+    cancelling = handle.cancel_goal_async()
+    world.ros.until(cancelling.done, "cancellation")
+    status, result = result_of(world, handle)
+    assert status == GoalStatus.STATUS_CANCELED and not result.found
+    world.until_still(0.5)
+    assert world.states[-1].mode == "idle"
+
+
+def test_action_gives_up_in_time(world):
+    handle = send_goal(world, "red ball", time_limit=1.0)
+    status, result = result_of(world, handle)
+    assert status == GoalStatus.STATUS_ABORTED and not result.found
+    assert result.message == "red ball was not found within 1 s" and 0.9 < result.time < 3.0
+    world.until_still(1.0)
+
+
+def test_time_is_up_without_a_classifier_too(world):
+    world.ros.remove(world.classifier)
+    status, result = result_of(world, send_goal(world, "red ball", time_limit=0.5))
+    assert status == GoalStatus.STATUS_ABORTED and "not found within 0.5 s" in result.message
+
+
+def test_a_new_goal_and_a_new_target_preempt(world):
+    first, second = send_goal(world, "red ball"), send_goal(world, "blue box")
+    status, result = result_of(world, first)
+    assert status == GoalStatus.STATUS_ABORTED and result.message == "preempted: the new goal is blue box"
+    assert world.states[-1].target == "blue box"
+    world.set_target("green cylinder")
+    status, result = result_of(world, second)
+    assert status == GoalStatus.STATUS_ABORTED and "green cylinder" in result.message
+
+
+@pytest.mark.parametrize(
+    ("target", "limit", "words"),
+    [
+        ("", 0.0, "the target is empty"),
+        ("x" * 101, 0.0, "at most 100"),
+        ("ball", -1.0, "-1.0 s"),
+        ("ball", math.nan, "nan"),
+    ],
+)
+def test_action_refuses_bad_goals_and_leaves_the_search_alone(world, target, limit, words):
+    driving(world)
+    status, result = result_of(world, send_goal(world, target, limit))
+    assert status == GoalStatus.STATUS_ABORTED and words in result.message
+    assert world.states[-1].target == "red ball"
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("see", 2.0, "see"),
+        ("target_prompt", "where is it?", "{target}"),
+        ("target_options", ["yes", "no"], "2 target options but 7 meanings"),
+        ("obstacle_labels", ["tree"], "'tree'"),
+        ("lose", 0.8, "lose is 0.8"),
+        ("way_options", ["left", "right"], "left, center, right and none"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_at_start_and_while_running(ros, name, value, words):
+    with pytest.raises(ParameterError, match="(?s).*"):
+        Navigator(parameter_overrides=[Parameter(name, value=value)])
+    world = World(ros)
+    before = getattr(world.navigator._table.values, name)
+    result = ros.set_parameter("navigator", name, value)
+    assert not result.successful and words in result.reason
+    assert getattr(world.navigator._table.values, name) == before
+
+
+def test_parameters_change_while_driving(world):
+    driving(world)
+    assert world.ros.set_parameter("navigator", "forward_speed", 0.15).successful
+    world.ros.spin(0.5)
+    del world.twists[:]
+    world.ros.spin(0.5)
+    assert 0.05 < max(twist.linear.x for twist in world.twists) <= 0.15
+    assert world.ros.set_parameter("navigator", "target_prompt", "seek {target}!").successful
+    world.ros.until(lambda: world.classifier.questions[-1] == "seek red ball!", "new prompt")
+
+
+# The process
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_the_last_twist_of_the_process_is_zero(ros, signals):
+    classifier = ros.add(ScriptedClassifier())
+    classifier.answers["target"] = "center far"
+    twists = ros.collect(Twist, "cmd_vel")
+    code = "import sys; from vlm_perception.nodes.navigator import main; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
+    try:
+        request = SetSearchTarget.Request(target="red ball")
+        ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request).success, "active navigator")
+        ros.until(lambda: twists and twists[-1].linear.x > 0.1, "drive")
+        for each in signals:
+            process.send_signal(each)
+            time.sleep(0.005)
+        ros.until(lambda: process.poll() is not None, "end of the process")
+        ros.spin(0.3)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert is_zero(twists[-1])
+
+
+def test_the_parameters_file_is_the_table():
+    yaml = pytest.importorskip("yaml")
+    path = Path(__file__).parent.parent / "config" / "navigator.yaml"
+    written = yaml.safe_load(path.read_text())["/**"]["navigator"]["ros__parameters"]
+    assert Parameters(**{name: tuple(v) if isinstance(v, list) else v for name, v in written.items()}) == Parameters()
+    assert list(written) == list(Parameters.__dataclass_fields__)

@@ -1,0 +1,81 @@
+"""The newest answers, and whether they may still be believed: the robot moves on nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vlm_perception.navigation.sighting import Sighting, Surroundings
+
+FUTURE = 0.1
+"""Clocks may differ by this much [s]; a picture from further in the future has a wrong stamp."""
+IN_THE_FUTURE = "the picture's stamp is in the future"
+
+
+class Evidence:
+    """Keeps the answers about the newest picture.
+
+    Two clocks are asked: `now` [s] is the clock of the stamps, which may be simulated, jump or stand still;
+    `steady` [s] only ever goes on. An answer is believed while both its picture and its arrival are at most
+    `max_age` [s] old, and until a failure is reported.
+    """
+
+    def __init__(self, max_age: float) -> None:
+        self.max_age = max_age
+        self.faults: Counter[str] = Counter()
+        self.forget()
+
+    def forget(self, reason: str = "waiting for the first answer") -> None:
+        """Begin anew; the faults stay counted."""
+        self.surroundings: Surroundings | None = None
+        self.sighting: Sighting | None = None
+        self.period = 0.5
+        self._fault = reason
+        self._stamp = self._arrived = self._now = float("-inf")
+
+    def fail(self, kind: str, reason: str) -> None:
+        """Nothing is believed until the next good answer."""
+        self.faults[kind] += 1
+        self._fault = reason
+
+    def add(self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float) -> bool:
+        """Take answers that have arrived; return whether they are news about a newer picture."""
+        stamp = surroundings.stamp
+        if stamp > now + FUTURE:
+            self.fail("stamp in the future", f"{IN_THE_FUTURE}: do all nodes use the same clock (use_sim_time)?")
+            return False
+        if stamp < self._stamp:
+            self.fail("stamp jumped back", "the picture is older than the one before: waiting for a newer one")
+            return False
+        self._fault = ""
+        if stamp == self._stamp:
+            return False
+        if self.surroundings is not None:
+            self.period += 0.3 * (min(60.0, max(0.01, steady - self._arrived)) - self.period)
+        self.surroundings, self.sighting = surroundings, sighting
+        self._stamp, self._arrived = stamp, steady
+        return True
+
+    def age(self, now: float) -> float:
+        """The age [s] of the newest answered picture, infinite without one."""
+        return now - self._stamp
+
+    def doubt(self, now: float, steady: float) -> str:
+        """Return why the newest answers must not be believed now, or an empty text."""
+        if now < self._now - FUTURE:
+            self.forget("the clock jumped back: waiting for a new answer")
+            self.faults["clock jumped back"] += 1
+        self._now = now
+        if self._fault or self.surroundings is None:
+            return self._fault
+        if self.age(now) < -FUTURE:
+            return f"{IN_THE_FUTURE}: did the clock jump back?"
+        limit = f"{self.max_age:g} s (max_answer_age)"
+        if self.age(now) > self.max_age:
+            return (
+                f"the newest answered picture is older than {limit}: camera or classifier are too slow or stand still"
+            )
+        if steady - self._arrived > self.max_age:
+            return (
+                f"no answer about a new picture came for {limit}: the camera, the classifier or the clock stands still"
+            )
+        return ""

@@ -1,0 +1,640 @@
+"""The navigator: a target in, velocity out. It asks the classifier about the newest picture and acts on the answers.
+
+Everything happens in the executor's one thread. Velocity is published by the control timer only, and by what
+stops the robot at once when the node is deactivated or ends.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.task import Future
+from std_msgs.msg import Header
+
+from vlm_perception.action import SearchTarget
+from vlm_perception.msg import NavigationState, TargetSighting
+from vlm_perception.navigation.behaviours import (
+    STOPPED,
+    Behaviour,
+    Decision,
+    Explore,
+    Follow,
+    Idle,
+    Search,
+    Tuning,
+    View,
+)
+from vlm_perception.navigation.evidence import Evidence
+from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, Track
+from vlm_perception.navigation.sighting import (
+    Sighting,
+    SurroundingsReading,
+    TargetReading,
+    UnusableAnswer,
+    check_target,
+)
+from vlm_perception.nodes.conversions import answer_from_message, question_to_message
+from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
+from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.run import run
+from vlm_perception.questions import Answer, Choice, Question
+from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
+
+MODES = ("idle", "search", "follow", "explore")
+LAST_WORD_TIMEOUT = 0.5
+"""How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of the navigator."""
+
+    autostart: bool = parameter(True, "Configure and activate by itself")
+    # Asking
+    ask_rate: float = parameter(
+        10.0,
+        "How often to ask the classifier; 0: again as soon as it has answered",
+        unit="Hz",
+        minimum=0.0,
+        maximum=100.0,
+        dynamic=True,
+    )
+    ask_timeout: float = parameter(
+        2.0,
+        "Without an answer for so long the question counts as lost",
+        unit="s",
+        minimum=0.1,
+        maximum=120.0,
+        dynamic=True,
+    )
+    max_answer_age: float = parameter(
+        0.8,
+        "The robot stands still when the newest answered picture is older",
+        unit="s",
+        minimum=0.05,
+        maximum=120.0,
+        dynamic=True,
+    )
+    label_prompt: str = parameter("what is ahead?", "Question about the way ahead", dynamic=True)
+    label_options: tuple[str, ...] = parameter(
+        ("clear", "obstacle", "wall", "doorway", "corridor"), "Its possible answers", dynamic=True
+    )
+    obstacle_labels: tuple[str, ...] = parameter(
+        ("obstacle",), "Those of label_options that mean a thing close ahead", dynamic=True
+    )
+    wall_labels: tuple[str, ...] = parameter(
+        ("wall",), "Those of label_options that mean a wall ahead, farther than an obstacle", dynamic=True
+    )
+    passage_labels: tuple[str, ...] = parameter(
+        ("doorway", "corridor"), "Those of label_options that lead somewhere", dynamic=True
+    )
+    way_prompt: str = parameter("which way is clear?", "Question about clear ways", dynamic=True)
+    way_options: tuple[str, ...] = parameter(
+        ("left", "center", "right", "none"), "Its answers for left, center, right and none, in this order", dynamic=True
+    )
+    target_prompt: str = parameter(
+        "where is the {target}?", "Question about the target, whose name replaces {target}", dynamic=True
+    )
+    target_options: tuple[str, ...] = parameter(
+        ("no", "left near", "left far", "center near", "center far", "right near", "right far"),
+        "Its possible answers",
+        dynamic=True,
+    )
+    target_meanings: tuple[str, ...] = parameter(
+        ("absent", "left near", "left far", "center near", "center far", "right near", "right far"),
+        "What each of target_options means: absent, or left, center or right with near or far",
+        dynamic=True,
+    )
+    field_of_view: float = parameter(
+        1.31, "Of the camera, horizontally", unit="rad", minimum=0.1, maximum=3.0, dynamic=True
+    )
+    # Motion
+    control_rate: float = parameter(20.0, "How often velocity is published", unit="Hz", minimum=5.0, maximum=100.0)
+    enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel")
+    base_frame: str = parameter("base_link", "frame_id of a TwistStamped")
+    forward_speed: float = parameter(0.3, "Highest speed", unit="m/s", minimum=0.01, maximum=2.0, dynamic=True)
+    turn_speed: float = parameter(0.8, "Highest turning speed", unit="rad/s", minimum=0.1, maximum=3.0, dynamic=True)
+    creep_speed: float = parameter(0.08, "Speed where it is close", unit="m/s", minimum=0.01, maximum=1.0, dynamic=True)
+    forward_acceleration: float = parameter(0.5, "Limit", unit="m/s^2", minimum=0.05, maximum=10.0, dynamic=True)
+    turn_acceleration: float = parameter(2.5, "Limit", unit="rad/s^2", minimum=0.1, maximum=50.0, dynamic=True)
+    braking: float = parameter(
+        1.5,
+        "Deceleration in ordinary stops; on doubt the robot stops at once",
+        unit="m/s^2",
+        minimum=0.1,
+        maximum=50.0,
+        dynamic=True,
+    )
+    # Behaviour
+    search_time_limit: float = parameter(
+        0.0,
+        "A search set by service gives up after so long; 0: never",
+        unit="s",
+        minimum=0.0,
+        maximum=86400.0,
+        dynamic=True,
+    )
+    memory: float = parameter(
+        0.25, "Time constant with which earlier answers fade", unit="s", minimum=0.01, maximum=10.0, dynamic=True
+    )
+    see: float = parameter(0.65, "The target is seen from this probability up", minimum=0.5, maximum=0.99, dynamic=True)
+    lose: float = parameter(0.35, "The target is lost below this probability", minimum=0.01, maximum=0.9, dynamic=True)
+    blocked: float = parameter(
+        0.55, "The way is blocked from this probability up", minimum=0.05, maximum=0.9, dynamic=True
+    )
+    clear: float = parameter(
+        0.35, "A blocked way is clear again below this probability", minimum=0.01, maximum=0.9, dynamic=True
+    )
+    near: float = parameter(0.6, "The target is near from this probability up", minimum=0.5, maximum=0.99, dynamic=True)
+    arrive: float = parameter(
+        0.7, "Arrived from this probability of near and center up", minimum=0.5, maximum=0.99, dynamic=True
+    )
+    arrive_answers: int = parameter(
+        3, "Arrived after so many such answers in a row", minimum=1, maximum=20, dynamic=True
+    )
+    blind_distance: float = parameter(
+        0.2,
+        "No driving further than this beyond where the newest answered picture was taken",
+        unit="m",
+        minimum=0.02,
+        maximum=1.0,
+        dynamic=True,
+    )
+    viewpoint_distance: float = parameter(
+        1.25, "From one place to look around to the next", unit="m", minimum=0.2, maximum=10.0, dynamic=True
+    )
+    detour_distance: float = parameter(
+        0.75, "To the side of what is in the way", unit="m", minimum=0.2, maximum=5.0, dynamic=True
+    )
+    lost_wait: float = parameter(
+        1.0, "How long a lost target is awaited", unit="s", minimum=0.0, maximum=60.0, dynamic=True
+    )
+
+    def __post_init__(self) -> None:
+        if "{target}" not in self.target_prompt:
+            raise ValueError(f"target_prompt is {self.target_prompt!r}, expected {{target}} in it")
+        self.questions("target")
+        self.target_reading(), self.surroundings_reading()
+        self.tuning(), self.limits()
+
+    def questions(self, target: str) -> list[Question]:
+        """Return what to ask about a picture, without the last question when there is no target."""
+        questions: list[Question] = [
+            Choice("label", self.label_prompt, self.label_options),
+            Choice("way", self.way_prompt, self.way_options),
+        ]
+        if target:
+            questions.append(Choice("target", self.target_prompt.replace("{target}", target), self.target_options))
+        return questions
+
+    def target_reading(self) -> TargetReading:
+        return TargetReading(self.target_options, self.target_meanings, self.field_of_view)
+
+    def surroundings_reading(self) -> SurroundingsReading:
+        return SurroundingsReading(
+            self.label_options, self.obstacle_labels, self.wall_labels, self.passage_labels, self.way_options
+        )
+
+    def tuning(self) -> Tuning:
+        return _pick(Tuning, self)
+
+    def limits(self) -> Limits:
+        return _pick(Limits, self)
+
+
+T = TypeVar("T")
+
+
+def _pick(kind: type[T], parameters: Parameters) -> T:
+    """Return the dataclass `kind` made of the parameters that have its fields' names."""
+    return kind(**{field.name: getattr(parameters, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+class VelocityPublisher:
+    """Publishes commands on `cmd_vel`, as Twist or as TwistStamped."""
+
+    TYPES = (Twist, TwistStamped)
+
+    def __init__(self, node: LifecycleNode, stamped: bool, frame: str) -> None:
+        self._node = node
+        self._stamped = stamped
+        self._frame = frame
+        self._publisher = node.create_publisher(self.TYPES[stamped], "cmd_vel", 1)
+
+    def publish(self, command: Command) -> None:
+        twist = Twist()
+        twist.linear.x, twist.angular.z = float(command.forward), float(command.turn)
+        if self._stamped:
+            header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
+            self._publisher.publish(TwistStamped(header=header, twist=twist))
+        else:
+            self._publisher.publish(twist)
+
+    def flush(self) -> None:
+        """Wait until everybody who listens reliably has what was published, for a moment at most."""
+        self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD_TIMEOUT))
+
+    def problem(self) -> str:
+        """Return why nobody acts on the commands, or an empty text."""
+        if self._publisher.get_subscription_count():
+            return ""
+        topic = self._publisher.topic_name
+        name = self.TYPES[self._stamped].__name__
+        others = {info.topic_type.split("/")[-1] for info in self._node.get_subscriptions_info_by_topic(topic)}
+        if self.TYPES[not self._stamped].__name__ in others:
+            other = self.TYPES[not self._stamped].__name__
+            flag = str(not self._stamped).lower()
+            return f"{topic} is listened to as {other}, not as {name}: set enable_stamped_cmd_vel to {flag}"
+        return f"nobody listens to {topic}: start the robot's base or remap (-r cmd_vel:=/your/topic)"
+
+
+@dataclass
+class Goal:
+    """A search that was asked for through the action. `done` completes with the result."""
+
+    handle: ServerGoalHandle
+    started: float
+    done: Future
+
+
+class Navigator(LifecycleNode):
+    """See the module. Modes, targets and goals all come down to `_start`."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("navigator", **arguments)
+        self._table: ParameterTable[Parameters] = ParameterTable(self, Parameters, self._adopt)
+        values = self._table.values
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._active = False
+        self._mode = "idle"
+        self._target = ""
+        self._behaviour: Behaviour = Idle()
+        self._decision = Decision(STOP, STOPPED, "not active")
+        self._announced: tuple[str, ...] = ()
+        self._goal: Goal | None = None
+        self._evidence = Evidence(values.max_answer_age)
+        self._pose_then = Pose()
+        self._track = Track()
+        self._period = 1.0 / values.control_rate
+        self._limiter = MotionLimiter(values.limits(), self._period, zeros=math.ceil(0.5 / self._period))
+        self._controlled = -math.inf
+        self._question: Future | None = None
+        self._asked = -math.inf
+        self._answered = 0
+        self._answered_before = (time.monotonic(), 0)
+
+        self._velocity = VelocityPublisher(self, values.enable_stamped_cmd_vel, values.base_frame)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._states = self.create_publisher(NavigationState, "navigation_state", latched)
+        self._sightings = self.create_publisher(TargetSighting, "target_sighting", 10)
+        self._ask = self.create_client(Ask, "ask")
+        self.create_subscription(Odometry, "odom", self._take_odometry, qos_profile_sensor_data)
+        self.create_service(SetSearchTarget, "set_search_target", self._set_search_target)
+        self.create_service(SetNavigationMode, "set_navigation_mode", self._set_navigation_mode)
+        self._action = ActionServer(
+            self,
+            SearchTarget,
+            "search_target",
+            self._execute,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+        # Steady time: the wheels must be stopped even when a simulated clock stands still.
+        self.create_timer(self._period, self._guarded(self._control), clock=self._steady)
+        self._diagnostics = Diagnostics(self, self._check)
+        self._announce()
+
+    # Life
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt("configured, not active")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = True
+        self._start("idle", "", "no target yet: set one (set_search_target)")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt("the navigator was deactivated")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt("the navigator is not configured")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt("the navigator was shut down")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt("a lifecycle transition failed")
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Stop the robot while publishing is still possible; the last message is a zero."""
+        self._halt("the navigator ended")
+
+    def _halt(self, reason: str) -> None:
+        """Stop at once and leave the mode."""
+        was_active, self._active = self._active, False
+        self._start("idle", self._target, reason)
+        self._announce()
+        if was_active:
+            self._velocity.publish(self._limiter.stop())
+            self._velocity.flush()
+
+    def _adopt(self, values: Parameters) -> None:
+        """Take new parameters; everything about them has been checked."""
+        tuning = values.tuning()
+        self._behaviour.tuning = tuning
+        self._behaviour.belief.memory = tuning.memory
+        self._limiter.limits = values.limits()
+        self._evidence.max_age = values.max_answer_age
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Whatever goes wrong inside stops the robot, is told, and leaves the node running."""
+
+        def guarded(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self.get_logger().error(f"stopped after an error of the navigator itself: {error!r}")
+                self._evidence.faults["error"] += 1
+                self._start("idle", self._target, f"stopped after an error: {error!r}")
+                self._velocity.publish(self._limiter.stop())
+
+        return guarded
+
+    # What to do
+
+    def _start(self, mode: str, target: str, reason: str, time_limit: float = 0.0) -> None:
+        """Begin with `mode` anew; a running goal is preempted."""
+        if self._goal:
+            self._end_goal(ServerGoalHandle.abort, False, f"preempted: {reason}")
+        tuning = self._table.values.tuning()
+        self._mode, self._target = mode, target
+        self._behaviour = {
+            "idle": lambda: Idle(tuning, reason),
+            "search": lambda: Search(target, tuning, time_limit),
+            "follow": lambda: Follow(target, tuning),
+            "explore": lambda: Explore(tuning),
+        }[mode]()
+        self._decision = Decision(STOP, STOPPED, reason)
+        self._evidence.forget()
+        self._drop_question()
+
+    def _set_search_target(
+        self, request: SetSearchTarget.Request, response: SetSearchTarget.Response
+    ) -> SetSearchTarget.Response:
+        try:
+            self._check_active()
+            if not request.target.strip():
+                self._start("idle", "", "the target was taken away")
+                response.message = "stopped"
+            else:
+                target = check_target(request.target)
+                mode = "follow" if self._mode == "follow" else "search"
+                self._start(mode, target, f"the new target is {target}", self._table.values.search_time_limit)
+                response.message = f"{mode}: {target}"
+            response.success = True
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+        self._announce()
+        return response
+
+    def _set_navigation_mode(
+        self, request: SetNavigationMode.Request, response: SetNavigationMode.Response
+    ) -> SetNavigationMode.Response:
+        mode = request.mode
+        try:
+            self._check_active()
+            if mode not in MODES:
+                raise ValueError(f"the mode {mode!r:.100} is unknown, expected one of {', '.join(MODES)}")
+            if mode in ("search", "follow") and not self._target:
+                raise ValueError(f"there is no target to {mode}: set one first (set_search_target)")
+            self._start(mode, self._target, f"the mode is {mode}", self._table.values.search_time_limit)
+            response.success, response.message = True, f"the mode is {mode}"
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+        self._announce()
+        return response
+
+    def _check_active(self) -> None:
+        if not self._active:
+            name = self.get_fully_qualified_name()
+            raise ValueError(f"the navigator is not active: ros2 lifecycle set {name} activate")
+
+    async def _execute(self, handle: ServerGoalHandle) -> SearchTarget.Result:
+        """Search for the goal's target until it is found, cancelled, preempted or out of time."""
+        limit = handle.request.time_limit
+        try:
+            self._check_active()
+            target = check_target(handle.request.target)
+            if not (math.isfinite(limit) and limit >= 0.0):
+                raise ValueError(f"the time limit is {limit} s, expected 0 (none) or more")
+        except ValueError as error:
+            self.get_logger().warning(f"search_target: {error}")
+            handle.abort()
+            return SearchTarget.Result(found=False, message=str(error))
+        self._start("search", target, f"the new goal is {target}", limit)
+        self._goal = Goal(handle, self._now(), Future())
+        self._announce()
+        return await self._goal.done
+
+    def _end_goal(self, finish: Callable[[ServerGoalHandle], None], found: bool, message: str) -> None:
+        assert self._goal is not None
+        goal, self._goal = self._goal, None
+        if goal.handle.is_active:
+            finish(goal.handle)
+        took = max(0.0, self._now() - goal.started)
+        goal.done.set_result(SearchTarget.Result(found=found, time=took, message=message))
+
+    # Asking
+
+    def _ask_when_due(self) -> None:
+        values, steady = self._table.values, time.monotonic()
+        if not self._active or self._mode == "idle" or self._decision.found is not None:
+            return
+        if self._question is not None:
+            if steady - self._asked < values.ask_timeout:
+                return
+            self._drop_question()
+            self._evidence.fail(
+                "time-out", f"the classifier did not answer within {values.ask_timeout:g} s (ask_timeout)"
+            )
+        if values.ask_rate > 0.0 and steady - self._asked < 1.0 / values.ask_rate:
+            return
+        if not self._ask.service_is_ready():
+            self._evidence.fail("no classifier", f"nobody offers {self._ask.service_name}: is the classifier running?")
+            return
+        questions = values.questions("" if self._mode == "explore" else self._target)
+        self._asked = steady
+        self._question = self._ask.call_async(Ask.Request(questions=[question_to_message(q) for q in questions]))
+        self._question.add_done_callback(self._guarded(lambda future: self._take_answers(future, questions)))
+
+    def _drop_question(self) -> None:
+        """What it answers, if ever, is not wanted any more."""
+        if self._question is not None:
+            self._ask.remove_pending_request(self._question)
+            self._question = None
+
+    def _take_answers(self, future: Future, questions: list[Question]) -> None:
+        if future is not self._question:
+            return
+        self._question = None
+        if future.exception() is not None:
+            self._evidence.fail("failure", f"asking the classifier failed: {future.exception()}")
+            return
+        response = future.result()
+        if not response.success:
+            self._evidence.fail("failure", f"the classifier cannot answer: {response.message or 'it does not say why'}")
+            return
+        try:
+            stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
+            answers = _answers_to(questions, [answer_from_message(message) for message in response.answers])
+            values = self._table.values
+            surroundings = values.surroundings_reading().read(answers["label"], answers["way"], stamp)
+            sighting = values.target_reading().read(answers["target"], stamp) if "target" in answers else None
+        except UnusableAnswer as error:
+            self._evidence.fail("unusable answer", f"the classifier's answer is not usable: {error}")
+            return
+        if not self._evidence.add(surroundings, sighting, self._now(), time.monotonic()):
+            return
+        self._answered += 1
+        self._pose_then = self._track.at(stamp)
+        if sighting is not None:
+            message = _sighting_message(response.header, self._target, sighting)
+            self._sightings.publish(message)
+            self._give_feedback(message)
+        self._ask_when_due()
+
+    # Moving
+
+    def _control(self) -> None:
+        """One step: look at the evidence, decide, limit, publish."""
+        now, steady = self._now(), time.monotonic()
+        passed = min(steady - self._controlled, 2.0 * self._period)
+        self._controlled = steady
+        if passed > 0.0:
+            self._track.add_command(now, self._limiter.sent, passed)
+        if self._goal and self._goal.handle.is_cancel_requested:
+            self._end_goal(ServerGoalHandle.canceled, False, "cancelled")
+            self._start("idle", self._target, "the goal was cancelled")
+        self._ask_when_due()
+        wanted = None
+        if self._active:
+            doubt = self._evidence.doubt(now, steady)
+            evidence = self._evidence
+            view = View(
+                evidence.surroundings, evidence.sighting, self._track.pose, self._pose_then, evidence.period, doubt
+            )
+            self._decision = self._behaviour.step(view, now)
+            if not doubt and self._mode != "idle" and self._decision.found is None:
+                wanted = self._decision.command
+        command = self._limiter.step(wanted)
+        if command is not None:
+            self._velocity.publish(command)
+        if self._goal and self._decision.found is not None:
+            finish = ServerGoalHandle.succeed if self._decision.found else ServerGoalHandle.abort
+            self._end_goal(finish, self._decision.found, self._decision.reason)
+        self._announce()
+
+    def _take_odometry(self, message: Odometry) -> None:
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+        place, q = message.pose.pose.position, message.pose.pose.orientation
+        heading = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
+        self._track.add_odometry(stamp, Pose(place.x, place.y, heading))
+
+    # Telling
+
+    def _announce(self) -> None:
+        """Publish the state if it changed."""
+        state = (self._mode, self._target, self._decision.state, self._decision.reason)
+        if state == self._announced:
+            return
+        if state[:3] != self._announced[:3]:
+            target = f" {self._target!r}" if self._target else ""
+            self.get_logger().info(f"{self._mode}{target}: {self._decision.state}: {self._decision.reason}")
+        self._announced = state
+        message = NavigationState(
+            mode=self._mode, target=self._target, state=self._decision.state, reason=self._decision.reason
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._states.publish(message)
+
+    def _give_feedback(self, sighting: TargetSighting) -> None:
+        if self._goal and self._goal.handle.is_active:
+            self._goal.handle.publish_feedback(SearchTarget.Feedback(state=self._decision.state, sighting=sighting))
+
+    def _check(self) -> Health:
+        now, steady = self._now(), time.monotonic()
+        since, before = self._answered_before
+        self._answered_before = (steady, self._answered)
+        values: dict[str, object] = {
+            "mode": self._mode,
+            "target": self._target,
+            "state": self._decision.state,
+            "reason": self._decision.reason,
+            "answers per second": (self._answered - before) / max(steady - since, 1e-3),
+            "picture age [s]": self._evidence.age(now),
+            "time between answers [s]": self._evidence.period,
+            "forward [m/s]": self._limiter.sent.forward,
+            "turn [rad/s]": self._limiter.sent.turn,
+            "odometry": "yes" if self._track.has_odometry(now) else "no, the commands are integrated",
+        }
+        values |= {f"faults, {kind}": count for kind, count in self._evidence.faults.items()}
+        if not self._active:
+            return Health(Level.WARN, self._decision.reason, values)
+        if self._mode == "idle" or self._decision.found is not None:
+            return Health(Level.OK, f"{self._decision.state}: {self._decision.reason}", values)
+        doubt = self._evidence.doubt(now, steady)
+        if doubt:
+            return Health(Level.ERROR, f"the robot stands still: {doubt}", values)
+        problem = self._velocity.problem()
+        if problem:
+            return Health(Level.WARN, problem, values)
+        return Health(Level.OK, f"{self._decision.state}: {self._decision.reason}", values)
+
+    def _now(self) -> float:
+        """The clock of the stamps [s]."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+
+def _answers_to(questions: list[Question], answers: list[Answer]) -> dict[str, Answer]:
+    """Return the answers by name; raises UnusableAnswer unless there is one to each question."""
+    expected, given = [question.name for question in questions], [answer.name for answer in answers]
+    if given != expected:
+        raise UnusableAnswer(f"there are answers to {given}, asked was {expected}")
+    return {answer.name: answer for answer in answers}
+
+
+def _sighting_message(header: Header, target: str, sighting: Sighting) -> TargetSighting:
+    visible = bool(sighting.direction)
+    return TargetSighting(
+        header=header,
+        target=target,
+        visible=visible,
+        direction=sighting.direction,
+        range=sighting.range,
+        bearing=sighting.bearing if visible else math.nan,
+        distance=math.nan,
+        confidence=sighting.confidence,
+    )
+
+
+def main() -> int:
+    """Run the node."""
+    return run(Navigator)
