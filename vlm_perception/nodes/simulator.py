@@ -6,6 +6,7 @@ import array
 import math
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
@@ -43,8 +44,8 @@ class Simulator(Node):
     Everything runs in the executor's thread, because an OpenGL context belongs to one thread.
     """
 
-    def __init__(self) -> None:
-        super().__init__("simulator")
+    def __init__(self, **node_arguments: Any) -> None:
+        super().__init__("simulator", **node_arguments)
         self._parameters = ParameterTable(self, SimulatorParameters)
         values = self._parameters.values
         self._image_publisher = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)

@@ -58,7 +58,7 @@ class World:
         self._speed = (0.0, 0.0)
         self._touching = False
         self.collisions = 0
-        self.odometry = Pose(0.0, 0.0, 0.0)  # by the wheels, since the start
+        self.odometry = Pose(0.0, 0.0, 0.0)  # by the wheels, since it was placed
         self.place(room.start)
 
     @property
@@ -82,6 +82,7 @@ class World:
     def place(self, pose: Pose) -> None:
         """Put the robot, at rest, at `pose`."""
         mujoco.mj_resetData(self._model, self._data)
+        self.odometry = Pose(0.0, 0.0, 0.0)
         self._data.qpos[:3] = pose.x, pose.y, 0.0
         self._data.qpos[3:7] = math.cos(pose.yaw / 2), 0.0, 0.0, math.sin(pose.yaw / 2)
         self._command = self._speed = (0.0, 0.0)
