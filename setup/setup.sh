@@ -71,13 +71,16 @@ install_requirements() {
   # What sourcing a distribution's setup.bash does: say where the ROS packages are.
   echo 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)' \
     >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ament_prefix_path.pth"
+  # The wheels' CMake files name include folders of the machine that built them, which CMake refuses.
+  # Nothing is lost without: CMake finds Python's and NumPy's headers by itself.
+  sed -i 's|"/opt/python/[^"]*"|""|' .venv/share/*/cmake/*__rosidl_generator_pyExport.cmake
   rm -rf build
 }
 
 configure() {
   cmake -S . -B build -G Ninja -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON \
     -DCMAKE_INSTALL_PREFIX="$PWD/.venv" -DCMAKE_PREFIX_PATH="$PWD/.venv" \
-    -DPython3_EXECUTABLE="$PWD/.venv/bin/python" -DCMAKE_PROJECT_INCLUDE="$PWD/setup/wheels.cmake"
+    -DPython3_EXECUTABLE="$PWD/.venv/bin/python"
 }
 
 # A ROS distribution that the shell has sourced must not mix with the wheels.
