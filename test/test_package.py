@@ -1,0 +1,142 @@
+"""What the package promises in its metadata is so: versions, interfaces, dependencies, rooms, commands."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vlm_perception
+from vlm_perception.tools import cli
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "vlm_perception"
+PURE_ROOMS = ("models", "perception", "navigation", "simulation", "training")
+PROFILE = ROOT / "config" / "fastdds.xml"
+
+# What is imported under another name than the rosdep key has.
+ROSDEP_KEYS = {
+    "PIL": "python3-pil",
+    "cv2": "python3-opencv",
+    "mujoco": "python3-mujoco-pip",
+    "numpy": "python3-numpy",
+    "torch": "python3-pytorch-pip",
+    "transformers": "python3-transformers-pip",
+    "yaml": "python3-yaml",
+    "matplotlib": "python3-matplotlib",
+}
+# tokenizers comes with transformers; rosbags stands in for cv_bridge where there is no ROS distribution.
+NOT_ON_A_ROBOT = {"rosbags", "tokenizers"}
+
+
+def package_xml() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / "package.xml").getroot()
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The full names of the modules that `file` imports anywhere."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_version_is_the_same_everywhere():
+    newest = re.search(r"^(\d+\.\d+\.\d+) \(\d{4}-\d{2}-\d{2}\)$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    assert package_xml().findtext("version") == vlm_perception.__version__ == newest[1]
+
+
+def test_every_interface_file_is_built():
+    files = {str(file.relative_to(ROOT)) for kind in ("msg", "srv", "action") for file in ROOT.glob(f"{kind}/*.*")}
+    assert set(re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (ROOT / "CMakeLists.txt").read_text())) == files
+
+
+def test_every_import_is_a_dependency():
+    declared = {element.text for element in package_xml() if element.tag in ("depend", "exec_depend")}
+    files = [*SOURCES.rglob("*.py"), *(ROOT / "launch").glob("*.py")]
+    modules = {name.split(".")[0] for file in files for name in imports(file)}
+    foreign = modules - set(sys.stdlib_module_names) - {"vlm_perception"} - NOT_ON_A_ROBOT
+    assert {ROSDEP_KEYS.get(module, module) for module in foreign} <= declared
+
+
+def test_pure_rooms_import_no_ros():
+    ros = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
+    for room in PURE_ROOMS:
+        for file in (SOURCES / room).rglob("*.py"):
+            for name in imports(file):
+                # The decoder of messages takes cv_bridge where there is one; that is no import of ROS itself.
+                assert name.split(".")[0] not in ros - ({"cv_bridge"} if room == "perception" else set()), file
+                assert not re.match(r"\w+_msgs\b|vlm_perception\.(msg|srv|action|nodes|tools)\b", name), file
+
+
+def test_nothing_outside_imports_the_tools_and_only_tools_the_nodes():
+    for file in SOURCES.rglob("*.py"):
+        room = file.relative_to(SOURCES).parts[0]
+        for name in imports(file):
+            assert room == "tools" or not name.startswith("vlm_perception.tools"), file
+            assert room in ("nodes", "tools") or not name.startswith("vlm_perception.nodes"), file
+
+
+def test_every_ros_wheel_is_pinned():
+    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements" / "ros.txt").read_text().splitlines()]
+    unpinned = [line for line in lines if line and not re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)]
+    assert not unpinned
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    assert f"vlm_perception {command}" in capsys.readouterr().out
+
+
+def test_the_list_of_commands_does_not_wait_for_the_model_libraries():
+    code = "import sys; from vlm_perception.tools.cli import main\ntry: main(['--help'])\nfinally: print(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "demo" in result.stdout and "'torch'" not in result.stdout and "'rclpy'" not in result.stdout
+
+
+def test_a_wrong_command_names_the_right_ones(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["dmeo"])
+    assert end.value.code == 2
+    assert "dmeo" in (message := capsys.readouterr().err) and "demo" in message
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS: there is no rclpy here")
+def test_the_profile_gives_every_process_64_mib_of_shared_memory():
+    """A participant maps its own segment; Fast DDS prints errors about a profile and goes on without."""
+    code = (
+        "import rclpy\nrclpy.init()\nnode = rclpy.create_node('profile_test')\n"
+        "print(open('/proc/self/maps').read())\nnode.destroy_node()\nrclpy.shutdown()"
+    )
+    environment = {**os.environ, "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "RMW_IMPLEMENTATION": ""}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "XMLPARSER" not in result.stdout + result.stderr
+    segments = re.findall(r"^(\w+)-(\w+) .*/dev/shm/fastrtps_[0-9a-f]+$", result.stdout, re.MULTILINE)
+    assert max(int(end, 16) - int(start, 16) for start, end in segments) >= 64 * 2**20
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ament_index_python") is None, reason="needs ROS: there is no ament index")
+def test_ros_finds_the_executables_and_the_files():
+    from ament_index_python.packages import get_package_prefix, get_package_share_directory
+
+    executables = Path(get_package_prefix("vlm_perception"), "lib", "vlm_perception")
+    nodes = {file.stem for file in (SOURCES / "nodes").glob("*.py") if "def main(" in file.read_text()} - {"run"}
+    assert {file.name for file in executables.iterdir() if os.access(file, os.X_OK)} == nodes
+    share = Path(get_package_share_directory("vlm_perception"))
+    for folder, pattern in (("launch", "*.launch.py"), ("config", "*")):
+        assert {file.name for file in (share / folder).glob(pattern)} == {
+            file.name for file in (ROOT / folder).glob(pattern)
+        }
