@@ -25,8 +25,8 @@ MAX_LAG = 0.2  # [s] of simulated time to catch up at once after a pause of the 
 
 
 @dataclass(frozen=True)
-class SimulatorParameters:
-    """The simulator's parameters."""
+class Parameters:
+    """The parameters of the simulator."""
 
     seed: int = parameter(0, "Which room", minimum=0, maximum=2**32 - 1)
     width: int = parameter(640, "Width of the picture", unit="pixels", minimum=32, maximum=1920)
@@ -46,8 +46,8 @@ class Simulator(Node):
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__("simulator", **node_arguments)
-        self._parameters = ParameterTable(self, SimulatorParameters)
-        values = self._parameters.values
+        self._table = ParameterTable(self, Parameters)
+        values = self._table.values
         self._image_publisher = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
         self._odometry_publisher = self.create_publisher(Odometry, "odom", 10)
         self._truth_publisher = self.create_publisher(Odometry, "~/ground_truth", 10)
@@ -66,7 +66,7 @@ class Simulator(Node):
         self._world.close()
 
     def _build(self, seed: int) -> World:
-        values = self._parameters.values
+        values = self._table.values
         world = World(make_room(seed), values.width, values.height)
         world.picture()  # builds the renderer now: a missing driver shows at once, and the first frame is not late
         return world
@@ -116,7 +116,7 @@ class Simulator(Node):
 
     def _on_tick(self) -> None:
         now = self._now()
-        if now - self._command_at > self._parameters.values.cmd_vel_timeout:
+        if now - self._command_at > self._table.values.cmd_vel_timeout:
             self._world.drive(0.0, 0.0)
         elapsed, self._last = min(now - self._last, MAX_LAG), now
         if elapsed <= 0:  # the clock was set back
@@ -130,7 +130,7 @@ class Simulator(Node):
         picture = self._world.picture()
         image = Image(encoding="rgb8", height=picture.shape[0], width=picture.shape[1], step=3 * picture.shape[1])
         image.header.stamp = stamp
-        image.header.frame_id = self._parameters.values.camera_frame
+        image.header.frame_id = self._table.values.camera_frame
         image.data = array.array("B", picture.tobytes())  # assigning an ndarray takes a hundred times longer
         self._image_publisher.publish(image)
 
