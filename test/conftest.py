@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import tempfile
@@ -42,6 +43,7 @@ class Ros:
         rclpy.init()
         self.executor = SingleThreadedExecutor()
         self.nodes: list[Any] = []
+        self.clients: dict[str, Any] = {}
         self.node = self.add(rclpy.create_node("test"))
 
     def add(self, node: Any) -> Any:
@@ -81,11 +83,12 @@ class Ros:
 
     def call(self, service_type: type, service: str, request: Any, seconds: float = 20.0) -> Any:
         """Call a service and return its response."""
-        client = self.node.create_client(service_type, service)
+        if service not in self.clients:
+            self.clients[service] = self.node.create_client(service_type, service)
+        client = self.clients[service]
         self.until(client.service_is_ready, f"service {service}", seconds)
         future = client.call_async(request)
         self.until(future.done, f"response of {service}", seconds)
-        self.node.destroy_client(client)
         return future.result()
 
     def set_parameter(self, node_name: str, name: str, value: Any) -> Any:
@@ -112,3 +115,4 @@ def ros() -> Iterator[Ros]:
     ros = Ros()
     yield ros
     ros.close()
+    gc.collect()  # a lifecycle node's services leave the network only when nothing refers to it any more
