@@ -1,0 +1,139 @@
+"""The launch files start the real nodes with the names, topics and parameters that were asked for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+launch_pytest = pytest.importorskip("launch_pytest", reason="needs launch_pytest, as in a ROS 2 distribution")
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+from vlm_perception.msg import SceneLabel
+
+LAUNCH = Path(__file__).parents[1] / "launch"
+EXIT_CODES: dict[str, int] = {}
+
+
+def source(file: str) -> PythonLaunchDescriptionSource:
+    return PythonLaunchDescriptionSource(str(LAUNCH / file))
+
+
+def parameters(ros: Any, node: str, *names: str) -> list[Any]:
+    response = ros.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=list(names)))
+    return [parameter_value_to_python(value) for value in response.values]
+
+
+def processes(name: str) -> list[Path]:
+    """The /proc folders of the processes of this run that are the node `name` of the namespace /r1."""
+    wanted = (f"__node:={name}".encode(), b"__ns:=/r1")
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended
+        if all(word in words for word in wanted):
+            found.append(folder)
+    return found
+
+
+def on_exit(event: Any, context: LaunchContext) -> None:
+    EXIT_CODES[event.process_name.rpartition("-")[0]] = event.returncode
+
+
+@launch_pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> LaunchDescription:
+    from vlm_perception.training import nano
+
+    folder = tmp_path_factory.mktemp("demo")
+    processor = nano.build_processor()
+    nano.save(nano.build_model(processor, seed=1), processor, folder / "untrained")
+    own = folder / "own.yaml"
+    own.write_text(
+        "/**:\n"
+        "  simulator: {ros__parameters: {seed: 3, width: 320, height: 240}}\n"
+        "  classifier: {ros__parameters: {label_rate: 2.5}}\n"
+    )
+    arguments = {
+        "namespace": "r1",
+        "params_file": str(own),
+        "seed": "5",
+        "model": str(folder / "untrained"),
+        "image_topic": "front/image",
+        "cmd_vel_topic": "base/cmd_vel",
+        "enable_stamped_cmd_vel": "true",
+    }
+    return LaunchDescription(
+        [
+            RegisterEventHandler(OnProcessExit(on_exit=on_exit)),
+            IncludeLaunchDescription(source("demo.launch.py"), launch_arguments=arguments.items()),
+        ]
+    )
+
+
+def test_every_argument_is_declared_once_and_explained():
+    for file in ("bringup.launch.py", "demo.launch.py"):
+        description = source(file).try_get_launch_description_without_context()
+        arguments = description.get_launch_arguments()
+        names = [argument.name for argument in arguments]
+        assert {"model", "params_file", "image_topic", "cmd_vel_topic", "namespace", "use_sim_time"} <= set(names)
+        assert len(set(names)) == len(names)
+        for argument in arguments:
+            assert isinstance(argument, DeclareLaunchArgument) and argument.description != "no description given"
+
+
+@pytest.mark.launch(fixture=demo)
+def test_an_argument_overrides_the_users_file_and_that_overrides_ours(ros):
+    assert parameters(ros, "/r1/simulator", "seed", "width", "camera_rate") == [5, 320, 30.0]
+    model, rate, labels = parameters(ros, "/r1/classifier", "model", "label_rate", "labels")
+    assert (Path(model).name, rate, labels[0]) == ("untrained", 2.5, "clear")
+    assert parameters(ros, "/r1/navigator", "enable_stamped_cmd_vel") == [True]
+
+
+@pytest.mark.launch(fixture=demo)
+def test_pictures_go_where_they_were_sent(ros):
+    pictures = ros.collect(Image, "/r1/front/image", qos_profile_sensor_data)
+    ros.until(lambda: pictures, "picture")
+    assert (pictures[0].width, pictures[0].height) == (320, 240)
+    assert not ros.node.get_publishers_info_by_topic("/r1/camera/image_raw")
+
+
+@pytest.mark.launch(fixture=demo)
+def test_the_classifier_starts_by_itself_and_labels_them(ros):
+    labels = ros.collect(SceneLabel, "/r1/scene_label")
+    ros.until(lambda: labels, "label", seconds=60.0)
+    assert labels[0].header.frame_id == "camera_optical_frame"
+    assert labels[0].raw_label in labels[0].choices and sum(labels[0].probabilities) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.launch(fixture=demo)
+def test_commands_go_where_they_were_sent_and_are_stamped(ros):
+    (navigator,) = ros.until(lambda: ros.node.get_publishers_info_by_topic("/r1/base/cmd_vel"), "navigator")
+    assert navigator.topic_type == "geometry_msgs/msg/TwistStamped"
+
+
+@pytest.mark.launch(fixture=demo)
+def test_every_node_has_the_profile_for_images(ros):
+    for name in ("simulator", "classifier", "navigator"):
+        (process,) = ros.until(lambda name=name: processes(name), f"process of {name}")
+        assert re.search(
+            r"^FASTRTPS_DEFAULT_PROFILES_FILE=.+/share/vlm_perception/config/fastdds.xml$",
+            (process / "environ").read_text().replace("\0", "\n"),
+            re.MULTILINE,
+        )
+
+
+@pytest.mark.launch(fixture=demo, shutdown=True)
+def test_all_nodes_end_cleanly():
+    assert EXIT_CODES == {"simulator": 0, "classifier": 0, "navigator": 0}
