@@ -20,7 +20,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from vlm_perception.models.base import ModelError, ModelOutOfMemory
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.msg import Question, SceneLabel
 from vlm_perception.nodes import run
 from vlm_perception.nodes.classifier import Classifier
@@ -271,7 +271,7 @@ def test_a_failing_model_does_not_stop_the_node(ros):
 def test_out_of_memory_backs_off_and_recovers(ros):
     world = World(ros)
     world.until_label("clear")
-    world.model.error = ModelOutOfMemory("too big")
+    world.model.error = ModelOutOfMemoryError("too big")
     ros.spin(0.3)
     world.model.error = None
     tries = len(world.model.pictures)
@@ -298,8 +298,8 @@ def test_while_the_model_loads_asking_says_so(ros):
     gate, model = threading.Event(), Scripted()
     world = World(ros, load=lambda *_: gate.wait(20) and model)
     reply = world.ask(SIDE)
-    assert not reply.success and "'nano' is loading" in reply.message
-    world.until_health("is loading", DiagnosticStatus.WARN)
+    assert not reply.success and "'nano' is not there yet: loading" in reply.message
+    world.until_health("loading", DiagnosticStatus.WARN)
     gate.set()
     world.until_label("clear")
 
@@ -346,7 +346,7 @@ def test_inactive_means_silent_and_the_model_stays(ros):
     world.until_label("clear")
     assert len(loads) == 1
     assert world.lifecycle(Transition.TRANSITION_DEACTIVATE) and world.lifecycle(Transition.TRANSITION_CLEANUP)
-    assert "cleaned up" in world.ask(SIDE).message
+    assert "not configured" in world.ask(SIDE).message
 
 
 def test_autostart_can_be_turned_off(ros):

@@ -26,6 +26,9 @@ class Talker(Node):
         self.create_timer(0.02, lambda: self.publisher.publish(String(data="hello")))
         if "wrong" in sys.argv:
             raise ValueError("parameter rate is 99,\\n expected at most 30")
+        if "hang" in sys.argv:
+            import threading, time
+            threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
         if "short" in sys.argv:
             from rclpy.task import Future
             self.finished = Future()
@@ -62,6 +65,25 @@ def test_what_it_cannot_start_with_is_one_line_and_exit_code_1():
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert len(errors.strip().splitlines()) == 1 and "rate is 99, expected at most 30" in errors
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--params-file", "/no/such/file.yaml"], ["--nonsense"]], ids=["missing file", "unknown flag"]
+)
+def test_wrong_ros_arguments_are_named_with_exit_code_1(arguments):
+    process = start("--ros-args", *arguments)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert arguments[-1] in errors and "Traceback" not in errors
+
+
+def test_a_thread_that_hangs_does_not_spoil_the_end(ros):
+    words = ros.collect(String, "words")
+    process = start("hang")
+    ros.until(lambda: words, "word of the node")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and errors == ""
 
 
 def test_a_node_may_end_itself():

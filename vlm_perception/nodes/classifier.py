@@ -175,7 +175,7 @@ class Classifier(LifecycleNode):
         self._worker: worker.Worker | None = None
         self._last_worker: worker.Worker | None = None
         self._active = False
-        self._why_not_configured = "it has not been configured"
+        self._load_error = ""
         self._subscription: Any = None
         self._refused_qos = ""
         self._last_picture: tuple[int, float] | None = None
@@ -198,7 +198,7 @@ class Classifier(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to load the model; `ask` and the diagnostics say when it is there."""
         values = self._table.values
-        self._why_not_configured = ""
+        self._load_error = ""
         self._worker = worker.Worker(
             lambda: self._load(values.model, values.device, values.dtype),
             values.settings(),
@@ -231,13 +231,11 @@ class Classifier(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._free_model()
-        self._why_not_configured = "it was cleaned up"
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._go_quiet()
         self._free_model()
-        self._why_not_configured = "it was shut down"
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
@@ -350,9 +348,10 @@ class Classifier(LifecycleNode):
         """Why nothing can be answered now; else ""."""
         name = self.get_fully_qualified_name()
         if not self._worker:
-            return f"the classifier has no model: {self._why_not_configured} (ros2 lifecycle set {name} configure)"
+            reason = self._load_error or "it is not configured"
+            return f"the classifier has no model: {reason} (ros2 lifecycle set {name} configure)"
         if self._worker.state != "ready":
-            return f"the model {self._table.values.model!r} is {self._worker.state}"
+            return f"the model {self._table.values.model!r} is not there yet: {self._worker.state}"
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
         return ""
@@ -373,7 +372,7 @@ class Classifier(LifecycleNode):
         if self._active:
             self.trigger_deactivate()
         self.trigger_cleanup()
-        self._why_not_configured = reason
+        self._load_error = reason
 
     def labelled(self, picture: worker.Observation, answer: Answer, smoothed: SmoothedLabel) -> None:
         label = msg.SceneLabel(
@@ -407,11 +406,7 @@ class Classifier(LifecycleNode):
     def _health(self) -> Health:
         figures = self._figures()
         if reason := self._not_ready():
-            failed = not self._worker and self._why_not_configured not in (
-                "it has not been configured",
-                "it was cleaned up",
-            )
-            return Health(Level.ERROR if failed else Level.WARN, reason, figures)
+            return Health(Level.ERROR if self._load_error else Level.WARN, reason, figures)
         if not self._last_picture:
             return Health(Level.ERROR, self._refused_qos or self._why_no_picture(), figures)
         problem = worker.age_problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+SIGNALS = "signals"
 
 
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
@@ -36,12 +38,25 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # wrong --ros-args, a parameter file that is missing or no YAML
+        return _explain(error)
+    code = _run(make_node, reader)
+    if any(thread.daemon and thread.name != SIGNALS for thread in threading.enumerate()):
+        # One hangs in a library (a model that loads, a stream that opens): Python's own end could crash on it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(make_node: Callable[[], Node], signals: int) -> int:
     node = None
     try:
         node = make_node()
         finished: Future = getattr(node, "finished", None) or Future()
-        threading.Thread(target=_wait_for_signals, args=(reader, finished), name="signals", daemon=True).start()
+        threading.Thread(target=_wait_for_signals, args=(signals, finished), name=SIGNALS, daemon=True).start()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
@@ -57,12 +72,16 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     except (ValueError, OSError) as error:
         if node is not None:
             raise  # a mistake in the running node, not in what it was given
-        rclpy.logging.get_logger("start").fatal(" ".join(str(error).split()))
-        return 1
+        return _explain(error)
     finally:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _explain(error: Exception) -> int:
+    rclpy.logging.get_logger("start").fatal(" ".join(str(error).split()))
+    return 1
 
 
 def autostart(node: Node) -> None:
