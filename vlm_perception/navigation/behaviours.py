@@ -207,17 +207,20 @@ class Behaviour:
             yield Decision(self.forward(self.tuning.forward_speed), state, reason)
 
     def turn_to_clear_way(self, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
-        """Turn in steps towards the free side until the way ahead is clear, at most once around.
+        """Look for a clear way on the chosen side, then on the other, then behind.
 
-        The side stays the same until the whole turn was in vain: no dithering in corners.
+        The side stays the same until the search there was in vain: no dithering in corners.
         """
-        steps = math.ceil(math.tau / 0.6)
-        for _ in range(steps):
-            yield from self.turn_to(self.view.pose.heading + self.side * 0.6, state, reason, until)
+        start = self.view.pose.heading
+        angles = [side * angle for side in (self.side, -self.side) for angle in (0.6, 1.2, 1.8)]
+        for angle in (*angles, math.pi):
+            yield from self.turn_to(start + angle, state, reason, until)
             yield from self.look_ahead(state, reason, until)
-            if not self.blocked or until():
+            if until():
                 return
-        self.side = -self.side
+            if not self.blocked:
+                self.side = math.copysign(1.0, angle)
+                return
 
     def choose_side(self) -> None:
         """Prefer the free side, if one is freer than the other."""
@@ -271,6 +274,7 @@ class Seek(Behaviour):
         self.target = target
         self._viewpoints: list[Pose] = []
         self._ways: list[tuple[float, float]] = []  # heading [rad], how good it looks to drive there
+        self._lost_at: float | None = None  # heading [rad] where the target was lost, to be looked for from elsewhere
         self._clear_at: Pose | None = None  # where the way to the target was seen clear last
         self._near_at: Pose | None = None  # where the target seemed near first
 
@@ -279,7 +283,8 @@ class Seek(Behaviour):
 
     def act(self) -> Plan:
         while True:
-            yield from self.look_around()
+            if self._lost_at is None:
+                yield from self.look_around()
             if self.seen:
                 yield from self.pursue()
             else:
@@ -301,7 +306,7 @@ class Seek(Behaviour):
             assert surroundings is not None
             if surroundings.stamp != stamp:
                 stamp = surroundings.stamp
-                clear = (1.0 - surroundings.blocked) * (1.0 - surroundings.none)
+                clear = (1.0 - surroundings.blocked) * (0.3 + 0.7 * surroundings.center)
                 self._ways.append((self.view.pose_then.heading, clear * (1.0 + 0.3 * surroundings.passage)))
             if self.belief.visible > self.tuning.lose and abs(last - start) > next_suspicion:
                 next_suspicion = abs(last - start) + 0.3
@@ -325,7 +330,8 @@ class Seek(Behaviour):
 
     def go_elsewhere(self) -> Plan:
         """Drive to a new viewpoint, where it is clear and nobody has looked yet."""
-        heading = self.best_way()
+        heading = self.best_way() if self._lost_at is None else self._lost_at
+        self._lost_at = None
         if heading is None:
             yield from self.wait(2.0, SEARCHING, "the way is blocked on all sides", until=self.is_seen)
             return
@@ -351,7 +357,7 @@ class Seek(Behaviour):
             return sum(ways) / len(ways)
 
         def worth(heading: float) -> float:
-            if clear(heading, 0.3) < 0.4:
+            if clear(heading, 0.3) < 0.25:
                 return 0.0
             x, y = replace(self.view.pose, heading=heading).ahead(self.tuning.viewpoint_distance)
             novelty = min(math.hypot(x - place.x, y - place.y) for place in self._viewpoints)
@@ -368,6 +374,7 @@ class Seek(Behaviour):
             if not self.seen:
                 yield from self.recover()
                 if not self.seen:
+                    self._lost_at = self.belief.heading
                     return
                 self._clear_at = self._near_at = None
             aligning = abs(self.bearing) > (0.12 if aligning else 0.3)
@@ -432,7 +439,10 @@ class Seek(Behaviour):
         goal = self.view.pose.ahead(1.5, self.bearing)
         self.choose_side()
         yield from self.turn_to_clear_way(DETOURING, reason)
+        start = self.view.pose
         yield from self.drive(self.tuning.detour_distance, DETOURING, reason)
+        if self.travelled_since(start) < 0.5 * self.tuning.detour_distance:
+            self.side = -self.side  # a dead end: the other side next time
         heading = self.view.pose.heading + self.view.pose.bearing_of(goal)
         yield from self.turn_to(heading, DETOURING, reason)
         yield from self.look(DETOURING, reason, answers=3)
