@@ -10,6 +10,9 @@ from vlm_perception.navigation.sighting import Sighting, Surroundings
 HEAVIEST = 0.45
 """The weight of one answer, however long ago the last one was: below every threshold, so that it takes two."""
 
+WORTH_A_LOOK = 0.3
+"""An answer that thinks less of the target's being visible says nothing about where it is."""
+
 
 class Belief:
     """Probabilities filtered over time; old answers fade with the time constant `memory` [s].
@@ -50,7 +53,7 @@ class Belief:
             return
         # Range and bearing are only worth as much as the target was visible, now and before.
         now, before = weight * sighting.visible, (1.0 - weight) * self.visible
-        if now > 0.0:
+        if sighting.visible > WORTH_A_LOOK:
             share = now / (now + before)
             self._blend("near", sighting.near, share)
             self.heading += share * wrap(heading + sighting.bearing - self.heading)
