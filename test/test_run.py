@@ -42,12 +42,24 @@ sys.exit(run(Talker))
 """
 
 
-def start(*arguments):
-    return subprocess.Popen([sys.executable, "-c", NODE, *arguments], stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start():
+    """Start the node with arguments; none of them outlives the test."""
+    processes = []
+
+    def start(*arguments):
+        process = subprocess.Popen([sys.executable, "-c", NODE, *arguments], stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
-def test_signals_end_it_with_a_last_word_and_exit_code_0(ros, signals):
+def test_signals_end_it_with_a_last_word_and_exit_code_0(ros, start, signals):
     words = ros.collect(String, "words")
     process = start()
     ros.until(lambda: words, "word of the node")
@@ -60,7 +72,7 @@ def test_signals_end_it_with_a_last_word_and_exit_code_0(ros, signals):
     assert "Traceback" not in errors
 
 
-def test_what_it_cannot_start_with_is_one_line_and_exit_code_1():
+def test_what_it_cannot_start_with_is_one_line_and_exit_code_1(start):
     process = start("wrong")
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -70,14 +82,14 @@ def test_what_it_cannot_start_with_is_one_line_and_exit_code_1():
 @pytest.mark.parametrize(
     "arguments", [["--params-file", "/no/such/file.yaml"], ["--nonsense"]], ids=["missing file", "unknown flag"]
 )
-def test_wrong_ros_arguments_are_named_with_exit_code_1(arguments):
+def test_wrong_ros_arguments_are_named_with_exit_code_1(start, arguments):
     process = start("--ros-args", *arguments)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert arguments[-1] in errors and "Traceback" not in errors
 
 
-def test_a_thread_that_hangs_does_not_spoil_the_end(ros):
+def test_a_thread_that_hangs_does_not_spoil_the_end(ros, start):
     words = ros.collect(String, "words")
     process = start("hang")
     ros.until(lambda: words, "word of the node")
@@ -86,7 +98,7 @@ def test_a_thread_that_hangs_does_not_spoil_the_end(ros):
     assert process.returncode == 0 and errors == ""
 
 
-def test_a_node_may_end_itself():
+def test_a_node_may_end_itself(start):
     process = start("short")
     process.communicate(timeout=20)
     assert process.returncode == 3
