@@ -22,13 +22,13 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
+
 from vlm_perception.action import SearchTarget
 from vlm_perception.msg import Answer, NavigationState, TargetSighting
-from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
-
 from vlm_perception.nodes.navigator import Navigator, Parameters
 from vlm_perception.nodes.parameters import ParameterError
 from vlm_perception.nodes.run import autostart
+from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
