@@ -47,6 +47,11 @@ def test_defaults_and_overrides_become_one_frozen_instance(ros, node_class):
     assert node.get_parameter("rate").value == 5.0
 
 
+def test_a_number_is_good_for_a_text_as_yaml_cannot_know(ros):
+    node, table = make(ros, {"folder": 7, "kind": "slow"})
+    assert table.values.folder == "7" and node.get_parameter("folder").value == "7"
+
+
 def test_descriptors_tell_description_unit_range_and_choices(ros):
     make(ros)
     request = DescribeParameters.Request(names=["rate", "count", "kind", "folder"])

@@ -239,11 +239,11 @@ class Classifier(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Let the worker go; a model that is just loading is not waited for longer than a launch file would."""
+        """Let the worker go; a model that is just loading is not waited for."""
         self._go_quiet()
         self._free_model()
         if self._last_worker:
-            self._last_worker.join(timeout=4.0)
+            self._last_worker.join(timeout=1.0)
 
     def _go_quiet(self) -> None:
         self._active = False

@@ -162,11 +162,15 @@ def _descriptor(field: dataclasses.Field, type_: Any) -> ParameterDescriptor:
 def _is(type_: Any, value: Any) -> bool:
     """Whether `value`, as rclpy gives it, can be a `type_` without a loss."""
     if type_ in (tuple[str, ...], tuple[float, ...]):
+        element_type = typing.get_args(type_)[0]
         is_sequence = not isinstance(value, (str, bytes)) and hasattr(value, "__len__")
-        return is_sequence and all(_is(typing.get_args(type_)[0], element) for element in value)
-    if type_ is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, type_) and (type_ is bool or not isinstance(value, bool))
+        return is_sequence and all(
+            isinstance(element, str) if element_type is str else _is(float, element) for element in value
+        )
+    if isinstance(value, bool):
+        return type_ is bool
+    # YAML reads 5 as an integer where a number is meant, or a text: the first webcam is source:=0.
+    return isinstance(value, (int, type_) if type_ in (float, str) else type_)
 
 
 def _convert(type_: Any, value: Any) -> Any:
