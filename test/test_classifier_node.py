@@ -12,11 +12,13 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -235,6 +237,18 @@ def test_a_frozen_picture_that_keeps_coming_is_not_taken_for_a_fresh_one(ros):
     assert not reply.success and "stamped" in reply.message and "clocks" in reply.message
     ros.spin(0.3)
     assert not world.labels
+
+
+def test_with_simulated_time_ages_are_simulated_too(ros):
+    world = World(ros, use_sim_time=True, max_frame_age=0.5)
+    clock = ros.node.create_publisher(Clock, "/clock", 10)
+    ros.node.create_timer(0.05, lambda: clock.publish(Clock(clock=Time(sec=1000))))
+    world.stamp = Time(sec=999, nanosec=900_000_000)
+    ros.until(lambda: world.ask(SIDE).success, "answer about a picture of the simulation's now")
+    world.stamp = Time(sec=990)
+    ros.until(lambda: "10.0 s ago" in world.ask(SIDE).message, "refusal of a picture of long ago")
+    world.stamp = Time(sec=1010)
+    ros.until(lambda: "10.0 s in the future" in world.ask(SIDE).message, "refusal of a picture of the future")
 
 
 def test_without_any_picture_asking_says_so_and_health_names_the_topic_that_exists(ros):
