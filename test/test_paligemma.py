@@ -126,7 +126,9 @@ def broken_folder(tmp_path, what):
         (tmp_path / "file").write_text("x")
         return tmp_path / "file"
     if what != "empty":
-        config = {"foreign": '{"model_type": "bert"}', "json": "{", "untyped": "[]"}.get(what, '{"model_type": "paligemma"}')
+        config = {"foreign": '{"model_type": "bert"}', "json": "{", "untyped": "[]"}.get(
+            what, '{"model_type": "paligemma"}'
+        )
         (tmp_path / "config.json").write_text(config)
     if what not in ("empty", "no weights", "pickle"):
         (tmp_path / "model.safetensors").write_bytes(b"")

@@ -165,10 +165,18 @@ class Pending:
     deadline: float
 
 
+def load_beside_others(model: str, device: str, dtype: str) -> Model:
+    """`load_model`, with half of the cores for the model: threads that wait for a busy core slow it many times over."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+    return load_model(model, device, dtype)
+
+
 class Classifier(LifecycleNode):
     """See the module. `load` makes the model of (name or folder, device, dtype)."""
 
-    def __init__(self, load: Callable[[str, str, str], Model] = load_model, **node_arguments: Any) -> None:
+    def __init__(self, load: Callable[[str, str, str], Model] = load_beside_others, **node_arguments: Any) -> None:
         super().__init__("classifier", **node_arguments)
         self._load = load
         self._table = ParameterTable(self, Parameters, self._change)

@@ -164,20 +164,25 @@ class Helpers(nn.Module):
         no_colour, no_shape = self.nothing(features).split(1, dim=-1)
         share, named = batch.patch_share, batch.patch_thing > 0
         thing = (batch.patch_thing - 1).clamp(min=0)
+        # An object's patches together weigh as the root of its size, so that far and near ones both count.
+        sizes = share.new_zeros(len(share), len(NAMES)).scatter_add_(1, thing, share)
+        weight = share / sizes.gather(1, thing).clamp(min=0.1).sqrt()
+        weight = weight / weight.sum().clamp(min=1.0)
         loss = features.new_zeros(())
         for logits, nothing, index in ((colours, no_colour, batch.colour), (shapes, no_shape, batch.shape)):
             log_p = torch.cat([nothing, logits], -1).float().log_softmax(-1)
             right = log_p.gather(-1, (index[thing] + 1).unsqueeze(-1)).squeeze(-1)
-            loss = loss - (share * right + (1 - share) * log_p[..., 0]).mean()
-            loss = loss - 0.3 * (right * named * (share > 0.2)).mean()
+            loss = loss - (share * right + (1 - share) * log_p[..., 0]).mean()  # something or nothing
+            kind = logits.float().log_softmax(-1).gather(-1, index[thing].unsqueeze(-1)).squeeze(-1)
+            loss = loss - (kind * named * weight).sum()  # and if something, what
         near = functional.binary_cross_entropy_with_logits(
-            self.near(features).squeeze(-1).float(), batch.patch_near, weight=share, reduction="mean"
+            self.near(features).squeeze(-1).float(), batch.patch_near, weight=weight, reduction="sum"
         )
         label, way = (
             self.scene(self.squeeze(features).flatten(1)).float().split((len(truth.LABELS), len(truth.WAYS)), -1)
         )
         scene = functional.cross_entropy(label, batch.label) + functional.cross_entropy(way, batch.way)
-        return loss + near + 0.3 * scene
+        return loss + 0.5 * near + 0.3 * scene
 
 
 @dataclass
@@ -437,7 +442,7 @@ def train(
         warm = min(1.0, (step + 1) / 300)
         decay = 0.5 * (1 + np.cos(np.pi * step / steps)) * 0.98 + 0.02
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * warm * decay * group["factor"]
+            group["lr"] = float(learning_rate * warm * decay * group["factor"])
         batch = frames.batch(rng, batch_size)
         with torch.autocast("cpu", torch.bfloat16):
             features = model.model.get_image_features(batch.pixels).pooler_output
@@ -449,7 +454,7 @@ def train(
                 some = rng.choice(batch_size, max(1, batch_size // 8), replace=False)
                 described = description_rows(batch, some)
                 losses["description"], _ = question_losses(model, helpers, features, batch, described, words)
-        weight = {"eyes": 1.0 if step < eyes_steps else 0.5, "answers": 1.0, "about": 0.5, "description": 0.3}
+        weight = {"eyes": 1.0, "answers": 1.0, "about": 0.5, "description": 0.3}
         total = torch.stack([weight[name] * loss.float() for name, loss in losses.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()

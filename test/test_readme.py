@@ -1,0 +1,34 @@
+"""The README tells what the code does."""
+
+import re
+from pathlib import Path
+
+from vlm_perception.tools import cli, parameters
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_parameters_are_those_of_the_code():
+    assert parameters.BEGIN + parameters.tables() + parameters.END in README, (
+        "run: .venv/bin/vlm_perception parameters --write README.md"
+    )
+
+
+def test_files_that_the_readme_links_to_are_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_make_targets_and_interfaces_that_the_readme_names_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for name in set(re.findall(r"vlm_perception/(?:srv/)?([A-Z]\w+)", README)):
+        assert list(ROOT.glob(f"*/{name}.*")), name
+
+
+def test_every_command_has_its_module():
+    for name in cli.COMMANDS:
+        assert (ROOT / "vlm_perception" / "tools" / f"{name}.py").exists(), name
