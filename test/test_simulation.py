@@ -60,7 +60,9 @@ def test_rooms_differ_and_a_wrong_seed_is_named():
         (Pose(0.0, 0, 0), (), "clear"),  # too far away
         (Pose(1.5, 0, 0), (thing("ball", 2.8, 0),), "clear"),  # hidden
         (Pose(4.0 + WALL_THICKNESS + 1, 0, 0.2), (), "corridor"),
-        (Pose(4.0 + WALL_THICKNESS + 1, 0, math.pi), (), "corridor"),
+        (Pose(4.0 + WALL_THICKNESS + 1.5, 0, math.pi), (), "corridor"),
+        (Pose(4.0 + WALL_THICKNESS + 0.5, 0, math.pi), (), "clear"),  # almost out of it
+        (Pose(3.6, 0, 0), (), "corridor"),  # almost in it
         (Pose(4.0 + WALL_THICKNESS + 1, 0, math.pi / 2), (), "wall"),
     ],
 )

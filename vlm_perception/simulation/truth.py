@@ -3,9 +3,10 @@
 The definitions (distances from the robot's centre, along the floor):
 
 - label, the first that holds: **obstacle**, an object's surface is closer than `CLOSE` in the swath ahead;
-  **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot is in the corridor and looks
-  along it (within 45 degrees); **doorway**, the opening's middle is within 25 degrees of the heading, 0.5 to 3.5 m
-  away, seen from the room at less than 60 degrees from straight on, with nothing in between; **clear** otherwise.
+  **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot looks along the corridor
+  (within 45 degrees) and the places 0.5 m and 1 m ahead of it are in the corridor; **doorway**, the opening's
+  middle is within 25 degrees of the heading, 0.5 to 3.5 m away, seen from the room at less than 60 degrees from
+  straight on, with nothing in between; **clear** otherwise.
 - target: **no**, unless its visible pixels are `VISIBLE` of the picture or more; **left**, **center** or **right**
   third of the picture by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
   A target with some pixels but fewer is a *glimpse*: neither answer is wrong, so it is not used.
@@ -101,8 +102,12 @@ def label(room: Room, pose: Pose) -> str:
         return "obstacle"
     if walls < WALL_CLOSE:
         return "wall"
+    places = [(pose.x + d * math.cos(pose.yaw), pose.y + d * math.sin(pose.yaw)) for d in (0.5, 1.0)]
+    along = abs(math.cos(pose.yaw)) > math.cos(math.radians(45))
+    if along and all(room.in_corridor(*place) for place in places):
+        return "corridor"
     if room.in_corridor(pose.x, pose.y):
-        return "corridor" if abs(math.cos(pose.yaw)) > math.cos(math.radians(45)) else "clear"
+        return "clear"
     dx, dy = room.length / 2 - pose.x, room.door_y - pose.y
     distance, direction = math.hypot(dx, dy), math.atan2(dy, dx)
     ahead = abs(math.remainder(direction - pose.yaw, math.tau)) < math.radians(25)

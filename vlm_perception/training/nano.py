@@ -182,7 +182,7 @@ class Helpers(nn.Module):
             self.scene(self.squeeze(features).flatten(1)).float().split((len(truth.LABELS), len(truth.WAYS)), -1)
         )
         scene = functional.cross_entropy(label, batch.label) + functional.cross_entropy(way, batch.way)
-        return loss + 0.5 * near + 0.3 * scene
+        return loss + near + scene
 
 
 @dataclass
