@@ -10,10 +10,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
-from vlm_perception.srv import ResetSimulation
 
 from vlm_perception.nodes.parameters import ParameterError
 from vlm_perception.simulation.room import make_room
+from vlm_perception.srv import ResetSimulation
 
 SEED = 4
 

@@ -32,7 +32,9 @@ def check_text(what: str, text: str, limit: int) -> None:
 def check_options(what: str, options: tuple[str, ...], minimum: int = 2) -> None:
     """Raise ValueError unless `options` are at least `minimum` distinct, printable texts."""
     if not minimum <= len(options) <= MAX_OPTIONS:
-        raise ValueError(f"{what} has {len(options)} options {list(options)!r:.200}, expected {minimum} to {MAX_OPTIONS}")
+        raise ValueError(
+            f"{what} has {len(options)} options {list(options)!r:.200}, expected {minimum} to {MAX_OPTIONS}"
+        )
     for option in options:
         check_text(f"an option of {what}", option, MAX_OPTION_CHARACTERS)
     repeated = sorted({option for option in options if options.count(option) > 1})
