@@ -1,0 +1,58 @@
+"""The vocabulary: questions that make sense, answers that add up."""
+
+import math
+
+import pytest
+
+from vlm_perception.questions import Answer, Choice, Score, Text, YesNo, answer_from_log_likelihoods
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Choice("q", "where?", ()), "has 0 options.*expected 2"),
+        (lambda: Choice("q", "where?", ("left",)), "has 1 options.*expected 2"),
+        (lambda: Choice("q", "where?", ("left", "left", "right")), r"repeats \['left'\]"),
+        (lambda: Choice("q", "where?", ("left", " ")), "option of question 'q' is empty"),
+        (lambda: Choice("q", "where?", ("left", "ri\x07ght")), "control character"),
+        (lambda: Choice("q", "where?", tuple(str(i) for i in range(201))), "has 201 options"),
+        (lambda: Choice("", "where?", ("left", "right")), "name of a question is empty"),
+        (lambda: Choice("q", "", ("left", "right")), "prompt of question 'q' is empty"),
+        (lambda: Choice("q", "x" * 2001, ("left", "right")), "2001 characters, expected at most 2000"),
+        (lambda: YesNo("q", "is it?", ("yes",)), "word for true and the word for false"),
+        (lambda: Score("q", "how much?", ("low", 3)), "is a int, expected text"),
+        (lambda: Text("q", "say", max_new_tokens=0), "0 new tokens, expected 1 to 4096"),
+    ],
+)
+def test_a_question_that_makes_no_sense_says_why(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_any_language_is_welcome():
+    assert Choice("q", "前面是什么?", ["门口", "走廊"]).options == ("门口", "走廊")
+
+
+def test_log_likelihoods_become_probabilities():
+    question = Choice("q", "where?", ("left", "right", "no"))
+    answer = answer_from_log_likelihoods(question, [math.log(0.2) - 700, math.log(0.6) - 700, math.log(0.2) - 700])
+    assert answer.value == "right"
+    assert answer.confidence == pytest.approx(0.6)
+    assert answer.probability("left") == pytest.approx(0.2)
+    assert sum(answer.probabilities) == pytest.approx(1)
+    with pytest.raises(KeyError, match="'up' is not an option"):
+        answer.probability("up")
+
+
+def test_an_impossible_option_is_no_error_but_nonsense_is():
+    question = YesNo("q", "is it?")
+    assert answer_from_log_likelihoods(question, [-math.inf, -3.0]).probabilities == (0.0, 1.0)
+    for scores in ([math.nan, -1.0], [-math.inf, -math.inf], [math.inf, 0.0]):
+        with pytest.raises(ValueError, match="not finite"):
+            answer_from_log_likelihoods(question, scores)
+    with pytest.raises(ValueError, match="1 scores for the 2 options"):
+        answer_from_log_likelihoods(question, [0.0])
+
+
+def test_a_score_is_the_expected_level():
+    assert Answer("q", "high", 0.5, ("low", "middle", "high"), (0.2, 0.3, 0.5)).score == pytest.approx(1.3)
