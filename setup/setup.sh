@@ -27,9 +27,12 @@ step() {
 }
 
 check_python() {
-  command -v "$PYTHON" >/dev/null || return 0 # among the missing packages below
-  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    fail "$PYTHON is $("$PYTHON" --version 2>&1), expected Python 3.10 or newer: choose another with PYTHON=..."
+  if ! command -v "$PYTHON" >/dev/null; then
+    [ "$PYTHON" != python3 ] || return 0 # among the missing system packages
+    fail "PYTHON=$PYTHON is no command, expected Python 3.10 or newer"
+  fi
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+    fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | head -n 1), expected Python 3.10 or newer"
 }
 
 install_system_packages() {
@@ -52,17 +55,18 @@ install_system_packages() {
     fail "system packages are missing. Install them and try again:
   sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
   fi
-  LOG=/dev/stderr step "System packages: ${missing[*]}" \
+  step "System packages: ${missing[*]}" \
     sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"' \
     apt-get "${missing[@]}"
 }
 
 install_requirements() {
+  mkdir -p .venv
   check_python
   install_system_packages
-  check_python
-  mkdir -p .venv
   step "Python environment in .venv" "$PYTHON" -m venv .venv
+  # The pip that old distributions bring searches for minutes, and in vain, for what fits together.
+  step "pip" .venv/bin/python -m pip install --disable-pip-version-check pip==26.3
   local requirements
   for requirements in "${REQUIREMENTS[@]}"; do
     step "Requirements of $requirements (the first time: minutes)" \
