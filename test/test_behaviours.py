@@ -10,6 +10,7 @@ from kinematic_room import READ_SURROUNDINGS, READ_TARGET, KinematicRoom, answer
 
 from vlm_perception.navigation.behaviours import Behaviour, Decision, Explore, Follow, Idle, Search, Tuning, View
 from vlm_perception.navigation.motion import STOP, Limits, MotionLimiter, Pose
+from vlm_perception.questions import Answer
 
 
 class Script:
@@ -23,8 +24,10 @@ class Script:
         self.pose = Pose()
         self.limiter = MotionLimiter(Limits(), 0.05)
 
-    def feed(self, target: str, label: str = "clear", way: str = "center", answers: int = 1) -> list[Decision]:
+    def feed(self, target: str | Answer, label: str = "clear", way: str = "center", answers: int = 1) -> list[Decision]:
         """Give the same answers several times; return all decisions."""
+        if isinstance(target, str):
+            target = answer("target", READ_TARGET.options, target)
         decisions = []
         for _ in range(answers):
             stamp, pose_then = self.time, self.pose
@@ -32,7 +35,7 @@ class Script:
                 READ_SURROUNDINGS.read(
                     answer("label", READ_SURROUNDINGS.labels, label), answer("way", READ_SURROUNDINGS.ways, way), stamp
                 ),
-                READ_TARGET.read(answer("target", READ_TARGET.options, target), stamp),
+                READ_TARGET.read(target, stamp),
                 period=self.period,
             )
             for _ in range(round(self.period / 0.05)):
@@ -50,10 +53,21 @@ class Script:
         return decision
 
 
-def approaching() -> Script:
+def approaching(sure: float = 0.95) -> Script:
     script = Script(Search("ball"))
-    assert script.feed("center far", answers=20)[-1].state == "approaching"
+    seen = mixed({"center far": sure, "no": 1.0 - sure})
+    assert script.feed(seen, answers=20)[-1].state == "approaching"
     return script
+
+
+def mixed(chances: dict[str, float]) -> Answer:
+    """An answer with these probabilities."""
+    probabilities = tuple(chances.get(option, 0.0) for option in READ_TARGET.options)
+    value = max(chances, key=chances.__getitem__)
+    return Answer("target", value, chances[value], READ_TARGET.options, probabilities)
+
+
+UNSURE_CLOSE_UP = mixed({"no": 0.5, "center near": 0.47, "center far": 0.03})
 
 
 def test_idle_is_still():
@@ -112,6 +126,29 @@ def test_near_with_nothing_ahead_is_doubted():
     assert decisions[-1].state == "approaching" and "nothing is ahead" in decisions[-1].reason
     assert 0.0 < decisions[-1].command.forward <= 0.08
     assert script.feed("center near", "clear", answers=60)[-1].state == "arrived", "but not for ever"
+
+
+def test_what_was_sure_from_afar_may_be_unsure_close_up():
+    script = approaching(sure=0.95)
+    decisions = script.feed(UNSURE_CLOSE_UP, label="obstacle", answers=20)
+    assert decisions[-1].state == "arrived"
+    # Nothing that the robot drove towards while the way was clear: then half a chance is not enough.
+    script = Script(Search("ball"))
+    assert "arrived" not in {d.state for d in script.feed(UNSURE_CLOSE_UP, label="obstacle", answers=100)}
+    # Ahead, but far: it is another thing that is close.
+    script = approaching(sure=0.95)
+    far = mixed({"no": 0.3, "center near": 0.2, "center far": 0.5})
+    assert "arrived" not in {d.state for d in script.feed(far, label="obstacle", answers=60)}
+
+
+def test_it_does_not_stand_for_ever_before_what_it_is_not_sure_of():
+    script = approaching(sure=0.8)
+    before = script.pose
+    decisions = script.feed(mixed({"no": 0.4, "center near": 0.6}), label="obstacle", answers=60)
+    assert "arrived" not in {d.state for d in decisions}
+    assert min(d.command.forward for d in decisions) < 0.0  # back to look again
+    assert max(d.command.forward for d in decisions[20:]) <= 0.0
+    assert script.pose.x > before.x - 0.4  # a little
 
 
 def test_another_thing_in_the_way_stops_at_once_and_leads_around_it():

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from vlm_perception.navigation.belief import Belief
+from vlm_perception.navigation.belief import WORTH_A_LOOK, Belief
 from vlm_perception.navigation.motion import STOP, Command, Pose, wrap
 from vlm_perception.navigation.sighting import Sighting, Surroundings
 
@@ -27,6 +27,10 @@ EXPLORING = "exploring"
 
 AT_LEAST_TO_SEE = 5
 """The number of answers in which a target that passes through the view must appear."""
+SURE = 0.85
+"""From this probability up a target ahead is beyond doubt."""
+MAKING_SURE = 3.0
+"""How long [s] to stand before a target that seems near without becoming sure."""
 SETTLING = 0.2
 """The robot stands still so long [s] after a stop that pictures are sharp and headings certain."""
 
@@ -115,13 +119,15 @@ class Behaviour:
         self.blocked = True
         self.side = 1.0
         self._answers_in_reach = 0
+        self._answers_near = 0
         self._plan = self.act()
 
     def step(self, view: View, time: float) -> Decision:
         """Return what to do at `time` [s]; to be called at every control step."""
         if view.doubt or view.surroundings is None:
             self.belief.forget()
-            self.seen, self.near, self.blocked, self._answers_in_reach = False, False, True, 0
+            self.seen, self.near, self.blocked = False, False, True
+            self._answers_in_reach = self._answers_near = 0
             return Decision(STOP, STOPPED, view.doubt or "there is no answer yet")
         is_new = self.view.surroundings is None or view.surroundings.stamp != self.view.surroundings.stamp
         self.view, self.time = view, time
@@ -141,6 +147,8 @@ class Behaviour:
         self.blocked = belief.blocked > (tuning.clear if self.blocked else tuning.blocked)
         in_reach = sighting is not None and sighting.in_reach > 0.5
         self._answers_in_reach = self._answers_in_reach + 1 if in_reach else 0
+        is_near = sighting is not None and sighting.visible > WORTH_A_LOOK and sighting.near > tuning.arrive
+        self._answers_near = self._answers_near + 1 if is_near else 0
 
     @property
     def bearing(self) -> float:
@@ -277,6 +285,10 @@ class Seek(Behaviour):
         self._lost_at: float | None = None  # heading [rad] where the target was lost, to be looked for from elsewhere
         self._clear_at: Pose | None = None  # where the way to the target was seen clear last
         self._near_at: Pose | None = None  # where the target seemed near first
+        self._near_since = 0.0
+        self._looked_again = False
+        self._driven_from: Pose | None = None  # where the straight way to here began
+        self._sure_from_afar = False  # was the target, ahead and far, beyond doubt when the way was clear last?
 
     def is_seen(self) -> bool:
         return self.seen
@@ -379,19 +391,22 @@ class Seek(Behaviour):
                 self._clear_at = self._near_at = None
             aligning = abs(self.bearing) > (0.12 if aligning else 0.3)
             if aligning:
+                self._driven_from = None
                 side = "left" if self.bearing > 0.0 else "right"
                 yield Decision(self.turn(self.bearing), ALIGNING, f"{self.target} is to the {side}: turning towards it")
             elif self.near or self.sighting_is_near():
                 yield from self.make_sure()
             elif not self.obstructed():
                 self._clear_at, self._near_at = self.view.pose_then, None
+                self._sure_from_afar = self.belief.visible > SURE
+                self._driven_from = self._driven_from or self.view.pose
                 yield Decision(self.approach(), APPROACHING, f"{self.target} is ahead: driving to it")
             elif self._clear_at and self.travelled_since(self._clear_at) < self.creep_allowance():
                 reason = f"something is ahead, perhaps {self.target}: creeping closer"
                 yield Decision(self.creep(self.tuning.creep_speed, 0.5 * self.bearing), APPROACHING, reason)
             elif self.blocked:
                 yield from self.detour()
-                self._clear_at, aligning = None, True
+                self._clear_at, self._sure_from_afar, aligning = None, False, True
             else:
                 yield Decision(STOP, APPROACHING, "something seems to be in the way: looking again")
 
@@ -413,9 +428,12 @@ class Seek(Behaviour):
 
     def make_sure(self) -> Plan:
         """Near, as it seems: stand still until several answers agree, and something is ahead, as it must be then."""
-        self._near_at = self._near_at or self.view.pose_then
-        confirmed = self._answers_in_reach >= self.tuning.arrive_answers and self.belief.in_reach > self.tuning.arrive
-        if not (self.near and confirmed):
+        if self._near_at is None:
+            self._near_at, self._near_since = self.view.pose_then, self.time
+        if not self.confirmed():
+            if self.time - self._near_since > max(MAKING_SURE, 12.0 * self.view.period):
+                yield from self.look_again()
+                return
             turn = max(-0.3, min(0.3, self.bearing))
             yield Decision(Command(0.0, turn), APPROACHING, f"{self.target} seems near: making sure")
         elif self.obstructed() or self.travelled_since(self._near_at) > 0.2:
@@ -423,6 +441,34 @@ class Seek(Behaviour):
         else:
             reason = f"{self.target} seems near, but nothing is ahead: creeping closer"
             yield Decision(self.creep(self.tuning.creep_speed, self.bearing), APPROACHING, reason)
+
+    def confirmed(self) -> bool:
+        """Is the target in reach beyond doubt? By the answers from here, or by those from afar and from here together.
+
+        Close up a shape is hard to tell. But what was seen for sure straight ahead, while the way to it was clear, and
+        was driven to, is what is ahead now, unless the answers say that it is not there or not near.
+        """
+        tuning, belief = self.tuning, self.belief
+        if self._answers_in_reach >= tuning.arrive_answers and belief.in_reach > tuning.arrive:
+            return self.near
+        near = self._answers_near >= 2 * tuning.arrive_answers and belief.near > tuning.arrive
+        return near and self._sure_from_afar and self.obstructed()
+
+    def look_again(self) -> Plan:
+        """The same picture would get the same answers for ever: look from farther away, then from elsewhere."""
+        reason = f"not sure whether it is {self.target} that is near: looking again from farther away"
+        self._near_at = None
+        # The robot came straight from there just now, so it may go back a few decimetres without looking.
+        distance = min(0.3, self.travelled_since(self._driven_from)) if self._driven_from else 0.0
+        self._looked_again = distance > 0.1 and not self._looked_again
+        if not self._looked_again:
+            yield from self.detour()
+            self._driven_from = None
+            return
+        start, end = self.view.pose, self.time + 6.0
+        while self.travelled_since(start) < distance and self.time < end:
+            yield Decision(Command(-self.tuning.creep_speed, 0.0), APPROACHING, reason)
+        yield from self.look(APPROACHING, reason, answers=3)
 
     def creep_allowance(self) -> float:
         """How far [m] from where the way was clear last the robot may go on towards what is ahead.
