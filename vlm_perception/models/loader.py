@@ -25,8 +25,7 @@ def load_model(name_or_folder: str, device: str = "auto", dtype: str = "auto") -
         raise ValueError(f"device is {device!r}, expected one of {', '.join(DEVICES)} or cuda:N")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    folder = find_folder(name_or_folder)
-    family = read_family(folder)
+    folder, family = check_folder(name_or_folder)
     try:
         import torch
         import transformers
@@ -49,6 +48,12 @@ def load_model(name_or_folder: str, device: str = "auto", dtype: str = "auto") -
         raise ModelError(
             f"{folder} does not fit into the memory of {device}: choose a smaller model or dtype, or device cpu"
         ) from error
+
+
+def check_folder(name_or_folder: str) -> tuple[Path, str]:
+    """Return a model's folder and family without loading it. Raises ModelError when it cannot be a model."""
+    folder = find_folder(name_or_folder)
+    return folder, read_family(folder)
 
 
 def find_folder(name_or_folder: str) -> Path:

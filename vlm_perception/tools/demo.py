@@ -31,6 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
     prepare_environment()
     import rclpy
 
+    from vlm_perception.models.base import ModelError
+    from vlm_perception.models.loader import check_folder
     from vlm_perception.simulation.room import make_room
     from vlm_perception.tools.episode import Spectator, choose_target, run_episode
     from vlm_perception.tools.stack import Stack
@@ -43,9 +45,10 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         room = make_room(arguments.seed)
         target = choose_target(arguments.target, room)
-    except ValueError as error:
+        check_folder(arguments.model)
+    except (ValueError, ModelError) as error:
         print(f"vlm_perception demo: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
     things = ", ".join(thing.name for thing in room.things)
     say(f"room {room.seed} ({room.length:.1f} x {room.width:.1f} m) with {things}; the robot is to find: {target}")
     say("starting simulator, classifier and navigator")

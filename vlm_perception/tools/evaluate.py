@@ -28,6 +28,8 @@ def main(arguments: argparse.Namespace) -> int:
     prepare_environment()
     import rclpy
 
+    from vlm_perception.models.base import ModelError
+    from vlm_perception.models.loader import check_folder
     from vlm_perception.tools.episode import Result, Spectator, run_episode
     from vlm_perception.tools.stack import Stack
 
@@ -35,6 +37,11 @@ def main(arguments: argparse.Namespace) -> int:
     if not len(seeds) or seeds[0] < 0 or seeds[-1] >= 2**32:
         print(f"vlm_perception evaluate: rooms {seeds} are no seeds, expected 0 to 4294967295", file=sys.stderr)
         return 2
+    try:
+        check_folder(arguments.model)
+    except ModelError as error:
+        print(f"vlm_perception evaluate: {error}", file=sys.stderr)
+        return 1
     results: list[Result] = []
     rclpy.init()
     try:
