@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
@@ -51,7 +52,7 @@ def brute_force(model, image, prompt, option):
     return float(logits[0, :-1][said[1:]].gather(-1, labels[0][said].unsqueeze(-1)).sum())
 
 
-def test_packed_scores_equal_a_forward_pass_per_option(model):
+def test_packed_scores_equal_a_forward_pass_per_option(model, tolerance=1e-5):
     image = random_image(0)
     for question, answer in zip(QUESTIONS[:4], model.answer(image, QUESTIONS[:4]), strict=True):
         scores = [brute_force(model, image, question.prompt, option) for option in question.options]
@@ -59,7 +60,7 @@ def test_packed_scores_equal_a_forward_pass_per_option(model):
         weights = [math.exp(score - highest) for score in scores]
         expected = [weight / sum(weights) for weight in weights]
         assert answer.options == question.options
-        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
+        assert answer.probabilities == pytest.approx(expected, abs=tolerance)
         assert answer.value == question.options[int(np.argmax(expected))]
         assert answer.confidence == max(answer.probabilities)
 
@@ -199,7 +200,9 @@ def test_paligemma_2_goes_through_the_same_path(tmp_path):
     nano.save(stock, processor, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["text_config"]["model_type"] == "gemma2"
     model = load_model(str(tmp_path), device="cpu")
-    test_packed_scores_equal_a_forward_pass_per_option(model)
+    # Before 5.23 the stock forward pass itself masks the sliding layers a little differently.
+    recent = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)
+    test_packed_scores_equal_a_forward_pass_per_option(model, tolerance=1e-5 if recent else 1e-3)
     test_words_equal_the_stock_generate(model)
 
 

@@ -103,7 +103,12 @@ def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation=_exact_attention(folder),
         )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         if "out of memory" in str(error).lower():
@@ -112,6 +117,12 @@ def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
             f"{folder} cannot be loaded: {str(error).splitlines()[0]}; is the download complete?"
         ) from error
     return PaliGemma(name, model.to(device), processor, folder)
+
+
+def _exact_attention(folder: Path) -> str | None:
+    """The attention that computes what the model was trained with: only the eager one caps logits, as Gemma 2 does."""
+    text = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("text_config") or {}
+    return "eager" if text.get("attn_logit_softcapping") else None
 
 
 FAMILIES: dict[str, Callable[..., Model]] = {"paligemma": _load_paligemma}
