@@ -3,6 +3,8 @@
 
 TARGET ?= present
 SEED ?= 1
+ROOMS ?= 20
+FIRST_SEED ?= 1
 PYTHON ?= python3
 export PYTHON
 
@@ -26,8 +28,8 @@ lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
-evaluate: setup  ## Run the closed loop in many rooms
-	@$(RUN) evaluate $(ARGS)
+evaluate: setup  ## Run the closed loop in ROOMS rooms from FIRST_SEED on
+	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --target "$(TARGET)" $(ARGS)
 
 train: setup  ## Train the nano model again (hours)
 	@$(RUN) train $(ARGS)
