@@ -97,9 +97,11 @@ def read_family(folder: Path) -> str:
 
 def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging as transformers_logging
 
     from vlm_perception.models.paligemma import PaliGemma
 
+    transformers_logging.disable_progress_bar()  # a node's log is no terminal
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(

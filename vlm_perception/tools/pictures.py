@@ -13,6 +13,7 @@ from vlm_perception.simulation.world import World
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, GREY, GREEN, RED = (255, 255, 255), (170, 170, 170), (90, 220, 90), (240, 90, 80)
+DARK_GREEN, DARK_GREY = (40, 130, 40), (100, 100, 100)
 
 
 def annotate(
@@ -28,8 +29,11 @@ def annotate(
     """Draw state, answer, label probabilities and command (m/s, rad/s) on a copy of an RGB picture (H, W, 3)."""
     height, width = image.shape[:2]
     picture = image.copy()
-    for top, bottom in ((0, 58), (height - 42, height)):
-        picture[top:bottom] = (picture[top:bottom] * 0.35).astype(np.uint8)
+    panels = [(slice(0, 58), slice(None)), (slice(height - 42, height), slice(None))]
+    if labels:
+        panels.append((slice(62, 68 + 20 * len(labels)), slice(6, 150)))
+    for panel in panels:
+        picture[panel] = (picture[panel] * 0.35).astype(np.uint8)
 
     def text(words: str, x: int, y: int, colour: tuple[int, int, int] = WHITE, size: float = 0.5) -> None:
         printable = words.encode("ascii", "replace").decode()
@@ -41,8 +45,8 @@ def annotate(
     text(answer, 10, height - 16, WHITE, 0.55)
     for number, (name, probability) in enumerate(labels):
         y = 80 + 20 * number
-        bar = int(90 * probability)
-        cv2.rectangle(picture, (10, y - 11), (10 + bar, y + 3), GREEN if name == label else GREY, -1)
+        bar = int(136 * probability)
+        cv2.rectangle(picture, (10, y - 11), (10 + bar, y + 3), DARK_GREEN if name == label else DARK_GREY, -1)
         text(f"{name} {probability:.2f}", 14, y, WHITE, 0.42)
     linear, angular = command
     base = (width - 60, height - 50)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rooms", type=int, default=5000, help="rooms to render (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=4500, help="training steps in all (default: %(default)s)")
+    parser.add_argument("--rooms", type=int, default=4200, help="rooms to render (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=4000, help="training steps in all (default: %(default)s)")
     parser.add_argument(
-        "--eyes-steps", type=int, default=1500, help="of these, steps for the eyes alone (default: %(default)s)"
+        "--eyes-steps", type=int, default=2000, help="of these, steps for the eyes alone (default: %(default)s)"
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures per step (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest one (default: %(default)s)")
