@@ -7,6 +7,8 @@ ROOMS ?= 20
 FIRST_SEED ?= 1
 PYTHON ?= python3
 export PYTHON
+# A ROS distribution that the shell has sourced must not mix with the wheels, which have Fast DDS only.
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH PYTHONHOME RMW_IMPLEMENTATION
 
 RUN := .venv/bin/vlm_perception
 

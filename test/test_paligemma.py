@@ -223,3 +223,21 @@ def test_out_of_memory_says_what_to_do(model, monkeypatch):
     monkeypatch.setattr(model, "_model", SimpleNamespace(get_image_features=full, device="cpu", dtype=torch.float32))
     with pytest.raises(ModelError, match="ran out of memory on cpu.*choose a smaller model"):
         model.answer(random_image(0), QUESTIONS[:1])
+
+
+@pytest.mark.parametrize("how", ["truncated", "pointer", "lacking"])
+def test_weights_that_did_not_arrive_whole_are_refused(folder, tmp_path, how):
+    from safetensors.torch import load_file, save_file
+
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "pointer":
+        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    else:
+        tensors = {name: tensor for name, tensor in load_file(weights).items() if "layers.0" not in name}
+        save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="is the download complete"):
+        load_model(str(tmp_path))

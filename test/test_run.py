@@ -58,7 +58,9 @@ def start():
         process.wait()
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP]]
+)
 def test_signals_end_it_with_a_last_word_and_exit_code_0(ros, start, signals):
     words = ros.collect(String, "words")
     process = start()

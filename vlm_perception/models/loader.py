@@ -41,7 +41,7 @@ def load_model(name_or_folder: str, device: str = "auto", dtype: str = "auto") -
     if dtype == "auto":
         dtype = "float32"
         if device.startswith("cuda"):
-            dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+            dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     try:
         return FAMILIES[family](name_or_folder, folder, device, getattr(torch, dtype))
     except torch.OutOfMemoryError as error:
@@ -96,6 +96,7 @@ def read_family(folder: Path) -> str:
 
 
 def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging as transformers_logging
 
@@ -104,20 +105,25 @@ def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
     transformers_logging.disable_progress_bar()  # a node's log is no terminal
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
+            output_loading_info=True,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
             attn_implementation=_exact_attention(folder),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         if "out of memory" in str(error).lower():
             raise
         raise ModelError(
             f"{folder} cannot be loaded: {str(error).splitlines()[0]}; is the download complete?"
         ) from error
+    # What the files lack gets random weights: such a model would answer, and nothing would show that it guesses.
+    random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if random:
+        raise ModelError(f"{folder} lacks {len(random)} weights, e.g. {random[0]}: is the download complete?")
     return PaliGemma(name, model.to(device), processor, folder)
 
 

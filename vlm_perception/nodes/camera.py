@@ -75,6 +75,7 @@ class Camera(Node):
         self._due = 0.0
         self._published = 0
         self._problem = "opening the source"
+        self._published_at = time.monotonic()
         self._counted = (time.monotonic(), 0)
         self._publisher = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
         Diagnostics(self, self._health)
@@ -93,7 +94,7 @@ class Camera(Node):
             try:
                 self._play()
                 problem = f"{shown(self._source)} ended"
-            except (OSError, cv2.error) as error:
+            except Exception as error:  # whatever a driver does, the node tells it and tries again
                 problem = " ".join(str(error).split())
             if self._stopping.is_set():
                 return
@@ -129,6 +130,7 @@ class Camera(Node):
         message.data = array.array("B", picture.tobytes())  # a hundred times faster than the bytes themselves
         self._publisher.publish(message)
         self._published += 1
+        self._published_at = time.monotonic()
         self._problem = ""
 
     def _health(self) -> Health:
@@ -139,7 +141,10 @@ class Camera(Node):
             "pictures": self._published,
             "pictures per second": (self._published - before) / max(now - since, 1e-3),
         }
-        return Health(Level.ERROR if self._problem else Level.OK, self._problem or "publishing", figures)
+        problem = self._problem
+        if not problem and self._live and now - self._published_at > SILENCE + 1:
+            problem = f"{shown(self._source)} has given no picture for {now - self._published_at:.0f} s: is it frozen?"
+        return Health(Level.ERROR if problem else Level.OK, problem or "publishing", figures)
 
 
 def is_live(source: str) -> bool:

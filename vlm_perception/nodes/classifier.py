@@ -46,6 +46,8 @@ from vlm_perception.srv import Ask
 MAX_QUESTIONS = 64
 WARN_PERIOD = 10.0
 """Shortest time between two log lines about the same kind of fault, and how long the diagnostics warn of it [s]."""
+WORDS_LAST = 5.0
+"""A description older than this [s] is not drawn any more."""
 FAST_DDS_HINT = (
     " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process to "
     "share/vlm_perception/config/fastdds.xml, as the launch files do"
@@ -126,7 +128,7 @@ class Parameters:
     )
     annotated_image_rate: float = parameter(
         5.0,
-        "How often the annotated picture is drawn when somebody subscribes, at most; 0 is never",
+        "How often a label is drawn on its picture when somebody subscribes, at most; 0 is never",
         unit="Hz",
         minimum=0.0,
         maximum=100.0,
@@ -189,6 +191,7 @@ class Classifier(LifecycleNode):
         self._last_picture: tuple[int, float] | None = None
         self._drawn = 0.0
         self._words = ""
+        self._words_at = 0.0
         self._said: dict[str, float] = {}
         self._recent_fault = (-math.inf, "")
         self._counted = (time.monotonic(), Counter[str]())
@@ -396,10 +399,11 @@ class Classifier(LifecycleNode):
         rate = self._table.values.annotated_image_rate
         if rate and picture.taken - self._drawn >= 1 / rate and self._annotated.get_subscription_count():
             self._drawn = picture.taken
-            self._annotated.publish(image_message(picture, annotate(picture.frame.image, smoothed, self._words)))
+            words = self._words if picture.taken - self._words_at < WORDS_LAST else ""
+            self._annotated.publish(image_message(picture, annotate(picture.frame.image, smoothed, words)))
 
     def described(self, picture: worker.Observation, answer: Answer) -> None:
-        self._words = answer.value
+        self._words, self._words_at = answer.value, picture.taken
         self._description.publish(String(data=answer.value))
 
     def fault(self, kind: str, error: Exception) -> None:

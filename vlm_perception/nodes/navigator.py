@@ -288,6 +288,7 @@ class Navigator(LifecycleNode):
         self._evidence = Evidence(values.max_answer_age)
         self._pose_then = Pose()
         self._track = Track()
+        self._odometry_skew = 0.0
         self._period = 1.0 / values.control_rate
         self._limiter = MotionLimiter(values.limits(), self._period, zeros=math.ceil(0.5 / self._period))
         self._controlled = -math.inf
@@ -477,11 +478,11 @@ class Navigator(LifecycleNode):
             )
         if values.ask_rate > 0.0 and steady - self._asked < 1.0 / values.ask_rate:
             return
+        self._asked = steady
         if not self._ask.service_is_ready():
             self._evidence.fail("no classifier", f"nobody offers {self._ask.service_name}: is the classifier running?")
             return
         questions = values.questions("" if self._mode == "explore" else self._target)
-        self._asked = steady
         self._question = self._ask.call_async(Ask.Request(questions=[question_to_message(q) for q in questions]))
         self._question.add_done_callback(self._guarded(lambda future: self._take_answers(future, questions)))
 
@@ -556,7 +557,10 @@ class Navigator(LifecycleNode):
         stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         place, q = message.pose.pose.position, message.pose.pose.orientation
         heading = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
-        self._track.add_odometry(stamp, Pose(place.x, place.y, heading))
+        self._odometry_skew = self._now() - stamp
+        # Stamps of another clock cannot be compared with the pictures': then only the commands are integrated.
+        if abs(self._odometry_skew) <= Track.ODOMETRY_TIMEOUT:
+            self._track.add_odometry(stamp, Pose(place.x, place.y, heading))
 
     # Telling
 
@@ -593,7 +597,7 @@ class Navigator(LifecycleNode):
             "time between answers [s]": self._evidence.period,
             "forward [m/s]": self._limiter.sent.forward,
             "turn [rad/s]": self._limiter.sent.turn,
-            "odometry": "yes" if self._track.has_odometry(now) else "no, the commands are integrated",
+            "odometry": self._odometry_in_words(now),
         }
         values |= {f"faults, {kind}": count for kind, count in self._evidence.faults.items()}
         if not self._active:
@@ -607,6 +611,13 @@ class Navigator(LifecycleNode):
         if problem:
             return Health(Level.WARN, problem, values)
         return Health(Level.OK, f"{self._decision.state}: {self._decision.reason}", values)
+
+    def _odometry_in_words(self, now: float) -> str:
+        if self._track.has_odometry(now):
+            return "yes"
+        if abs(self._odometry_skew) > Track.ODOMETRY_TIMEOUT:
+            return f"not used, its stamps are {self._odometry_skew:.1f} s old: do the clocks agree?"
+        return "no, the commands are integrated"
 
     def _now(self) -> float:
         """The clock of the stamps [s]."""

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SIGNALS = "signals"
 
 
@@ -37,12 +37,15 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it on purpose
+            signal.signal(number, lambda *_: None)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # wrong --ros-args, a parameter file that is missing or no YAML
         return _explain(error)
     code = _run(make_node, reader)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # what comes now must not kill what is ending well
     if any(thread.daemon and thread.name != SIGNALS for thread in threading.enumerate()):
         # One hangs in a library (a model that loads, a stream that opens): Python's own end could crash on it.
         sys.stdout.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import math
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ class Simulator(Node):
         except ValueError as error:
             self.get_logger().error(f"{error}: the wheels stop", throttle_duration_sec=5.0)
             self._world.drive(0.0, 0.0)
-        self._command_at = self._now()
+        self._command_at = time.monotonic()  # the wheels must stop even when the clock is set back
 
     def _on_reset(self, request: ResetSimulation.Request, response: ResetSimulation.Response):
         try:
@@ -116,7 +117,7 @@ class Simulator(Node):
 
     def _on_tick(self) -> None:
         now = self._now()
-        if now - self._command_at > self._table.values.cmd_vel_timeout:
+        if time.monotonic() - self._command_at > self._table.values.cmd_vel_timeout:
             self._world.drive(0.0, 0.0)
         elapsed, self._last = min(now - self._last, MAX_LAG), now
         if elapsed <= 0:  # the clock was set back

@@ -164,6 +164,12 @@ def cv_bridge_to_rgb(image: PlainImage) -> np.ndarray:
 
 def rosbags_to_rgb(image: PlainImage) -> np.ndarray:
     """Convert by rosbags-image."""
-    from rosbags.image import message_to_cvimage
+    try:
+        from rosbags.image import message_to_cvimage
+    except ImportError:
+        raise FrameError(
+            "pictures cannot be decoded, there is neither a cv_bridge that works nor rosbags-image: "
+            "pip install rosbags-image"
+        ) from None
 
     return message_to_cvimage(image, "rgb8")

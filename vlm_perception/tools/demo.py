@@ -21,15 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="nano", help="nano, or the folder of a PaliGemma model (default: %(default)s)"
     )
+    parser.add_argument("--domain", type=int, help="ROS domain of its nodes (default: a free one from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="where video, picture and logs go")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """0 when the robot stands within 1 m of the target and touched nothing, 2 for wrong arguments, else 1."""
-    from vlm_perception.tools.environment import prepare_environment
+    from vlm_perception.tools.environment import end_as_if_interrupted, prepare_environment
 
-    prepare_environment()
+    where = prepare_environment(arguments.domain)
+    end_as_if_interrupted()
     import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.signals import SignalHandlerOptions
 
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import check_folder
@@ -51,13 +55,13 @@ def main(arguments: argparse.Namespace) -> int:
         return 2 if isinstance(error, ValueError) else 1
     things = ", ".join(thing.name for thing in room.things)
     say(f"room {room.seed} ({room.length:.1f} x {room.width:.1f} m) with {things}; the robot is to find: {target}")
-    say("starting simulator, classifier and navigator")
+    say(f"starting simulator, classifier and navigator; to look on: {where}")
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
     parameters: dict[str, dict[str, object]] = {
         "simulator": {"seed": room.seed},
         "classifier": {"model": arguments.model},
     }
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with Stack(arguments.output / "logs", parameters) as stack:
             spectator = Spectator(say, stack.check)
@@ -66,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
                 result = run_episode(spectator, room.seed, target, arguments.time_limit, arguments.output, name)
             finally:
                 spectator.destroy_node()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         say("stopped")
         return 130
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 
 from ament_index_python.packages import get_package_share_directory
@@ -12,17 +13,27 @@ from ament_index_python.packages import get_package_share_directory
 DOMAINS = range(10, 40)
 
 
-def prepare_environment() -> None:
-    """Set what this process and its children need, where the user has not chosen: call it before the first node.
+def prepare_environment(domain: int | None = None) -> str:
+    """Set what this process and its children need, call it before the first node; returns in words where they talk.
 
     Images over DDS need the shipped Fast DDS profile in every process. A demonstration neither hears nor moves
-    a real robot: it has a ROS domain of its own and stays on this machine.
+    a real robot, whatever the shell has set: it takes `domain`, else a free one, and stays on this machine.
     """
     profile = os.path.join(get_package_share_directory("vlm_perception"), "config", "fastdds.xml")
     os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if "ROS_DOMAIN_ID" not in os.environ:
-        os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_DOMAIN_ID"] = str(_free_domain() if domain is None else domain)
+    return f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
+
+
+def end_as_if_interrupted() -> None:
+    """A closed terminal and a polite kill end this process as Ctrl-C does, so that no node is left behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 def _free_domain() -> int:
@@ -33,4 +44,4 @@ def _free_domain() -> int:
                 return domain
             except OSError:
                 continue
-    raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use: choose one with ROS_DOMAIN_ID")
+    raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use: choose one with --domain")

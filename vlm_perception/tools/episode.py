@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
@@ -95,6 +96,8 @@ class Spectator(Node):
         self.create_subscription(Twist, "cmd_vel", self._on_command, 10)
         self.create_subscription(Odometry, "simulator/ground_truth", self._on_truth, 10)
         self.create_subscription(UInt32, "simulator/collisions", self._on_collisions, 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._health: dict[str, DiagnosticStatus] = {}
         self._target = self.create_client(SetSearchTarget, "set_search_target")
         self._reset = self.create_client(ResetSimulation, "simulator/reset")
 
@@ -119,6 +122,9 @@ class Spectator(Node):
         self.seen.state = message
         self._tell("does", f"{message.state}: {message.reason}")
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._health.update({status.name: status for status in message.status})
+
     def _on_command(self, message: Twist) -> None:
         self.seen.command = (message.linear.x, message.angular.z)
 
@@ -141,7 +147,8 @@ class Spectator(Node):
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
+                health = "; ".join(f"{name}: {status.message}" for name, status in self._health.items())
+                raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}; {health}")
             self._check()
             rclpy.spin_once(self, timeout_sec=0.1)
 
@@ -153,8 +160,14 @@ class Spectator(Node):
 
     def wait_for_the_robot(self) -> None:
         """Until pictures come, are labelled, and targets can be set."""
-        self.wait_until(lambda: self.seen.label is not None, 120.0, "the first scene label")
+        self.wait_until(self._labelled, 120.0, "the first scene label")
         self.wait_until(self._target.service_is_ready, 30.0, "set_search_target")
+
+    def _labelled(self) -> bool:
+        classifier = self._health.get("classifier")
+        if classifier is not None and classifier.level == DiagnosticStatus.ERROR and "no model" in classifier.message:
+            raise RuntimeError(classifier.message)
+        return self.seen.label is not None
 
     def reset(self, seed: int) -> None:
         """Put the robot to the start of room `seed`."""
@@ -167,8 +180,7 @@ class Spectator(Node):
             10.0,
             "the new room",
         )
-        told, self._told = self._told, {}
-        del told
+        self._told = {}
         self.seen = Seen(pose=(start.x, start.y))
 
     def set_target(self, target: str) -> str:

@@ -18,15 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="nano", help="nano, or the folder of a PaliGemma model (default: %(default)s)"
     )
     parser.add_argument("--videos", action="store_true", help="write a video and a picture for every room")
+    parser.add_argument("--domain", type=int, help="ROS domain of its nodes (default: a free one from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="where videos, pictures and logs go")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """0 when every room ended as it should."""
-    from vlm_perception.tools.environment import prepare_environment
+    from vlm_perception.tools.environment import end_as_if_interrupted, prepare_environment
 
-    prepare_environment()
+    prepare_environment(arguments.domain)
+    end_as_if_interrupted()
     import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.signals import SignalHandlerOptions
 
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import check_folder
@@ -43,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"vlm_perception evaluate: {error}", file=sys.stderr)
         return 1
     results: list[Result] = []
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         parameters = {"simulator": {"seed": seeds[0]}, "classifier": {"model": arguments.model}}
         with Stack(arguments.output / "logs", parameters) as stack:
@@ -56,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
                 results.append(result)
                 print(result.json(), flush=True)
             spectator.destroy_node()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         return 130
     except (ValueError, RuntimeError, TimeoutError, OSError) as error:
         print(f"vlm_perception evaluate: {error}", file=sys.stderr)

@@ -31,11 +31,15 @@ class Stack:
             command = [str(executables / node), "--ros-args", "--params-file", str(config / f"{node}.yaml")]
             for name, value in self._parameters.get(node, {}).items():
                 command += ["-p", f"{name}:={value}"]
-            with open(self._logs / f"{node}.log", "wb") as log:
-                # A group of its own: Ctrl-C reaches only us, and we end the nodes in order.
-                self._processes[node] = subprocess.Popen(
-                    command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-                )
+            try:
+                with open(self._logs / f"{node}.log", "wb") as log:
+                    # A group of its own: Ctrl-C reaches only us, and we end the nodes in order.
+                    self._processes[node] = subprocess.Popen(
+                        command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+                    )
+            except BaseException as error:
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import NAMES, WALL_THICKNESS, Pose, Room, make_room
+from vlm_perception.simulation.room import GENERATION, NAMES, WALL_THICKNESS, Pose, Room, make_room
 
 TRAIN_SEEDS = range(100_000, 200_000)
 TEST_SEEDS = range(900_000, 1_000_000)
@@ -145,7 +145,8 @@ def _render_shard(path: Path, seeds: range) -> Path:
 def shard_paths(folder: Path, first_seed: int, rooms: int) -> list[tuple[Path, range]]:
     """The files that hold `rooms` rooms from `first_seed` on, and the seeds in each."""
     starts = range(first_seed, first_seed + rooms, ROOMS_PER_SHARD)
-    return [(folder / f"rooms-{s}.npz", range(s, min(s + ROOMS_PER_SHARD, first_seed + rooms))) for s in starts]
+    end = first_seed + rooms
+    return [(folder / f"rooms-{GENERATION}-{s}.npz", range(s, min(s + ROOMS_PER_SHARD, end))) for s in starts]
 
 
 def render(folder: Path, first_seed: int, rooms: int, workers: int = 2) -> Iterator[Path]:
