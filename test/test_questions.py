@@ -19,7 +19,7 @@ from vlm_perception.questions import Answer, Choice, Score, Text, YesNo, answer_
         (lambda: Choice("", "where?", ("left", "right")), "name of a question is empty"),
         (lambda: Choice("q", "", ("left", "right")), "prompt of question 'q' is empty"),
         (lambda: Choice("q", "x" * 2001, ("left", "right")), "2001 characters, expected at most 2000"),
-        (lambda: YesNo("q", "is it?", ("yes",)), "word for true and the word for false"),
+        (lambda: YesNo("q", "is it?", ("yes", "no", "so")), "word for true and the word for false"),
         (lambda: Score("q", "how much?", ("low", 3)), "is a int, expected text"),
         (lambda: Text("q", "say", max_new_tokens=0), "0 new tokens, expected 1 to 4096"),
     ],

@@ -55,8 +55,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Choice(Question):
-    """Which one of `options`?"""
+class ClosedQuestion(Question):
+    """A question whose answer is one of `options`."""
 
     options: tuple[str, ...]
 
@@ -67,32 +67,28 @@ class Choice(Question):
 
 
 @dataclass(frozen=True)
-class YesNo(Question):
+class Choice(ClosedQuestion):
+    """Which one of `options`?"""
+
+
+@dataclass(frozen=True)
+class YesNo(ClosedQuestion):
     """Is it so? `options` are the model's words for true and for false, in this order."""
 
-    options: tuple[str, str] = ("yes", "no")
+    options: tuple[str, ...] = ("yes", "no")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "options", tuple(self.options))
         if len(self.options) != 2:
             raise ValueError(
                 f"yes/no question {self.name!r} has {len(self.options)} options {list(self.options)!r:.200}, "
                 "expected the word for true and the word for false"
             )
-        check_options(f"question {self.name!r}", self.options)
 
 
 @dataclass(frozen=True)
-class Score(Question):
+class Score(ClosedQuestion):
     """How much? `options` are the levels, lowest first."""
-
-    options: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "options", tuple(self.options))
-        check_options(f"question {self.name!r}", self.options)
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ class Answer:
         return sum(level * p for level, p in enumerate(self.probabilities))
 
 
-def answer_from_log_likelihoods(question: Choice | YesNo | Score, scores: list[float]) -> Answer:
+def answer_from_log_likelihoods(question: ClosedQuestion, scores: list[float]) -> Answer:
     """Turn one log-likelihood per option into an `Answer`, by a softmax over the options.
 
     Raises ValueError when a score is NaN or none is finite: such a model has not answered.

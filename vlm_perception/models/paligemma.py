@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.scoring import Trie, build_trie, log_likelihoods, pack
-from vlm_perception.questions import Answer, Choice, Question, Score, Text, YesNo, answer_from_log_likelihoods
+from vlm_perception.questions import Answer, ClosedQuestion, Question, Text, answer_from_log_likelihoods
 
 _FIRST_POSITION = 1  # PaliGemma counts positions from 1
 
@@ -40,7 +40,7 @@ class PaliGemma:
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
         """Answer all questions about one picture, see `Model.answer`."""
         _check_image(image)
-        closed = [question for question in questions if isinstance(question, Choice | YesNo | Score)]
+        closed = [question for question in questions if isinstance(question, ClosedQuestion)]
         try:
             with torch.inference_mode():
                 features = self._encode(image)
@@ -90,7 +90,7 @@ class PaliGemma:
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 
-    def _score(self, features: Tensor, questions: Sequence[Choice | YesNo | Score]) -> list[Answer]:
+    def _score(self, features: Tensor, questions: Sequence[ClosedQuestion]) -> list[Answer]:
         tries = [self._trie(question.options) for question in questions]
         prefixes = [self._prefix(question.prompt) for question in questions]
         packed = pack(prefixes, tries, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
