@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_PROMPT_CHARACTERS = 2000
 MAX_OPTION_CHARACTERS = 200
@@ -56,14 +56,32 @@ class Question:
 
 @dataclass(frozen=True)
 class ClosedQuestion(Question):
-    """A question whose answer is one of `options`."""
+    """A question whose answer is one of `options`.
+
+    `descriptions` say in more words what each option means; there are none, or one for every option, which may be
+    empty. Each family of models uses them in its own way: a chat model reads them, a dual encoder looks for them.
+    """
 
     options: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "options", tuple(self.options))
+        object.__setattr__(self, "descriptions", tuple(self.descriptions))
         check_options(f"question {self.name!r}", self.options)
+        if len(self.descriptions) not in (0, len(self.options)):
+            raise ValueError(
+                f"question {self.name!r} has {len(self.descriptions)} descriptions for its {len(self.options)} "
+                "options, expected none or one for each (an empty one says nothing)"
+            )
+        for option, description in zip(self.options, self.descriptions, strict=False):
+            if description:
+                check_text(f"the description of {option!r}", description, MAX_PROMPT_CHARACTERS)
+
+    def described(self) -> list[tuple[str, str]]:
+        """Each option with its description, which is empty where there is none."""
+        return list(zip(self.options, self.descriptions or [""] * len(self.options), strict=True))
 
 
 @dataclass(frozen=True)
@@ -104,12 +122,35 @@ class Text(Question):
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What an answer cost.
+
+    `seconds` from the call to this answer; `time_to_first_token` [s] until its first token was known, which for
+    a closed question is the whole answer; `tokens` that were generated one by one, 0 for a closed question;
+    `peak_memory` [bytes]: the most that was in use while it was answered, of the GPU's memory if the model is
+    there, else of this process's.
+    """
+
+    seconds: float
+    time_to_first_token: float
+    tokens: int
+    peak_memory: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The rate [1/s] of the tokens after the first; 0 when there was at most one."""
+        rest = self.seconds - self.time_to_first_token
+        return (self.tokens - 1) / rest if self.tokens > 1 and rest > 0 else 0.0
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer to the question of the same `name`.
 
     `value` is the chosen option (the model's words for a `Text`). `options` and `probabilities`
     (each in 0..1, summing to 1) are parallel and empty for a `Text`. `confidence` is the
     probability of `value`; for a `Text` the geometric mean of its tokens' probabilities.
+    `usage` is what it cost, where the model tells.
     """
 
     name: str
@@ -117,6 +158,7 @@ class Answer:
     confidence: float
     options: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    usage: Usage | None = field(default=None, compare=False, repr=False)
 
     def probability(self, option: str) -> float:
         """Return the probability of `option`; KeyError if it was not among the options."""

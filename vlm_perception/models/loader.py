@@ -124,7 +124,7 @@ def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
     random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if random:
         raise ModelError(f"{folder} lacks {len(random)} weights, e.g. {random[0]}: is the download complete?")
-    return PaliGemma(name, model.to(device), processor, folder)
+    return PaliGemma(name, folder, model.to(device), processor)
 
 
 def _exact_attention(folder: Path) -> str | None:

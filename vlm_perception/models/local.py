@@ -1,0 +1,179 @@
+"""What every model that runs in this process shares, whatever its family.
+
+A family says how pictures are encoded, how options are scored and how words are said; here the questions are
+sorted, log-likelihoods become answers, a lack of memory gets its name, and what each answer cost is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_image
+from vlm_perception.models.calibration import GREY, Calibration
+from vlm_perception.models.usage import Meter
+from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
+
+EMPTY_SIZE = (224, 224)
+"""Height and width of the empty picture [px]."""
+MAX_PRIORS = 1024
+
+
+@dataclass(frozen=True)
+class Words:
+    """The `text`, the geometric mean of its tokens' probabilities, how many they were, when the first came [s]."""
+
+    text: str
+    confidence: float
+    tokens: int
+    first_token: float
+
+
+class LocalModel(ABC):
+    """The frame of a family, see `vlm_perception.models.base.Model`. `model` is a transformers model, ready to use."""
+
+    def __init__(self, name: str, folder: Path, model: Any, calibration: Calibration | None = None) -> None:
+        self.name = name
+        self._folder = folder
+        self._model = model.eval()
+        self._calibration = calibration or Calibration()
+        self._priors: dict[ClosedQuestion, list[float]] = {}
+        self._last: tuple[list[np.ndarray], Any] | None = None
+
+    # What a family says
+
+    @abstractmethod
+    def _encode(self, images: Sequence[np.ndarray]) -> Any:
+        """What the pictures cost once; handed to `_score` and `_say`, perhaps several times."""
+
+    @abstractmethod
+    def _score(self, encoded: Any, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+        """The log-likelihood of every option, by picture, question and option; ValueError if one cannot be asked."""
+
+    @abstractmethod
+    def _say(self, encoded: Any, question: Text, meter: Meter) -> list[Words]:
+        """Free words about every picture; their `first_token` by the meter."""
+
+    # What all do alike
+
+    def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
+        """Answer all questions about one picture, see `Model.answer`."""
+        return self.answer_batch([image], questions)[0]
+
+    def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
+        """Answer all questions about every picture, see `Model.answer_batch`.
+
+        When memory does not do for all pictures together, the halves are tried.
+        """
+        for image in images:
+            check_image(image)
+        if not images or not questions:
+            return [[] for _ in images]
+        try:
+            with torch.inference_mode():
+                return self._answer(images, questions)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._last = None
+            problem = str(error).splitlines()[0]
+        # Out of the handler, where the exception no longer holds what has to be freed.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(images) > 1:
+            half = len(images) // 2
+            return self.answer_batch(images[:half], questions) + self.answer_batch(images[half:], questions)
+        raise ModelOutOfMemoryError(
+            f"{self.name} ran out of memory on {self._device} ({problem}): free some, ask fewer questions at once, "
+            "or choose a smaller model or dtype"
+        )
+
+    def describe_self(self) -> dict[str, str]:
+        """Facts for diagnostics, as words."""
+        size = sum(p.numel() for p in self._model.parameters())
+        weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        return {
+            "model": self.name,
+            "folder": str(self._folder),
+            "family": self._model.config.model_type,
+            "device": str(self._device),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "parameters": f"{size / 1e6:.1f} M",
+            "weights": f"{weights / 2**20:.0f} MiB",
+        }
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self._model.device)
+
+    def _answer(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
+        meter = Meter(self._device)
+        closed = list(dict.fromkeys(q for q in questions if isinstance(q, ClosedQuestion)))
+        texts = list(dict.fromkeys(q for q in questions if isinstance(q, Text)))
+        priors = self._empty_picture(closed)
+        encoded = self._encoded(images)
+        answers: list[dict[Question, Answer]] = [{} for _ in images]
+        if closed:
+            scores = self._score(encoded, closed)
+            usage = meter.usage(meter.now())
+            for found, rows in zip(answers, scores, strict=True):
+                for question, prior, row in zip(closed, priors, rows, strict=True):
+                    try:
+                        answer = self._calibration.answer(question, row, prior)
+                    except ValueError as error:
+                        raise ModelError(f"{self.name}: {error}; try dtype float32") from None
+                    found[question] = dataclasses.replace(answer, usage=usage)
+        for text in texts:
+            for found, words in zip(answers, self._say(encoded, text, meter), strict=True):
+                if not math.isfinite(words.confidence):
+                    raise ModelError(
+                        f"{self.name}: the words for {text.name!r} have no finite probability; try dtype float32"
+                    )
+                usage = meter.usage(words.first_token, words.tokens)
+                found[text] = Answer(text.name, words.text, words.confidence, usage=usage)
+        return [[found[question] for question in questions] for found in answers]
+
+    def _encoded(self, images: Sequence[np.ndarray]) -> Any:
+        """The encoded pictures, from the last call if it was about the same ones and they cannot have changed."""
+        if self._last:
+            before, encoded = self._last
+            if len(before) == len(images) and all(
+                a is b and not a.flags.writeable for a, b in zip(before, images, strict=True)
+            ):
+                return encoded
+            self._last = None  # freed before the next ones need the memory
+            del encoded
+        encoded = self._encode(images)
+        self._last = (list(images), encoded)
+        return encoded
+
+    def _empty_picture(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:
+        """The options' log-likelihoods for an empty picture, kept for every question that was ever asked."""
+        if not self._calibration.empty_picture:
+            return [None] * len(questions)
+        keys = [dataclasses.replace(question, name="-") for question in questions]
+        new = [key for key in dict.fromkeys(keys) if key not in self._priors]
+        if new:
+            empty = np.full((*EMPTY_SIZE, 3), GREY, np.uint8)
+            if len(self._priors) + len(new) > MAX_PRIORS:
+                self._priors.clear()
+                new = list(dict.fromkeys(keys))
+            self._priors.update(zip(new, self._score(self._encode([empty]), new)[0], strict=True))
+        return [self._priors[key] for key in keys]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    words = str(error).lower()
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "out of memory" in words
+        or "can't allocate memory" in words
+    )

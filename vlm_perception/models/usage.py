@@ -1,0 +1,45 @@
+"""What a call costs: time and the most memory that was in use."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import torch
+
+from vlm_perception.questions import Usage
+
+
+class Meter:
+    """Measures from its making on. Peaks are of the GPU's memory on a GPU, else of this process's resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident memory
+            except OSError:
+                pass  # then the peak is that since the process began
+        self._start = time.perf_counter()
+
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._start
+
+    def usage(self, first_token: float, tokens: int = 0) -> Usage:
+        """What it has cost until now; `first_token` [s] since the beginning."""
+        return Usage(self.now(), first_token, tokens, self._peak())
+
+    def _peak(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        try:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM"):
+                    return int(line.split()[1]) * 1024
+        except OSError:
+            pass
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
