@@ -11,7 +11,6 @@ import transformers
 
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.scoring import build_trie
 from vlm_perception.questions import Choice, Score, Text, YesNo
 from vlm_perception.training import nano
 
@@ -110,14 +109,6 @@ def test_wrong_pictures_are_named(model):
 def test_options_the_tokenizer_cannot_tell_apart_are_refused(model):
     with pytest.raises(ValueError, match="cannot tell them apart"):
         model.answer(random_image(0), [Choice("q", "?", ("Wall", "wall"))])
-
-
-def test_a_trie_shares_beginnings_and_closes_every_option():
-    trie = build_trie([[1], [1, 2], [1, 3], [4]], end_token=9)
-    assert trie.tokens == (1, 2, 3, 4)
-    assert trie.parents == (-1, 0, 0, -1)
-    assert trie.paths[0] == ((-1, 1), (0, 9))
-    assert trie.paths[2] == ((-1, 1), (0, 3), (2, 9))
 
 
 def broken_folder(tmp_path, what):

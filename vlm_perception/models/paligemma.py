@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.local import LocalModel, Words
-from vlm_perception.models.scoring import Trie, build_trie, log_likelihoods, pack
+from vlm_perception.models.scoring import Tree, build_tree, log_likelihoods, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
 
@@ -36,7 +36,7 @@ class PaliGemma(LocalModel):
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self._trie = lru_cache(maxsize=256)(self._build_trie)
+        self._tree = lru_cache(maxsize=256)(self._build_tree)
         self._prefix = lru_cache(maxsize=256)(self._build_prefix)
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -51,19 +51,19 @@ class PaliGemma(LocalModel):
         picture = [self._model.config.image_token_id] * self._processor.image_seq_length
         return (*picture, self._tokenizer.bos_token_id, *words)
 
-    def _build_trie(self, options: tuple[str, ...]) -> Trie:
+    def _build_tree(self, options: tuple[str, ...]) -> Tree:
         encoded = self._tokenizer(list(options), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         try:
-            return build_trie(encoded, self._tokenizer.eos_token_id)
+            return build_tree([((), encoded)])
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 
     def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
         """One row for each pair of picture and question."""
         images = len(encoded)
-        tries = [self._trie(question.options) for question in questions]
+        trees = [self._tree(question.options) for question in questions]
         prefixes = [self._prefix(question.prompt) for question in questions]
-        packed = pack(prefixes, tries, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
+        packed = pack(prefixes, trees, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
         device, dtype = self._model.device, self._model.dtype
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
         hidden = self._model.model(
@@ -75,18 +75,18 @@ class PaliGemma(LocalModel):
         ).last_hidden_state.unflatten(0, (images, len(questions)))
         row = torch.tensor([row for row, reads in enumerate(packed.reads) for _ in reads], device=device)
         column = torch.tensor([position for reads in packed.reads for position in reads], device=device)
-        log_p = self._log_probabilities(hidden[:, row, column])
-        ends = np.cumsum([len(reads) for reads in packed.reads]).tolist()
+        logits = self._logits(hidden[:, row, column]).split([len(reads) for reads in packed.reads], dim=1)
+        end = [self._tokenizer.eos_token_id]
         return [
-            [log_likelihoods(t, rows[end - len(r) : end]) for t, r, end in zip(tries, packed.reads, ends, strict=True)]
-            for rows in log_p
+            [log_likelihoods(tree, part[image], end)[0] for tree, part in zip(trees, logits, strict=True)]
+            for image in range(images)
         ]
 
-    def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        logits = self._model.lm_head(hidden).float()
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self._model.lm_head(hidden)
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
-        return logits.log_softmax(-1)
+        return logits
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
         """Greedy words, token by token, on a cache that begins with the already encoded picture."""
@@ -106,7 +106,7 @@ class PaliGemma(LocalModel):
         log_p_sum = first_token = 0.0
         end = self._tokenizer.eos_token_id
         while True:
-            log_p = self._log_probabilities(outputs.last_hidden_state[0, -1])
+            log_p = self._logits(outputs.last_hidden_state[0, -1]).float().log_softmax(-1)
             token = int(log_p.argmax())
             log_p_sum += float(log_p[token])
             first_token = first_token or meter.now()

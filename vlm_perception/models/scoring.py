@@ -1,10 +1,11 @@
 """Score every allowed answer of several questions in one forward pass, exactly.
 
-The options of a question become a trie of tokens, each option closed by the end token so that an option which
-begins another neither always wins nor always loses. The trie's tokens stand behind the prompt in one row; an
-attention mask lets each see the prompt and its own ancestors only, and its position counts from the end of the
-prompt by its depth. So each option gets the log-likelihood that a forward pass of its own would give it:
-the sum over its tokens, not their mean, because the sum is the probability of saying just that.
+What a moment asks becomes a tree of tokens: behind what all questions share stands each question's own rest, behind
+it its options, and tokens that begin alike are there once. The tree's tokens stand in one row; an attention mask
+lets each see its own ancestors only, and its position counts by its depth. So each option gets the log-likelihood
+that a forward pass of its own would give it: the sum over its tokens and the end of the answer, not their mean,
+because the sum is the probability of saying just that. Without the end, an option which begins another would always
+win; with a mean, an option of many easy tokens beats one of a single decisive token, and probabilities no longer add up.
 (Packing by tree attention: Miao et al., SpecInfer, 2024.)
 """
 
@@ -16,56 +17,116 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROOT = -1
+"""The node before the tree's first tokens: the last token of the prompt."""
+
 
 @dataclass(frozen=True)
-class Trie:
+class Path:
+    """One option: its `steps` (node, the token that comes next), and the node `last` after which the answer ends."""
+
+    steps: tuple[tuple[int, int], ...]
+    last: int
+
+
+@dataclass(frozen=True)
+class Tree:
     """Token sequences that share their beginnings.
 
-    `tokens[i]` is a node's token and `parents[i]` its parent's index, or -1 for a child of the root. An option's
-    `paths` entry lists the (parent, token) steps whose log-probabilities add up to its log-likelihood.
+    `tokens[i]` is node i's token, `parents[i]` its parent's index or ROOT, `depths[i]` how many tokens of the tree
+    come before it. `paths` by question and option. `reads` are the nodes whose next token is asked for, ascending.
     """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
     depths: tuple[int, ...]
-    paths: tuple[tuple[tuple[int, int], ...], ...]
+    paths: tuple[tuple[Path, ...], ...]
+    reads: tuple[int, ...]
+
+    def sees(self) -> Tensor:
+        """Which node sees which: itself and its ancestors. Shape (nodes, nodes), bool."""
+        sees = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent != ROOT:
+                sees[node] |= sees[parent]
+        return sees
 
 
-def build_trie(options: Sequence[Sequence[int]], end_token: int) -> Trie:
-    """Build the trie of `options` (token ids each, without the end token).
+def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Tree:
+    """Build the tree of `questions`: for each the rest of its prompt, and the tokens of its options without the end.
 
-    Raises ValueError when an option has no tokens or two options have the same ones.
+    Raises ValueError when an option has no tokens or two options of a question have the same ones.
     """
     tokens: list[int] = []
     parents: list[int] = []
     depths: list[int] = []
     children: dict[tuple[int, int], int] = {}
+
+    def follow(node: int, token: int) -> int:
+        child = children.get((node, token))
+        if child is None:
+            child = children[node, token] = len(tokens)
+            tokens.append(token)
+            parents.append(node)
+            depths.append(0 if node == ROOT else depths[node] + 1)
+        return child
+
     paths = []
-    for number, option in enumerate(options):
-        if not option:
-            raise ValueError(f"option {number} has no tokens")
-        node, path = -1, []
-        for token in option:
-            path.append((node, token))
-            child = children.get((node, token))
-            if child is None:
-                child = children[node, token] = len(tokens)
-                tokens.append(token)
-                parents.append(node)
-                depths.append(0 if node < 0 else depths[node] + 1)
-            node = child
-        paths.append((*path, (node, end_token)))
-    if len(set(paths)) < len(paths):
-        raise ValueError("two options have the same tokens, so the model cannot tell them apart")
-    return Trie(tuple(tokens), tuple(parents), tuple(depths), tuple(paths))
+    for rest, options in questions:
+        start = ROOT
+        for token in rest:
+            start = follow(start, token)
+        found = []
+        for number, option in enumerate(options):
+            if not option:
+                raise ValueError(f"option {number} has no tokens")
+            node, steps = start, []
+            for token in option:
+                steps.append((node, token))
+                node = follow(node, token)
+            found.append(Path(tuple(steps), node))
+        if len(set(found)) < len(found):
+            raise ValueError("two options have the same tokens, so the model cannot tell them apart")
+        paths.append(tuple(found))
+    reads = {node for found in paths for path in found for node in (path.last, *(step[0] for step in path.steps))}
+    return Tree(tuple(tokens), tuple(parents), tuple(depths), tuple(paths), tuple(sorted(reads)))
+
+
+def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[list[float]]:
+    """Add up each option's steps; by question and option.
+
+    `logits` (reads, vocabulary) of the next token after each of `tree.reads`. An answer ends with any of the tokens
+    `ends`; with none, what comes after the option does not count.
+    """
+    row = {node: number for number, node in enumerate(tree.reads)}
+    all_paths = [path for paths in tree.paths for path in paths]
+    nodes = torch.tensor([row[node] for path in all_paths for node, _ in path.steps], device=logits.device)
+    tokens = torch.tensor([token for path in all_paths for _, token in path.steps], device=logits.device)
+    last = torch.tensor([row[path.last] for path in all_paths], device=logits.device)
+    logits = logits.float()
+    total = logits.logsumexp(-1)
+    found = [logits[nodes, tokens] - total[nodes]]
+    if ends:
+        found.append(logits[last][:, list(ends)].logsumexp(-1) - total[last])
+    steps = torch.cat(found).double().tolist()  # one way to the host
+    sums, start = [], 0
+    for paths in tree.paths:
+        sums.append([])
+        for path in paths:
+            sums[-1].append(sum(steps[start : start + len(path.steps)]))
+            start += len(path.steps)
+    if ends:
+        rest = iter(steps[start:])
+        sums = [[value + next(rest) for value in values] for values in sums]
+    return sums
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows ready for the language model. B rows of L tokens.
+    """Rows ready for a language model. B rows of L tokens.
 
     `ids` (B, L) int64; `positions` (B, L) int64, counted from `first_position`; `sees` (B, 1, L, L) bool;
-    `reads`: for every row the positions whose next-token distributions are wanted, root first, then the nodes.
+    `reads`: for every row the positions whose next token is asked for, in the order of its tree's `reads`.
     """
 
     ids: Tensor
@@ -76,41 +137,26 @@ class Packed:
 
 def pack(
     prefixes: Sequence[Sequence[int]],
-    tries: Sequence[Trie],
+    trees: Sequence[Tree],
     pad_token: int,
     first_position: int,
     bidirectional_prefix: bool,
 ) -> Packed:
-    """Put each prefix and its trie into one row, padded on the right."""
+    """Put each prefix and its tree into one row, padded on the right."""
     rows = len(prefixes)
-    length = max(len(p) + len(t.tokens) for p, t in zip(prefixes, tries, strict=True))
+    length = max(len(p) + len(t.tokens) for p, t in zip(prefixes, trees, strict=True))
     ids = torch.full((rows, length), pad_token, dtype=torch.long)
     positions = torch.full((rows, length), first_position, dtype=torch.long)
     sees = torch.zeros(rows, length, length, dtype=torch.bool)
     reads = []
-    for row, (prefix, trie) in enumerate(zip(prefixes, tries, strict=True)):
-        n, m = len(prefix), len(trie.tokens)
-        ids[row, : n + m] = torch.tensor([*prefix, *trie.tokens])
+    for row, (prefix, tree) in enumerate(zip(prefixes, trees, strict=True)):
+        n, m = len(prefix), len(tree.tokens)
+        ids[row, : n + m] = torch.tensor([*prefix, *tree.tokens])
         positions[row, :n] = torch.arange(n) + first_position
-        positions[row, n : n + m] = torch.tensor(trie.depths, dtype=torch.long) + n + first_position
+        positions[row, n : n + m] = torch.tensor(tree.depths, dtype=torch.long) + n + first_position
         sees[row, :n, :n] = True if bidirectional_prefix else torch.ones(n, n, dtype=torch.bool).tril()
         sees[row, n : n + m, :n] = True
-        for node, parent in enumerate(trie.parents):
-            if parent >= 0:
-                sees[row, n + node] |= sees[row, n + parent]
-            sees[row, n + node, n + node] = True
+        sees[row, n : n + m, n : n + m] = tree.sees()
         sees[row, n + m :, 0] = True  # a padded position must see something, or its softmax is NaN
-        reads.append((n - 1, *range(n, n + m)))
+        reads.append(tuple(n + node for node in tree.reads))  # ROOT is the prefix's last token
     return Packed(ids, positions, sees[:, None], tuple(reads))
-
-
-def log_likelihoods(trie: Trie, log_probabilities: Tensor) -> list[float]:
-    """Add up each option's steps. `log_probabilities` (1 + nodes, vocabulary): the root's row first."""
-    nodes = torch.tensor([node + 1 for path in trie.paths for node, _ in path])
-    tokens = torch.tensor([token for path in trie.paths for _, token in path])
-    steps = log_probabilities[nodes.to(log_probabilities.device), tokens.to(log_probabilities.device)].double().tolist()
-    sums, start = [], 0
-    for path in trie.paths:
-        sums.append(sum(steps[start : start + len(path)]))
-        start += len(path)
-    return sums
