@@ -5,7 +5,7 @@ it its options, and tokens that begin alike are there once. The tree's tokens st
 lets each see its own ancestors only, and its position counts by its depth. So each option gets the log-likelihood
 that a forward pass of its own would give it: the sum over its tokens and the end of the answer, not their mean,
 because the sum is the probability of saying just that. Without the end, an option which begins another would always
-win; with a mean, an option of many easy tokens beats one of a single decisive token, and probabilities no longer add up.
+win; with a mean, an option of many easy tokens beats a single decisive one, and probabilities no longer add up.
 (Packing by tree attention: Miao et al., SpecInfer, 2024.)
 """
 

@@ -1,0 +1,444 @@
+"""Any causal vision-language model with a chat template: the picture is read once, and every question shares it.
+
+Where attention is causal, the picture's keys and values do not depend on the question. So the model reads once what
+all prompts begin with (picture included) into a key-value cache; behind it one row holds the rests of all prompts
+and their options as a tree (see `scoring`). Not every architecture can do that, so there are three ways:
+
+- *tree*: as above, two forward passes for a whole moment;
+- *rows*: each option is a row of its own behind copies of the cache (recurrent and linear attention, whose state
+  cannot branch inside a row; caches that have begun to forget);
+- *whole*: each option is a forward pass of its own from the beginning; for architectures whose cache cannot go on.
+
+For families that the tests do not hold, the first way that agrees with *whole* on a small picture is taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlm_perception.models.base import ModelError
+from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.scoring import build_tree, log_likelihoods
+from vlm_perception.models.usage import Meter
+from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
+
+TREE, ROWS, WHOLE = "tree", "rows", "whole"
+Options = tuple[tuple[int, ...], ...]
+"""The tokens of every option of a question."""
+Scores = list[list[float]]
+"""Log-likelihoods by question and option."""
+TESTED = {
+    "llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "glm4v", "gemma3", "internvl",
+}  # fmt: skip
+"""Model types whose *tree* is shown to be exact by this package's tests."""
+_CHECK = (
+    Choice("a", "What is ahead?", ("a wall", "a wall on the left", "nothing")),
+    YesNo("b", "Is there a door in the picture?"),
+)
+
+
+def chat_text(question: Question) -> str:
+    """What the user's message says after the picture: the prompt and, of a closed question, what may be answered."""
+    if not isinstance(question, ClosedQuestion):
+        return question.prompt
+    lines = [question.prompt]
+    if any(question.descriptions):
+        lines += [f"- {option}: {words}" if words else f"- {option}" for option, words in question.described()]
+    order = ", from lowest to highest" if isinstance(question, Score) else ""
+    return "\n".join([*lines, f"Answer with one of{order}: {', '.join(question.options)}."])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A closed question as the model reads it: the message's text behind the picture, and each option's tokens."""
+
+    text: str
+    options: tuple[tuple[int, ...], ...]
+
+
+@dataclass(eq=False)
+class Pictures:
+    """Pictures of one size, which a batch can hold without padding; `numbers` are their places in the call.
+
+    `inputs` are the stock processor's for the text `first`, `ids` its tokens with the picture's expanded and
+    `bare` without. `prefix` are the tokens that `cache` has read, of the same for every picture; `delta` is what
+    multi-dimensional rotary positions are ahead of the count of tokens, (pictures, 1).
+    """
+
+    numbers: list[int]
+    images: list[np.ndarray]
+    inputs: dict[str, Any] = field(default_factory=dict)
+    ids: list[int] = field(default_factory=list)
+    bare: list[int] = field(default_factory=list)
+    prefix: list[int] = field(default_factory=list)
+    cache: Any = None
+    delta: Tensor | None = None
+
+
+class ChatModel(LocalModel):
+    """A causal chat model of the stock transformers classes, see `vlm_perception.models.base.Model`.
+
+    Raises ModelError when the processor has no chat template.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
+    ) -> None:
+        super().__init__(name, folder, model, calibration)
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        template = getattr(processor, "chat_template", None)
+        if not template:
+            raise ModelError(
+                f"{folder} has no chat template (chat_template.jinja), so how its prompts look is not known: "
+                "take it from the model's page, or use a model that comes with one"
+            )
+        self._template_options = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        ends = self._tokenizer.eos_token_id if ends is None else ends
+        self._ends = tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
+        self._closed_ends = self._ends
+        self._decision = None
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._special = sorted(
+            {t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1},
+            key=len,
+            reverse=True,
+        )
+        self._asked = lru_cache(maxsize=256)(self._as_asked)
+        self._bare = lru_cache(maxsize=256)(self._as_bare)
+        self._way, self._why = TREE, "as tested for this family"
+        if self._model.config.model_type not in TESTED:
+            self._way, self._why = self._find_way()
+
+    def describe_self(self) -> dict[str, str]:
+        """Facts for diagnostics, as words."""
+        return super().describe_self() | {"sharing": f"{self._way} ({self._why})"}
+
+    # Pictures
+
+    def _encode(self, images: Sequence[np.ndarray]) -> list[Pictures]:
+        """The pictures by size; nothing is computed before it is known what all prompts begin with."""
+        groups: dict[tuple[int, ...], Pictures] = {}
+        for number, image in enumerate(images):
+            group = groups.setdefault(image.shape, Pictures([], []))
+            group.numbers.append(number)
+            group.images.append(image)
+        return list(groups.values())
+
+    def _messages(self, text: str, image: Any) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
+
+    def _process(self, pictures: Pictures, text: str) -> dict[str, Any]:
+        """The stock processor's inputs for every picture and this text."""
+        return dict(
+            self._processor.apply_chat_template(
+                [self._messages(text, Image.fromarray(image)) for image in pictures.images],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **self._template_options,
+            )
+        )
+
+    def _as_bare(self, text: str) -> list[int]:
+        """The prompt's tokens as the template writes it, in which the picture is still a placeholder."""
+        prompt = self._processor.apply_chat_template(
+            self._messages(text, None), add_generation_prompt=True, tokenize=False, **self._template_options
+        )
+        return self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+    def _prompt(self, pictures: Pictures, text: str) -> list[int]:
+        """The prompt's tokens with the picture's among them, as the stock processor gives them.
+
+        Only the first text goes through the processor. Of another one, what comes behind the place where both
+        prompts part is taken over, as that is behind the picture.
+        """
+        bare = self._bare(text)
+        if not pictures.ids:
+            inputs = self._process(pictures, text)
+            ids = inputs["input_ids"]
+            if (ids != ids[:1]).any():
+                raise ModelError(f"{self.name}: pictures of one size got different prompts from its processor")
+            pictures.inputs, pictures.ids, pictures.bare = inputs, ids[0].tolist(), bare
+            return pictures.ids
+        kept = common_start([bare, pictures.bare])
+        rest = len(pictures.bare) - kept
+        if rest <= common_start([pictures.ids[::-1], pictures.bare[::-1]]):
+            return pictures.ids[: len(pictures.ids) - rest] + bare[kept:]
+        return self._process(Pictures([0], pictures.images[:1]), text)["input_ids"][0].tolist()
+
+    def _inputs(self, pictures: Pictures, ids: Sequence[int]) -> dict[str, Any]:
+        """The model's inputs for the pictures and other tokens, which begin with the picture's."""
+        length = len(pictures.ids)
+        inputs = {}
+        for name, value in pictures.inputs.items():
+            if isinstance(value, Tensor):
+                if name == "input_ids":
+                    value = torch.tensor([ids]).expand(len(pictures.images), -1)
+                elif value.shape[-1:] == (length,) and value.ndim == 2:  # one number per token
+                    more = value.new_full((len(value), max(0, len(ids) - length)), int(name == "attention_mask"))
+                    value = torch.cat([value, more], dim=1)[:, : len(ids)]
+                elif value.is_floating_point():
+                    value = value.to(self._model.dtype)
+                value = value.to(self._device)
+            inputs[name] = value
+        return inputs
+
+    def _read(self, pictures: Pictures, prompts: Sequence[Sequence[int]]) -> None:
+        """Have in the cache what all `prompts` begin with; at least one token of each is left."""
+        shared = min(common_start(prompts), *(len(prompt) - 1 for prompt in prompts))
+        known = common_start([pictures.prefix, prompts[0][:shared]])
+        if pictures.cache is not None and self._covers_picture(pictures, known):
+            if known < len(pictures.prefix) and self._way == TREE:
+                pictures.cache.crop(known - len(pictures.prefix))
+                pictures.prefix = pictures.prefix[:known]
+            if known == len(pictures.prefix):
+                return
+        pictures.cache = None  # freed before the new one is made
+        prefix = list(prompts[0][:shared])
+        outputs = self._model(**self._inputs(pictures, prefix), use_cache=True, **self._keep(1))
+        delta = getattr(self._model.base_model, "rope_deltas", None)
+        pictures.prefix, pictures.cache, pictures.delta = prefix, outputs.past_key_values, delta
+
+    def _covers_picture(self, pictures: Pictures, tokens: int) -> bool:
+        """Whether the picture lies within the first `tokens` of the prompt."""
+        behind = common_start([pictures.ids[::-1], pictures.bare[::-1]])
+        return tokens >= len(pictures.ids) - behind
+
+    # Closed questions
+
+    def _as_asked(self, question: ClosedQuestion) -> Asked:
+        if self._decision:
+            return self._decision.ask(question, self._tokenizer, self._as_words)
+        encoded = self._tokenizer(list(question.options), add_special_tokens=False, split_special_tokens=True)
+        return Asked(self._as_words(chat_text(question)), tuple(map(tuple, encoded["input_ids"])))
+
+    def _as_words(self, text: str) -> str:
+        """The text with the tokenizer's special tokens broken, so that nobody can write one."""
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _score(self, encoded: list[Pictures], questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+        asked = [self._asked(question) for question in questions]
+        found: dict[int, list[list[float]]] = {}
+        for pictures in encoded:
+            prompts = [self._prompt(pictures, one.text) for one in asked]
+            way = self._way
+            if way != WHOLE and not self._covers_picture(pictures, common_start(prompts)):
+                way = WHOLE
+            if way != WHOLE:
+                self._read(pictures, prompts)
+                if way == TREE and self._forgets(pictures, prompts, [one.options for one in asked]):
+                    way = ROWS
+            score = {TREE: self._score_tree, ROWS: self._score_rows, WHOLE: self._score_whole}[way]
+            try:
+                scores = score(pictures, prompts, [one.options for one in asked])
+            except ValueError as error:
+                raise ValueError(f"{self.name} cannot score {[q.name for q in questions]}: {error}") from None
+            found.update(zip(pictures.numbers, scores, strict=True))
+        return [found[number] for number in range(len(found))]
+
+    def _score_tree(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
+        start = len(pictures.prefix)
+        tree = build_tree([(prompt[start:], some) for prompt, some in zip(prompts, options, strict=True)])
+        rows, length = len(pictures.images), len(tree.tokens)
+        sees = torch.cat([torch.ones(length, start, dtype=torch.bool), tree.sees()], dim=1)
+        mask = torch.zeros(sees.shape, dtype=self._model.dtype).masked_fill_(~sees, torch.finfo(self._model.dtype).min)
+        logits = self._forward(
+            pictures.cache,
+            torch.tensor([tree.tokens]).expand(rows, -1),
+            self._positions(pictures, torch.tensor(tree.depths)),
+            tree.reads,
+            mask[None, None].expand(rows, 1, -1, -1),
+        )
+        pictures.cache.crop(-length)
+        return [log_likelihoods(tree, picture, self._closed_ends) for picture in logits]
+
+    def _score_rows(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
+        start = len(pictures.prefix)
+        rows = [(prompt[start:], option) for prompt, some in zip(prompts, options, strict=True) for option in some]
+        length = max(len(rest) + len(option) for rest, option in rows)
+        ids = torch.tensor([[*rest, *option] + [0] * (length - len(rest) - len(option)) for rest, option in rows])
+        cache = copy.deepcopy(pictures.cache)
+        cache.batch_repeat_interleave(len(rows))
+        positions = self._positions(pictures, torch.arange(length))
+        logits = self._forward(
+            cache,
+            ids.repeat(len(pictures.images), 1),
+            positions.repeat_interleave(len(rows), dim=-2),
+            range(length),
+        ).unflatten(0, (-1, len(rows)))
+        ends = [len(rest) + len(option) for rest, option in rows]
+        return [
+            _by_question(
+                [
+                    self._one(option, row[end - len(option) - 1 : end])
+                    for row, end, (_, option) in zip(picture, ends, rows, strict=True)
+                ],
+                options,
+            )
+            for picture in logits
+        ]
+
+    def _score_whole(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
+        scores: list[list[float]] = [[] for _ in pictures.images]
+        for prompt, some in zip(prompts, options, strict=True):
+            for option in some:
+                inputs = self._inputs(pictures, [*prompt, *option])
+                logits = self._model(**inputs, use_cache=False, **self._keep(len(option) + 1)).logits
+                for found, row in zip(scores, logits[:, -len(option) - 1 :], strict=True):
+                    found.append(self._one(option, row))
+        return [_by_question(found, options) for found in scores]
+
+    def _one(self, option: Sequence[int], logits: Tensor) -> float:
+        """The log-likelihood of one option from the logits before it and after each of its tokens."""
+        return log_likelihoods(build_tree([((), [option])]), logits, self._closed_ends)[0][0]
+
+    def _positions(self, pictures: Pictures, depths: Tensor) -> Tensor:
+        """Positions of tokens that come `depths` behind the cache: (pictures, tokens), or (3, pictures, tokens)."""
+        positions = (depths + len(pictures.prefix)).expand(len(pictures.images), -1).to(self._device)
+        if pictures.delta is None:
+            return positions
+        return (positions + pictures.delta.to(self._device)).expand(3, -1, -1)  # time, height, width: alike for words
+
+    def _forward(
+        self, cache: Any, ids: Tensor, positions: Tensor, reads: Sequence[int], mask: Tensor | None = None
+    ) -> Tensor:
+        """The logits at `reads` of the tokens `ids` (rows, tokens) that go on behind the cache."""
+        wanted = torch.tensor(list(reads), device=self._device)
+        keep = self._keep(wanted)
+        logits = self._model(
+            input_ids=ids.to(self._device),
+            attention_mask=None if mask is None else mask.to(self._device),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **keep,
+        ).logits
+        return logits if keep else logits[:, wanted]
+
+    def _keep(self, wanted: int | Tensor) -> dict[str, Any]:
+        """Ask for some logits only, the last ones or those at some places: with a big vocabulary that saves much."""
+        return {"logits_to_keep": wanted} if self._keeps else {}
+
+    def _forgets(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> bool:
+        """Whether a sliding window is too short for the tree, whose mask knows of no window."""
+        config = self._model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        if not window or getattr(config, "use_sliding_window", True) is False:
+            return False
+        rests = sum(len(prompt) - len(pictures.prefix) for prompt in prompts)
+        return len(pictures.prefix) + rests + sum(len(option) for some in options for option in some) >= window
+
+    def _find_way(self) -> tuple[str, str]:
+        """The first way whose scores are those of whole passes, and why not a better one."""
+        ramp = np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8)
+        asked = [self._asked(question) for question in _CHECK]
+        options = [one.options for one in asked]
+        why = []
+        with torch.inference_mode():
+            pictures = self._encode([ramp])[0]
+            prompts = [self._prompt(pictures, one.text) for one in asked]
+            expected = torch.tensor(sum(self._score_whole(pictures, prompts, options)[0], []))
+            tolerance = (1e-3 if self._model.dtype == torch.float32 else 5e-2) * expected.abs().clamp(min=1)
+            for way, score in ((TREE, self._score_tree), (ROWS, self._score_rows)):
+                try:
+                    pictures = self._encode([ramp])[0]
+                    prompts = [self._prompt(pictures, one.text) for one in asked]
+                    self._read(pictures, prompts)
+                    found = torch.tensor(sum(score(pictures, prompts, options)[0], []))
+                except Exception as error:  # whatever an unknown architecture says to it, another way may do
+                    why.append(f"{way}: {type(error).__name__} {error}".splitlines()[0][:200])
+                    continue
+                if bool(((found - expected).abs() <= tolerance).all()):
+                    return way, "; ".join([*why, f"{way} agrees with whole passes"])
+                why.append(f"{way} is off by {float((found - expected).abs().max()):.2g}")
+        return WHOLE, "; ".join(why)
+
+    # Words
+
+    def _say(self, encoded: list[Pictures], question: Text, meter: Meter) -> list[Words]:
+        found: dict[int, Words] = {}
+        for pictures in encoded:
+            found.update(zip(pictures.numbers, self._say_about(pictures, question, meter), strict=True))
+        return [found[number] for number in range(len(found))]
+
+    def _say_about(self, pictures: Pictures, question: Text, meter: Meter) -> list[Words]:
+        """Greedy words about all pictures of one size, token by token, behind a copy of what is read already."""
+        prompt = self._prompt(pictures, self._as_words(chat_text(question)))
+        if self._way == WHOLE:
+            return self._say_whole(pictures, prompt, question.max_new_tokens, meter)
+        self._read(pictures, [prompt])
+        cache = copy.deepcopy(pictures.cache)
+        rows, depth = len(pictures.images), 0
+        ids = torch.tensor([prompt[len(pictures.prefix) :]]).expand(rows, -1)
+        steps: list[tuple[list[int], list[float]]] = []
+        first = 0.0
+        while True:
+            depths = torch.arange(depth, depth + ids.shape[1])
+            logits = self._forward(cache, ids, self._positions(pictures, depths), [ids.shape[1] - 1])[:, -1]
+            depth += ids.shape[1]
+            log_p, best = logits.float().log_softmax(-1).max(-1)
+            steps.append((best.tolist(), log_p.tolist()))
+            first = first or meter.now()
+            ended = [any(step[0][row] in self._ends for step in steps) for row in range(rows)]
+            if all(ended) or len(steps) > question.max_new_tokens:
+                break
+            ids = best[:, None]
+        return [self._words([t[row] for t, _ in steps], [p[row] for _, p in steps], first) for row in range(rows)]
+
+    def _say_whole(self, pictures: Pictures, prompt: list[int], max_new_tokens: int, meter: Meter) -> list[Words]:
+        times: list[float] = []
+
+        def watch(ids: Tensor, scores: Any, **_: Any) -> Tensor:
+            times.append(meter.now())
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+        outputs = self._model.generate(
+            **self._inputs(pictures, prompt),
+            max_new_tokens=max_new_tokens + 1,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            stopping_criteria=[watch],
+        )
+        log_p, best = torch.stack(outputs.logits, 1).float().log_softmax(-1).max(-1)
+        return [self._words(t, p, times[0]) for t, p in zip(best.tolist(), log_p.tolist(), strict=True)]
+
+    def _words(self, tokens: list[int], log_p: list[float], first_token: float) -> Words:
+        """The words up to the end; the last step says only how likely it was to end there."""
+        steps = next((n for n, token in enumerate(tokens) if token in self._ends), len(tokens) - 1) + 1
+        text = self._tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
+        return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
+
+
+def common_start(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences begin with alike."""
+    count = 0
+    for tokens in zip(*sequences, strict=False):
+        if any(token != tokens[0] for token in tokens):
+            break
+        count += 1
+    return count
+
+
+def _by_question(scores: list[float], options: list[Options]) -> Scores:
+    """One score per option, all in a row, by question."""
+    rest = iter(scores)
+    return [[next(rest) for _ in some] for some in options]
