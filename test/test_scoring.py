@@ -31,6 +31,13 @@ def test_an_option_is_its_tokens_and_any_of_the_ends():
     p = torch.tensor([[0.1, 0.5, 0.1, 0.1, 0.2], [0.2, 0.1, 0.4, 0.2, 0.1], [0.3, 0.1, 0.1, 0.1, 0.4]])
     scores = log_likelihoods(tree, p.log() + 3.0, ends=[0, 4])
     assert scores == [[pytest.approx(math.log(0.5 * 0.3)), pytest.approx(math.log(0.5 * 0.4 * 0.7))]]
+
+
+def test_without_ends_only_the_option_counts():
+    tree = build_tree([((5,), [[1], [1, 2]])], ends=False)
+    assert tree.tokens == (5, 1)
+    assert tree.reads == (0, 1)
+    p = torch.tensor([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4]])
     scores = log_likelihoods(tree, p.log(), ends=[])
     assert scores == [[pytest.approx(math.log(0.5)), pytest.approx(math.log(0.5 * 0.4))]]
 

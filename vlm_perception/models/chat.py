@@ -30,6 +30,7 @@ from torch import Tensor
 
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.decision import Decision, load_decision
 from vlm_perception.models.local import LocalModel, Words
 from vlm_perception.models.scoring import build_tree, log_likelihoods
 from vlm_perception.models.usage import Meter
@@ -110,8 +111,8 @@ class ChatModel(LocalModel):
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = self._tokenizer.eos_token_id if ends is None else ends
         self._ends = tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
-        self._closed_ends = self._ends
-        self._decision = None
+        self._decision = load_decision(folder)
+        self._closed_ends = () if self._decision else self._ends
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._special = sorted(
             {t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1},
@@ -193,11 +194,17 @@ class ChatModel(LocalModel):
                 elif value.shape[-1:] == (length,) and value.ndim == 2:  # one number per token
                     more = value.new_full((len(value), max(0, len(ids) - length)), int(name == "attention_mask"))
                     value = torch.cat([value, more], dim=1)[:, : len(ids)]
-                elif value.is_floating_point():
-                    value = value.to(self._model.dtype)
-                value = value.to(self._device)
             inputs[name] = value
-        return inputs
+        return self._on_device(inputs)
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs where the model is; what is no whole number, in its precision."""
+        return {
+            name: value.to(self._device, self._model.dtype if value.is_floating_point() else None)
+            if isinstance(value, Tensor)
+            else value
+            for name, value in inputs.items()
+        }
 
     def _read(self, pictures: Pictures, prompts: Sequence[Sequence[int]]) -> None:
         """Have in the cache what all `prompts` begin with; at least one token of each is left."""
@@ -224,7 +231,8 @@ class ChatModel(LocalModel):
 
     def _as_asked(self, question: ClosedQuestion) -> Asked:
         if self._decision:
-            return self._decision.ask(question, self._tokenizer, self._as_words)
+            labels = self._decision.labels(question, self._tokenizer)
+            return Asked(self._as_words(self._decision.prompt(question)), tuple((label,) for label in labels))
         encoded = self._tokenizer(list(question.options), add_special_tokens=False, split_special_tokens=True)
         return Asked(self._as_words(chat_text(question)), tuple(map(tuple, encoded["input_ids"])))
 
@@ -234,7 +242,9 @@ class ChatModel(LocalModel):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def _score(self, encoded: list[Pictures], questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+    def _score(self, encoded: list[Pictures], questions: Sequence[ClosedQuestion]) -> list[Scores]:
+        if self._decision and self._decision.own_template:
+            return self._score_own_template(encoded, questions, self._decision)
         asked = [self._asked(question) for question in questions]
         found: dict[int, list[list[float]]] = {}
         for pictures in encoded:
@@ -256,7 +266,9 @@ class ChatModel(LocalModel):
 
     def _score_tree(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
         start = len(pictures.prefix)
-        tree = build_tree([(prompt[start:], some) for prompt, some in zip(prompts, options, strict=True)])
+        tree = build_tree(
+            [(prompt[start:], some) for prompt, some in zip(prompts, options, strict=True)], bool(self._closed_ends)
+        )
         rows, length = len(pictures.images), len(tree.tokens)
         sees = torch.cat([torch.ones(length, start, dtype=torch.bool), tree.sees()], dim=1)
         mask = torch.zeros(sees.shape, dtype=self._model.dtype).masked_fill_(~sees, torch.finfo(self._model.dtype).min)
@@ -306,9 +318,25 @@ class ChatModel(LocalModel):
                     found.append(self._one(option, row))
         return [_by_question(found, options) for found in scores]
 
+    def _score_own_template(
+        self, encoded: list[Pictures], questions: Sequence[ClosedQuestion], decision: Decision
+    ) -> list[Scores]:
+        """One pass per picture and question, as the stock pipeline: the picture may stand anywhere in such a prompt."""
+        found: dict[int, Scores] = {}
+        for pictures in encoded:
+            for number, image in zip(pictures.numbers, pictures.images, strict=True):
+                found[number] = []
+                for question in questions:
+                    inputs, read = decision.inputs(question, Image.fromarray(image), self._processor)
+                    logits = self._model(**self._on_device(inputs), use_cache=False).logits[0, read - 1].float()
+                    labels = decision.labels(question, self._tokenizer)
+                    found[number].append(logits.log_softmax(-1)[labels].tolist())
+        return [found[number] for number in range(len(found))]
+
     def _one(self, option: Sequence[int], logits: Tensor) -> float:
         """The log-likelihood of one option from the logits before it and after each of its tokens."""
-        return log_likelihoods(build_tree([((), [option])]), logits, self._closed_ends)[0][0]
+        tree = build_tree([((), [option])], bool(self._closed_ends))
+        return log_likelihoods(tree, logits[: len(tree.reads)], self._closed_ends)[0][0]
 
     def _positions(self, pictures: Pictures, depths: Tensor) -> Tensor:
         """Positions of tokens that come `depths` behind the cache: (pictures, tokens), or (3, pictures, tokens)."""

@@ -23,10 +23,13 @@ ROOT = -1
 
 @dataclass(frozen=True)
 class Path:
-    """One option: its `steps` (node, the token that comes next), and the node `last` after which the answer ends."""
+    """One option: its `steps` (node, the token that comes next), and the node `last` whose next token is the end.
+
+    `last` is None in a tree without ends.
+    """
 
     steps: tuple[tuple[int, int], ...]
-    last: int
+    last: int | None
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,10 @@ class Tree:
         return sees
 
 
-def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Tree:
-    """Build the tree of `questions`: for each the rest of its prompt, and the tokens of its options without the end.
+def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], ends: bool = True) -> Tree:
+    """Build the tree of `questions`: for each the rest of its prompt, and the tokens of its options.
 
+    Without `ends`, what comes after an option does not count (labels of a single token need no end).
     Raises ValueError when an option has no tokens or two options of a question have the same ones.
     """
     tokens: list[int] = []
@@ -81,14 +85,16 @@ def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]
             if not option:
                 raise ValueError(f"option {number} has no tokens")
             node, steps = start, []
-            for token in option:
+            for token in option[:-1]:
                 steps.append((node, token))
                 node = follow(node, token)
-            found.append(Path(tuple(steps), node))
+            steps.append((node, option[-1]))
+            found.append(Path(tuple(steps), follow(node, option[-1]) if ends else None))
         if len(set(found)) < len(found):
             raise ValueError("two options have the same tokens, so the model cannot tell them apart")
         paths.append(tuple(found))
-    reads = {node for found in paths for path in found for node in (path.last, *(step[0] for step in path.steps))}
+    every = [path for found in paths for path in found]
+    reads = {node for path in every for node, _ in path.steps} | {path.last for path in every if path.last is not None}
     return Tree(tuple(tokens), tuple(parents), tuple(depths), tuple(paths), tuple(sorted(reads)))
 
 
@@ -96,29 +102,21 @@ def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[lis
     """Add up each option's steps; by question and option.
 
     `logits` (reads, vocabulary) of the next token after each of `tree.reads`. An answer ends with any of the tokens
-    `ends`; with none, what comes after the option does not count.
+    `ends`, which a tree without ends does not look at.
     """
     row = {node: number for number, node in enumerate(tree.reads)}
-    all_paths = [path for paths in tree.paths for path in paths]
-    nodes = torch.tensor([row[node] for path in all_paths for node, _ in path.steps], device=logits.device)
-    tokens = torch.tensor([token for path in all_paths for _, token in path.steps], device=logits.device)
-    last = torch.tensor([row[path.last] for path in all_paths], device=logits.device)
+    paths = [path for found in tree.paths for path in found]
+    steps = [(option, row[node], token) for option, path in enumerate(paths) for node, token in path.steps]
+    option, node, token = torch.tensor(steps, device=logits.device).T
     logits = logits.float()
     total = logits.logsumexp(-1)
-    found = [logits[nodes, tokens] - total[nodes]]
-    if ends:
-        found.append(logits[last][:, list(ends)].logsumexp(-1) - total[last])
-    steps = torch.cat(found).double().tolist()  # one way to the host
-    sums, start = [], 0
-    for paths in tree.paths:
-        sums.append([])
-        for path in paths:
-            sums[-1].append(sum(steps[start : start + len(path.steps)]))
-            start += len(path.steps)
-    if ends:
-        rest = iter(steps[start:])
-        sums = [[value + next(rest) for value in values] for values in sums]
-    return sums
+    sums = total.new_zeros(len(paths), dtype=torch.double)
+    sums.index_add_(0, option, (logits[node, token] - total[node]).double())
+    if paths[0].last is not None:
+        last = torch.tensor([row[path.last] for path in paths], device=logits.device)
+        sums += logits[last][:, list(ends)].logsumexp(-1) - total[last]
+    values = iter(sums.tolist())
+    return [[next(values) for _ in found] for found in tree.paths]
 
 
 @dataclass(frozen=True)
