@@ -11,7 +11,7 @@ from vlm_perception.questions import Choice
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import NAMES, make_room
 from vlm_perception.training import dataset, nano
-from vlm_perception.training.prompts import LABEL_PROMPT, WHERE_PROMPT
+from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WHERE_PROMPT
 
 SEEDS = range(300, 302)  # not among those of training or testing
 
@@ -80,12 +80,14 @@ def test_questions_ask_for_what_is_there_and_what_is_not(shard):
     targets = [row for row in rows if row.name >= 0]
     for row in targets:
         share = batch.share[row.frame, row.name]
-        assert row.prompt == WHERE_PROMPT.format(target=NAMES[row.name])
+        there = row.prompt == THERE_PROMPT.format(target=NAMES[row.name])
+        assert there or row.prompt == WHERE_PROMPT.format(target=NAMES[row.name])
         if row.answer == "no":
             assert share == 0
         else:
             assert share >= truth.VISIBLE
-            assert row.answer == truth.WHERE[batch.where[row.frame, row.name]]
+            assert row.answer == ("yes" if there else truth.WHERE[batch.where[row.frame, row.name]])
+    assert 0.1 < sum(row.prompt.startswith("is there") for row in targets) / len(targets) < 0.4
     absent = sum(row.answer == "no" for row in targets) / len(targets)
     assert 0.3 < absent < 0.8
     for row in rows:

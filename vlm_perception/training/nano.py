@@ -34,7 +34,7 @@ from transformers import (
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import COLOURS, NAMES, SHAPES
 from vlm_perception.training.dataset import IMAGE_SIZE, PATCHES, Shard, load_shard
-from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT
+from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, THERE_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
 UNKNOWN_WORDS = (
     "zebra",
@@ -64,8 +64,8 @@ _NOISE = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
 def build_processor() -> PaliGemmaProcessor:
     """A word-level WordPiece tokenizer with letters for unknown words, and SigLIP's image processor."""
     words = [*truth.LABELS, *COLOURS, *SHAPES, *"no left center right near far none objects yes".split()]
-    for prompt in (LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT.format(target=""), DESCRIPTION_PROMPT):
-        words += prompt.replace("?", " ?").split()
+    for prompt in (LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT, THERE_PROMPT, DESCRIPTION_PROMPT):
+        words += prompt.format(target="").replace("?", " ?").split()
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "\n", *words, *letters, *(f"##{c}" for c in letters), *"?,.!-'"]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
@@ -302,10 +302,15 @@ def draw_questions(batch: Batch, rng: np.random.Generator, targets: int) -> list
             else:
                 words = (str(rng.choice(UNKNOWN_WORDS)), str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS))))
                 target = (words[0], f"{words[0]} {words[1]}", f"{words[2]} {words[0]}")[rng.integers(3)]
-                rows.append(Row(frame, WHERE_PROMPT.format(target=target), "no"))
+                prompt = THERE_PROMPT if rng.random() < 0.25 else WHERE_PROMPT
+                rows.append(Row(frame, prompt.format(target=target), "no"))
                 continue
-            rows.append(Row(frame, WHERE_PROMPT.format(target=NAMES[name]), answer, name))
-        if rng.random() < 0.4:
+            if rng.random() < 0.25:
+                there = "no" if answer == "no" else "yes"
+                rows.append(Row(frame, THERE_PROMPT.format(target=NAMES[name]), there, name))
+            else:
+                rows.append(Row(frame, WHERE_PROMPT.format(target=NAMES[name]), answer, name))
+        if rng.random() < 0.6:
             rows.append(Row(frame, LABEL_PROMPT, truth.LABELS[batch.label[frame]]))
         if rng.random() < 0.2:
             rows.append(Row(frame, WAY_PROMPT, truth.WAYS[batch.way[frame]]))
@@ -451,10 +456,10 @@ def train(
             if step >= eyes_steps:
                 rows = draw_questions(batch, rng, targets=1)
                 losses["answers"], losses["about"] = question_losses(model, helpers, features, batch, rows, words)
-                some = rng.choice(batch_size, max(1, batch_size // 8), replace=False)
+                some = rng.choice(batch_size, max(1, batch_size // 4), replace=False)
                 described = description_rows(batch, some)
                 losses["description"], _ = question_losses(model, helpers, features, batch, described, words)
-        weight = {"eyes": 1.0, "answers": 1.0, "about": 0.5, "description": 0.3}
+        weight = {"eyes": 1.0, "answers": 1.0, "about": 0.5, "description": 0.6}
         total = torch.stack([weight[name] * loss.float() for name, loss in losses.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -3,4 +3,5 @@
 LABEL_PROMPT = "what is ahead?"
 WAY_PROMPT = "which way is clear?"
 WHERE_PROMPT = "where is the {target}?"
+THERE_PROMPT = "is there a {target}?"
 DESCRIPTION_PROMPT = "describe the scene"
