@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
@@ -37,6 +36,7 @@ from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.parameters import ParameterTable, parameter
 from vlm_perception.nodes.run import run
 from vlm_perception.perception import worker
+from vlm_perception.perception.annotation import annotate
 from vlm_perception.perception.frames import stamp_of
 from vlm_perception.perception.smoothing import METHODS, SmoothedLabel, SmoothingSettings
 from vlm_perception.perception.worker import Settings
@@ -79,6 +79,9 @@ class Parameters:
         ("clear", "obstacle", "wall", "doorway", "corridor"), "What the scene may be called", dynamic=True
     )
     label_prompt: str = parameter("what is ahead?", "What the model is asked for the label", dynamic=True)
+    label_descriptions: tuple[str, ...] = parameter(
+        (), "What each label means, in more words: none, or one for each, which may be empty", dynamic=True
+    )
     label_rate: float = parameter(
         10.0,
         "How often the scene is labelled, at most; 0 is never",
@@ -136,12 +139,17 @@ class Parameters:
     )
 
     def __post_init__(self) -> None:
+        if len(self.label_descriptions) not in (0, len(self.labels)):
+            raise ValueError(
+                f"there are {len(self.label_descriptions)} label_descriptions for {len(self.labels)} labels, expected "
+                "none or one for each: change both together with the service set_parameters_atomically"
+            )
         self.settings()
 
     def settings(self) -> Settings:
         """What the worker needs of them; ValueError when they do not fit together."""
         return Settings(
-            label=Choice("label", self.label_prompt, self.labels),
+            label=Choice("label", self.label_prompt, self.labels, self.label_descriptions),
             label_rate=self.label_rate,
             description=Text("description", self.description_prompt, self.description_max_new_tokens),
             description_rate=self.description_rate,
@@ -400,7 +408,8 @@ class Classifier(LifecycleNode):
         if rate and picture.taken - self._drawn >= 1 / rate and self._annotated.get_subscription_count():
             self._drawn = picture.taken
             words = self._words if picture.taken - self._words_at < WORDS_LAST else ""
-            self._annotated.publish(image_message(picture, annotate(picture.frame.image, smoothed, words)))
+            drawn = annotate(picture.frame.image, *smoothed, words, answer.options)
+            self._annotated.publish(image_message(picture, drawn))
 
     def described(self, picture: worker.Observation, answer: Answer) -> None:
         self._words, self._words_at = answer.value, picture.taken
@@ -471,19 +480,6 @@ class Classifier(LifecycleNode):
 def one_line(error: Exception) -> str:
     """What went wrong; errors that carry no words are named."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def annotate(image: np.ndarray, smoothed: SmoothedLabel, words: str) -> np.ndarray:
-    """Return a copy of the RGB `image` with the label and the description written on it."""
-    image = image.copy()
-    size = max(0.4, image.shape[1] / 900)
-    for line, text in enumerate((f"{smoothed.label} {smoothed.confidence:.0%}", words)):
-        place = (int(10 * size), int((line + 1) * 34 * size))
-        for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-            cv2.putText(
-                image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(1, round(width * size)), cv2.LINE_AA
-            )
-    return image
 
 
 def image_message(picture: worker.Observation, image: np.ndarray) -> Image:

@@ -90,9 +90,11 @@ class ParameterTable(Generic[Values]):
         values, errors = {}, []
         for name, (field, type_) in self._fields.items():
             # Declared without a type at first, so that every wrong value gets our one error, and 5 is good for 5.0.
-            given = node.declare_parameter(name, _to_ros(field.default), ParameterDescriptor(dynamic_typing=True))
+            given = node.declare_parameter(name, _to_ros(field.default), ParameterDescriptor(dynamic_typing=True)).value
+            if given is None and isinstance(field.default, tuple):
+                given = []  # the empty list of a parameter file has no type and arrives as nothing
             try:
-                values[name] = _check(field, type_, given.value)
+                values[name] = _check(field, type_, given)
             except ValueError as error:
                 errors.append(str(error))
         if errors:

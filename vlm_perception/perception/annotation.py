@@ -1,0 +1,57 @@
+"""The label and the description written on their picture, in any script that there is a font for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf")
+"""In the order in which they are tried; Debian and Ubuntu have them as fonts-dejavu-core, fonts-noto-cjk, and so on."""
+
+
+def annotate(image: np.ndarray, label: str, confidence: float, words: str, choices: Sequence[str]) -> np.ndarray:
+    """Return a copy of the RGB `image` (height, width, 3) with the label and the description written on it.
+
+    Where no font has a label's characters, its place in the SceneLabel message is written, such as choices[1]; a
+    description that no font can write is left out.
+    """
+    size = max(12, image.shape[1] // 32)
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    if not _font_for(label, size):
+        label = f"choices[{choices.index(label)}]" if label in choices else "unknown"
+    for line, text in enumerate((f"{label} {confidence:.0%}", words)):
+        if font := _font_for(text, size):
+            place = (size // 2, size // 2 + line * size * 4 // 3)
+            draw.text(place, text, "white", font, stroke_width=max(1, size // 10), stroke_fill="black")
+    return np.asarray(picture)
+
+
+@functools.lru_cache(maxsize=512)
+def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """The first font, `size` pixels high, that has every character of `text`."""
+    for font in _fonts(size):
+        missing = _shape(font, "\uffff")  # no character: what a font draws for one that it does not have
+        if all(character.isspace() or _shape(font, character) != missing for character in text):
+            return font
+    return None
+
+
+@functools.cache
+def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+    """Those of `FONTS` that are installed, and the one that Pillow brings, which has little more than ASCII."""
+    fonts = []
+    for name in FONTS:
+        try:
+            fonts.append(ImageFont.truetype(name, size))
+        except OSError:
+            pass
+    return [*fonts, ImageFont.load_default(size)]
+
+
+def _shape(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(character)
+    return mask.size, bytes(mask)
