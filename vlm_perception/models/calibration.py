@@ -1,18 +1,25 @@
 """From an option's log-likelihood to a probability that can be trusted.
 
-Two corrections, both off by default. *Temperature* per type of question divides the log-likelihoods, so that what
-is said with 80 % is right in 80 % of the cases (Guo et al., On Calibration of Modern Neural Networks, 2017).
-The *empty picture* takes out what the model would say without looking: the log-likelihoods that the same options
-get for a plain grey picture are subtracted (Zhao et al., Calibrate Before Use, 2021, with a picture in
-place of a text).
+Two corrections, each by type of question. *Temperature* divides the log-likelihoods, so that what is said with
+80 % is right in 80 % of the cases (Guo et al., On Calibration of Modern Neural Networks, 2017). The *empty picture*
+takes out what the model would say without looking: of the log-likelihoods, a share of those that the same options get
+for a plain grey picture is subtracted (Zhao et al., Calibrate Before Use, 2021, with a picture in place of a text).
+It helps where a model leans to one word whatever it sees; where "nothing" is a true answer about a grey picture, it
+takes away what was right. So measure before you use it: `vlm_perception calibrate`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from vlm_perception.models.base import ModelError
 from vlm_perception.questions import (
     Answer,
     Choice,
@@ -23,8 +30,12 @@ from vlm_perception.questions import (
 )
 
 TYPES: dict[type[ClosedQuestion], str] = {Choice: "choice", YesNo: "yes_no", Score: "score"}
-GREY = 128
-"""The level of every channel of the empty picture."""
+FILE = "decision.json"
+IN_FILE = {"choice": "choice", "yes_no": "noul", "score": "score"}
+"""The types as transformers calls them in that file."""
+EMPTY_PICTURE = np.full((224, 224, 3), 128, np.uint8)
+"""Grey, as RGB: nothing is to be seen in it."""
+EMPTY_PICTURE.flags.writeable = False
 
 
 @dataclass(frozen=True)
@@ -32,24 +43,93 @@ class Calibration:
     """How log-likelihoods become probabilities.
 
     `temperatures` by type of question ("choice", "yes_no", "score"), 1 where none is given; above 1 is less sure.
-    `empty_picture` is the share of the empty picture's log-likelihoods that is subtracted, 0 to 1; 0 does not ask.
+    `empty_picture` by type: the share of the empty picture's log-likelihoods that is subtracted, 0 to 1; 0, as where
+    none is given, does not look at an empty picture. One number is meant for all types.
     """
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
-    empty_picture: float = 0.0
+    empty_picture: Mapping[str, float] | float = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        shares = self.empty_picture
+        shares = shares if isinstance(shares, Mapping) else dict.fromkeys(TYPES.values(), shares)
+        for what, numbers in (("a temperature", self.temperatures), ("empty_picture", shares)):
+            for kind in numbers:
+                if kind not in TYPES.values():
+                    raise ValueError(f"{what} is given for {kind!r}, expected one of {sorted(TYPES.values())}")
         for kind, temperature in self.temperatures.items():
-            if kind not in TYPES.values():
-                raise ValueError(f"a temperature is given for {kind!r}, expected one of {sorted(TYPES.values())}")
-            if not (math.isfinite(temperature) and temperature > 0):
-                raise ValueError(f"the temperature of {kind!r} is {temperature}, expected a number above 0")
-        if not 0.0 <= self.empty_picture <= 1.0:
-            raise ValueError(f"empty_picture is {self.empty_picture}, expected 0 to 1")
+            if not (_is_number(temperature) and temperature > 0):
+                raise ValueError(f"the temperature of {kind!r} is {temperature!r}, expected a number above 0")
+        for kind, share in shares.items():
+            if not (_is_number(share) and 0 <= share <= 1):
+                raise ValueError(f"empty_picture of {kind!r} is {share!r}, expected a number from 0 to 1")
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Calibration:
+        """Read `decision.json` beside the weights, as transformers' DecisionConfig writes it; no file changes nothing.
+
+        Its `temperature` is by type (choice, noul, which is yes or no, score); `empty_picture`, by type too, is our
+        own addition, which transformers does not read. Raises ModelError when the file cannot be used.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return cls()
+        content = _read(path)
+        ours = {name: kind for kind, name in IN_FILE.items()}
+        numbers = {}
+        for key in ("temperature", "empty_picture"):
+            by_type = content.get(key, {})
+            if not isinstance(by_type, dict) or not by_type.keys() <= ours.keys():
+                raise ModelError(
+                    f"{path}: {key} is {by_type!r:.200}, expected a number for each of some of {', '.join(ours)} "
+                    "(noul is yes or no)"
+                )
+            numbers[key] = {ours[name]: number for name, number in by_type.items()}
+        try:
+            return cls(numbers["temperature"], numbers["empty_picture"])
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}") from None
+
+    def save(self, folder: Path) -> Path:
+        """Write `decision.json` into `folder` and return its path; what else the file holds stays.
+
+        In the folder of a chat model this file also says that closed questions are answered by letters, see
+        `decision.py`. Raises ModelError when a file that is there cannot be read.
+        """
+        path = folder / FILE
+        content = _read(path) if path.is_file() else {}
+        shares = {kind: self._share(kind) for kind in IN_FILE}
+        content["temperature"] = {IN_FILE[kind]: number for kind, number in self.temperatures.items()}
+        content["empty_picture"] = {IN_FILE[kind]: share for kind, share in shares.items() if share}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return path
+
+    def needs_empty_picture(self, question: ClosedQuestion) -> bool:
+        """Whether `answer` needs the log-likelihoods for an empty picture."""
+        return self._share(TYPES[type(question)]) > 0
 
     def answer(self, question: ClosedQuestion, scores: Sequence[float], empty: Sequence[float] | None) -> Answer:
         """Return the answer of these log-likelihoods, given those for an empty picture. ValueError: not finite."""
-        temperature = self.temperatures.get(TYPES[type(question)], 1.0)
+        kind = TYPES[type(question)]
         if empty is not None:
-            scores = [score - self.empty_picture * prior for score, prior in zip(scores, empty, strict=True)]
+            scores = [score - self._share(kind) * prior for score, prior in zip(scores, empty, strict=True)]
+        temperature = self.temperatures.get(kind, 1.0)
         return answer_from_log_likelihoods(question, [score / temperature for score in scores])
+
+    def _share(self, kind: str) -> float:
+        shares = self.empty_picture
+        return shares.get(kind, 0.0) if isinstance(shares, Mapping) else shares
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content

@@ -18,12 +18,10 @@ import numpy as np
 import torch
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_image
-from vlm_perception.models.calibration import GREY, Calibration
+from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
 
-EMPTY_SIZE = (224, 224)
-"""Height and width of the empty picture [px]."""
 MAX_PRIORS = 1024
 
 
@@ -156,18 +154,15 @@ class LocalModel(ABC):
         return encoded
 
     def _empty_picture(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:
-        """The options' log-likelihoods for an empty picture, kept for every question that was ever asked."""
-        if not self._calibration.empty_picture:
-            return [None] * len(questions)
-        keys = [dataclasses.replace(question, name="-") for question in questions]
-        new = [key for key in dict.fromkeys(keys) if key not in self._priors]
+        """The options' log-likelihoods for an empty picture, where needed; kept for every question ever asked."""
+        keys = {q: dataclasses.replace(q, name="-") for q in questions if self._calibration.needs_empty_picture(q)}
+        new = [key for key in dict.fromkeys(keys.values()) if key not in self._priors]
         if new:
-            empty = np.full((*EMPTY_SIZE, 3), GREY, np.uint8)
             if len(self._priors) + len(new) > MAX_PRIORS:
                 self._priors.clear()
-                new = list(dict.fromkeys(keys))
-            self._priors.update(zip(new, self._score(self._encode([empty]), new)[0], strict=True))
-        return [self._priors[key] for key in keys]
+                new = list(dict.fromkeys(keys.values()))
+            self._priors.update(zip(new, self._score(self._encode([EMPTY_PICTURE]), new)[0], strict=True))
+        return [self._priors[keys[question]] if question in keys else None for question in questions]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
