@@ -13,7 +13,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint evaluate train figures setup clean
+.PHONY: help demo test lint evaluate train figures calibrate setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ train: setup  ## Train the nano model again (hours)
 
 figures: setup  ## Measure the nano model on rooms it has never seen
 	@$(RUN) figures $(ARGS)
+
+calibrate: setup  ## Measure how far the nano model's probabilities can be trusted
+	@$(RUN) calibrate $(ARGS)
 
 setup:  ## Make .venv, install everything, build
 	@setup/setup.sh

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "run the closed loop in many rooms, one line of JSON each",
     "train": "train the nano model",
     "figures": "measure the nano model on rooms it has never seen",
+    "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",
     "parameters": "print the tables of all parameters, as in the README",
     "doctor": "report what this machine has and lacks",
 }

@@ -1,8 +1,8 @@
 """Pictures with ground truth, rendered from random rooms into shards on disk.
 
-Rooms of training, of testing and of everything else never mix: training uses seeds from `TRAIN_SEEDS`, the
-figures in the model card come from `TEST_SEEDS`, demos and evaluations take seeds below 100,000, and seeds
-from `RESERVED_FROM` on are for others to judge by.
+Rooms of training, of testing and of everything else never mix: training uses seeds from `TRAIN_SEEDS`, calibration
+those from `CALIBRATION_SEEDS`, the figures in the model card come from `TEST_SEEDS`, demos and evaluations take
+seeds below 100,000, and seeds from `RESERVED_FROM` on are for others to judge by.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import GENERATION, NAMES, WALL_THICKNESS, Pose, Room, make_room
 
 TRAIN_SEEDS = range(100_000, 200_000)
+CALIBRATION_SEEDS = range(800_000, 900_000)
 TEST_SEEDS = range(900_000, 1_000_000)
 RESERVED_FROM = 1_000_000
 

@@ -55,62 +55,68 @@ def measure(model: Model, seeds: range, report: Callable[[str], None] = lambda _
     """Ask `model` about `POSES_PER_ROOM` full-size pictures of every room in `seeds`."""
     tally = Tally()
     for number, seed in enumerate(seeds):
-        for room_frame in _frames(seed):
-            _measure_frame(model, tally, *room_frame)
+        for frame in frames(seed):
+            _measure_frame(model, tally, frame, seed)
         if (number + 1) % 10 == 0:
             report(f"{number + 1}/{len(seeds)} rooms, label {tally.share('label'):.3f}")
     return tally
 
 
-def _frames(seed: int) -> Iterator[tuple[np.ndarray, str, str, list[truth.Seen], np.random.Generator]]:
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture and the truth about it. `image` RGB uint8 (480, 640, 3); `seen` is all that has a pixel in it."""
+
+    image: np.ndarray
+    label: str
+    way: str
+    seen: list[truth.Seen]
+
+
+def frames(seed: int) -> Iterator[Frame]:
+    """`POSES_PER_ROOM` full-size pictures of the room of `seed`, always the same ones."""
     room, rng = make_room(seed), np.random.default_rng((seed, 1))
     with World(room) as world:
         for _ in range(POSES_PER_ROOM):
             pose = random_pose(room, rng)
             world.place(pose)
             seen = truth.sightings(room, pose, world.segmentation())
-            yield (
-                world.picture(),
-                truth.label(room, pose),
-                truth.way(room, pose),
-                seen,
-                np.random.default_rng((seed, 2)),
-            )
+            yield Frame(world.picture(), truth.label(room, pose), truth.way(room, pose), seen)
 
 
-def _measure_frame(
-    model: Model,
-    tally: Tally,
-    image: np.ndarray,
-    label: str,
-    way: str,
-    seen: list[truth.Seen],
-    rng: np.random.Generator,
-) -> None:
-    visible = {item.name: item for item in seen if item.visible}
-    any_pixel = {item.name for item in seen}
-    absent = [name for name in NAMES if name not in any_pixel]
+def targets(frame: Frame, seed: int) -> dict[str, str]:
+    """Which things are asked for, and why: all that are visible, and of each kind of absent ones one by `seed`."""
+    rng = np.random.default_rng((seed, 2))
+    visible = [item.name for item in frame.seen if item.visible]
+    any_pixel = {item.name for item in frame.seen}
     kinds: dict[str, list[str]] = {
         "absent: same colour, other shape": [],
         "absent: same shape, other colour": [],
         "absent: other": [],
     }
-    for name in absent:
+    for name in NAMES:
+        if name in any_pixel:
+            continue
         colours, shapes = ({other.split()[part] for other in visible} for part in (0, 1))
         kind = "same colour, other shape" if name.split()[0] in colours else None
         kind = kind or ("same shape, other colour" if name.split()[1] in shapes else "other")
         kinds[f"absent: {kind}"].append(name)
-    asked = {name: "visible" for name in visible}
-    asked |= {str(rng.choice(names)): kind for kind, names in kinds.items() if names}
+    asked = dict.fromkeys(visible, "visible")
+    return asked | {str(rng.choice(names)): kind for kind, names in kinds.items() if names}
+
+
+def _measure_frame(model: Model, tally: Tally, frame: Frame, seed: int) -> None:
+    visible = {item.name: item for item in frame.seen if item.visible}
+    glimpsed = {item.name for item in frame.seen if not item.visible}
+    asked = targets(frame, seed)
     questions: list[Question] = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
     questions += [Choice(name, WHERE_PROMPT.format(target=name), truth.WHERE) for name in asked]
     questions.append(Text("description", DESCRIPTION_PROMPT, max_new_tokens=60))
-    answers = {answer.name: answer for answer in model.answer(image, questions)}
+    answers = {answer.name: answer for answer in model.answer(frame.image, questions)}
 
     said = answers["label"].value
-    tally.confusion[truth.LABELS.index(label), truth.LABELS.index(said)] += 1
-    tally.count("label", said == label)
-    tally.count("way", answers["way"].value == way)
+    tally.confusion[truth.LABELS.index(frame.label), truth.LABELS.index(said)] += 1
+    tally.count("label", said == frame.label)
+    tally.count("way", answers["way"].value == frame.way)
     for name, kind in asked.items():
         answer = answers[name].value
         found = answer != "no"
@@ -119,7 +125,7 @@ def _measure_frame(
             tally.count("side, where found", answer.split()[0] == visible[name].direction)
             tally.count("range, where found", answer.split()[1] == visible[name].range)
     named = {name for name in NAMES if name in answers["description"].value}
-    for name in named - (any_pixel - set(visible)):  # a glimpse may be named or not
+    for name in named - glimpsed:  # a glimpse may be named or not
         tally.count("description: precision", name in visible)
     for name in visible:
         tally.count("description: recall", name in named)

@@ -1,0 +1,42 @@
+"""Measure how far a model's probabilities can be trusted, before and after the calibration that is fitted for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
+    parser.add_argument(
+        "--rooms", type=int, default=150, help="rooms to fit on, and as many to judge by (default: %(default)s)"
+    )
+    parser.add_argument("--write", action="store_true", help="write decision.json into the model's folder")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the table and, as one line of JSON, what is worth keeping; write that if asked to."""
+    from vlm_perception.models.base import ModelError
+    from vlm_perception.models.loader import find_folder, load_model
+    from vlm_perception.training.calibrate import collect, fit, keep_what_helps, table
+    from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
+
+    def say(words: str) -> None:
+        print(words, flush=True)
+
+    if not 1 <= arguments.rooms <= len(CALIBRATION_SEEDS):
+        say(f"vlm_perception calibrate: {arguments.rooms} rooms, expected 1 to {len(CALIBRATION_SEEDS)}")
+        return 2
+    try:
+        model = load_model(arguments.model)
+        fitted_on = collect(model, CALIBRATION_SEEDS[: arguments.rooms], say)
+        judged = collect(model, TEST_SEEDS[: arguments.rooms], say)
+        calibration = keep_what_helps(fit(fitted_on), judged)
+        say(table(fitted_on, judged))
+        if arguments.write:
+            say(f"written: {calibration.save(find_folder(arguments.model))}")
+    except ModelError as error:
+        say(f"vlm_perception calibrate: {error}")
+        return 1
+    say(json.dumps({"temperatures": calibration.temperatures, "empty_picture": calibration.empty_picture}))
+    return 0

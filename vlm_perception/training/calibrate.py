@@ -1,0 +1,193 @@
+"""How far a model's probabilities can be trusted, and the calibration that makes them better.
+
+All is computed from what the uncalibrated model says about rendered rooms and about an empty picture: the logarithms
+of its probabilities are the log-likelihoods up to a constant, which a softmax does not see. Calibrations are fitted
+on rooms of `CALIBRATION_SEEDS` and judged on others, of `TEST_SEEDS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlm_perception.models.base import Model
+from vlm_perception.models.calibration import EMPTY_PICTURE, TYPES, Calibration
+from vlm_perception.questions import Choice, ClosedQuestion, YesNo
+from vlm_perception.simulation import truth
+from vlm_perception.training.figures import Frame, frames, targets
+from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WAY_PROMPT, WHERE_PROMPT
+
+BINS = 15
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The shares of the empty picture that are tried."""
+TEMPERATURES = (0.05, 20.0)
+"""The lowest and the highest that are fitted."""
+LEAST = 1e-300
+"""A probability that the model rounded to 0 counts as this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Questions of one sort, N of them with K options.
+
+    `type` as in `Calibration`; `scores` (N, K) and `empty` (N, K), the log-likelihoods up to a constant for the picture
+    and for the empty one, float64; `right` (N,), the index of the right option.
+    """
+
+    type: str
+    scores: np.ndarray
+    empty: np.ndarray
+    right: np.ndarray
+
+    def calibrated(self, share: float) -> np.ndarray:
+        """The log-likelihoods less this share of the empty picture's."""
+        return self.scores - share * self.empty
+
+    def quality(self, share: float = 0.0, temperature: float = 1.0) -> Quality:
+        """How good the probabilities are with this share of the empty picture and this temperature."""
+        return quality(softmax(self.calibrated(share) / temperature), self.right)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Share of right answers; mean of -log P(right answer) [nats]; expected calibration error."""
+
+    accuracy: float
+    nll: float
+    ece: float
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities from log-likelihoods, along the last axis."""
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def quality(probabilities: np.ndarray, right: np.ndarray) -> Quality:
+    """Judge `probabilities` (N, K) by the index of the `right` option (N,).
+
+    The expected calibration error is the mean distance between confidence and accuracy over `BINS` bins of equally
+    many answers, sorted by confidence: most answers are nearly certain, and bins of equal width would leave all but
+    the last one nearly empty.
+    """
+    confidence, hit = probabilities.max(-1), probabilities.argmax(-1) == right
+    bins = np.array_split(np.argsort(confidence, kind="stable"), BINS)
+    gaps = [len(one) * abs(confidence[one].mean() - hit[one].mean()) for one in bins if len(one)]
+    likelihood = np.maximum(probabilities[np.arange(len(right)), right], LEAST)
+    return Quality(float(hit.mean()), float(-np.log(likelihood).mean()), float(sum(gaps) / len(right)))
+
+
+def by_type(asked: Mapping[str, Asked]) -> dict[str, list[Asked]]:
+    """The sorts of question of each type."""
+    types = dict.fromkeys(one.type for one in asked.values())
+    return {kind: [one for one in asked.values() if one.type == kind] for kind in types}
+
+
+def fit_temperature(asked: Sequence[Asked], share: float = 0.0) -> float:
+    """The temperature of the lowest NLL over all sorts of questions, each sort counting alike.
+
+    In 1 / temperature the NLL is convex; its slope is the mean of (expected - right) log-likelihood.
+    """
+    low, high = (math.log(1 / temperature) for temperature in reversed(TEMPERATURES))
+    for _ in range(50):
+        middle = (low + high) / 2
+        slope = 0.0
+        for one in asked:
+            scores = one.calibrated(share)
+            expected = (softmax(scores * math.exp(middle)) * scores).sum(-1)
+            slope += float((expected - scores[np.arange(len(one.right)), one.right]).mean())
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-low)
+
+
+def fit(asked: Mapping[str, Asked], shares: Sequence[float] = SHARES) -> Calibration:
+    """The share of the empty picture and the temperature with the lowest NLL, for each type of question."""
+    temperatures, best = {}, {}
+    for kind, alike in by_type(asked).items():
+        fitted = {share: fit_temperature(alike, share) for share in shares}
+        nll = {share: _mean(alike, share, fitted[share]).nll for share in shares}
+        best[kind] = min(shares, key=nll.__getitem__)
+        temperatures[kind] = round(fitted[best[kind]], 3)
+    return Calibration(temperatures, best)
+
+
+def keep_what_helps(calibration: Calibration, judged: Mapping[str, Asked]) -> Calibration:
+    """Leave out the types of question whose NLL or calibration error on other rooms does not fall."""
+    temperatures, shares = {}, {}
+    for kind, alike in by_type(judged).items():
+        temperature, share = calibration.temperatures[kind], calibration.share(kind)
+        before, after = _mean(alike, 0.0, 1.0), _mean(alike, share, temperature)
+        if after.nll < before.nll and after.ece < before.ece:
+            temperatures[kind], shares[kind] = temperature, share
+    return Calibration(temperatures, shares)
+
+
+def _mean(asked: Sequence[Asked], share: float, temperature: float) -> Quality:
+    found = [one.quality(share, temperature) for one in asked]
+    return Quality(*(float(np.mean([getattr(q, name) for q in found])) for name in ("accuracy", "nll", "ece")))
+
+
+def collect(model: Model, seeds: range, report: Callable[[str], None] = lambda _: None) -> dict[str, Asked]:
+    """Ask an uncalibrated `model` about the pictures of every room in `seeds`; the answers by sort of question."""
+    found: dict[str, list[tuple[list[float], list[float], int]]] = {}
+    types: dict[str, str] = {}
+    empty: dict[ClosedQuestion, list[float]] = {}
+    for number, seed in enumerate(seeds):
+        for frame in frames(seed):
+            asked = _questions(frame, seed)
+            questions = [question for _, question, _ in asked]
+            new = [question for question in questions if question not in empty]
+            for question, answer in zip(new, model.answer(EMPTY_PICTURE, new), strict=True):
+                empty[question] = _logarithms(answer.probabilities)
+            for (sort, question, right), answer in zip(asked, model.answer(frame.image, questions), strict=True):
+                found.setdefault(sort, []).append((_logarithms(answer.probabilities), empty[question], right))
+                types[sort] = TYPES[type(question)]
+        if (number + 1) % 10 == 0:
+            report(f"{number + 1}/{len(seeds)} rooms from {seeds[0]} on")
+    return {
+        sort: Asked(types[sort], *(np.array(column) for column in zip(*rows, strict=True)))
+        for sort, rows in found.items()
+    }
+
+
+def _questions(frame: Frame, seed: int) -> list[tuple[str, ClosedQuestion, int]]:
+    """What is asked about a frame: the sort of question, the question, the index of the right option."""
+    where = {item.name: item.where for item in frame.seen}
+    asked: list[tuple[str, ClosedQuestion, int]] = [
+        ("scene label", Choice("label", LABEL_PROMPT, truth.LABELS), truth.LABELS.index(frame.label)),
+        ("clear way", Choice("way", WAY_PROMPT, truth.WAYS), truth.WAYS.index(frame.way)),
+    ]
+    for name in targets(frame, seed):
+        right = where.get(name, "no")
+        asked += [
+            ("target", Choice(name, WHERE_PROMPT.format(target=name), truth.WHERE), truth.WHERE.index(right)),
+            ("yes or no", YesNo(f"{name}?", THERE_PROMPT.format(target=name)), int(right == "no")),
+        ]
+    return asked
+
+
+def _logarithms(probabilities: Sequence[float]) -> list[float]:
+    return [math.log(max(probability, LEAST)) for probability in probabilities]
+
+
+def table(fitted_on: Mapping[str, Asked], judged: Mapping[str, Asked]) -> str:
+    """Every share of the empty picture, before and after the temperature fitted for its type, as Markdown."""
+    lines = [
+        "| question | of | empty picture | temperature | right | NLL before, after | ECE before, after |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    temperatures = {
+        (kind, share): fit_temperature(alike, share) for kind, alike in by_type(fitted_on).items() for share in SHARES
+    }
+    for sort, one in judged.items():
+        for share in SHARES:
+            temperature = temperatures[one.type, share]
+            before, after = one.quality(share), one.quality(share, temperature)
+            lines.append(
+                f"| {sort} | {len(one.right)} | {share:g} | {temperature:.2f} | {before.accuracy:.1%} "
+                f"| {before.nll:.3f}, {after.nll:.3f} | {before.ece:.3f}, {after.ece:.3f} |"
+            )
+    return "\n".join(lines)
