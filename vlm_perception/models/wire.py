@@ -1,0 +1,435 @@
+"""What model servers want to be sent and what they send back; nothing here sends anything.
+
+Three ways to ask closed questions, best first, see `WAYS`:
+
+1. *Decisions*: System One (`/v1/systemone`: transformers serve, SGLang, llama.cpp) and OpenAI's `/v1/decisions`.
+   Every option's probability is the server's own, for all questions about a picture in one request.
+2. *Labels*: a chat completion that is held to the letters A, B, C (Yes, No), which stand for the options
+   in the prompt. A letter is one token, so that its log-probability at the first position is that of the whole
+   answer, however many tokens an option has and however the options begin. The probabilities are exact while
+   every letter is among the tokens that the server names, at most 20; a letter beyond gets the most that it can
+   have, which is at most what the last named token has.
+3. *Plain* chat completions: the reply must be one of the letters and nothing else. Nothing is known about its
+   probability: `PLAIN_CONFIDENCE` is a convention, not a measurement.
+
+Free words come by chat completions as a stream.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlm_perception.questions import ClosedQuestion, Score, Text, YesNo
+
+Body = dict[str, Any]
+"""A JSON object, sent or received."""
+JPEG_QUALITY = 95
+PLAIN_CONFIDENCE = 0.8
+"""The probability of what a plain chat completion says; the other options share the rest."""
+TOP = 20
+"""How many tokens with their log-probabilities are asked for: the most that vLLM and OpenAI allow."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NAME = "[[camera]]"
+_INPUT = "The picture shows what the camera sees."
+_PROBE = YesNo("probe", "Is this a picture?")
+
+
+class RefusedError(Exception):
+    """A server does not do what was asked in this way: it refused, or its answer has not the form of this way."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG file in base64, as it goes into JSON."""
+
+    data: str
+
+    @property
+    def url(self) -> str:
+        """The picture as a data URL."""
+        return f"data:image/jpeg;base64,{self.data}"
+
+
+def encode(image: np.ndarray) -> Picture:
+    """Make the JPEG of an RGB image, uint8, shape (height, width, 3).
+
+    JPEG, because a PNG of a camera's picture is five times as large and goes over the robot's radio; with all its
+    colour (4:4:4) and at a quality whose errors are below a camera's noise.
+    """
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return Picture(base64.b64encode(file.getvalue()).decode("ascii"))
+
+
+def tokens(response: Body) -> tuple[int, int]:
+    """Return how many tokens the server read and generated, by its own count. RefusedError when it does not tell."""
+    usage = response.get("usage") or {}
+    read = usage.get("input_tokens", usage.get("prompt_tokens"))
+    generated = usage.get("output_tokens", usage.get("completion_tokens"))
+    if not isinstance(read, int) or not isinstance(generated, int):
+        raise RefusedError(f"its answer has no count of tokens (usage): {usage!r:.100}")
+    return read, generated
+
+
+# Closed questions
+
+
+class Way(ABC):
+    """A way to ask closed questions: the `path` to POST to, how many questions go `at_once`, its `name` for people."""
+
+    path: str
+    at_once: int
+    name: str
+
+    @abstractmethod
+    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+        """What to send, without the model's name. ValueError for a question that cannot be asked in this way."""
+
+    @abstractmethod
+    def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
+        """Each question's probabilities, parallel to its options, not yet normalised; errors of any kind if it has
+        not the right form."""
+
+    def probe(self, picture: Picture | None) -> Body:
+        """A request whose answer shows whether the server knows this way."""
+        return self.request(picture, [_PROBE])
+
+    def accept(self, response: Body) -> None:
+        """Raise RefusedError unless this answer to the probe is one of this way."""
+        self.probabilities(response, [_PROBE])
+
+    def probabilities(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
+        """Each question's probabilities, parallel to its options, summing to 1. Raises RefusedError."""
+        try:
+            rows = self.read(response, questions)
+            for row in rows:
+                if not all(0.0 <= p <= 1.0 for p in row) or abs(sum(row) - 1.0) > 0.1:
+                    raise RefusedError(f"these are no probabilities: {row!r:.200}")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise RefusedError(f"its answer has another form ({error!r:.200}): {json.dumps(response):.200}") from None
+        return [[p / sum(row) for p in row] for row in rows]
+
+
+class SystemOne(Way):
+    """`/v1/systemone`, at most 64 questions about a state with its pictures.
+
+    The picture stands in `assets` under the name by which the state calls it (transformers serve, OpenRouter), or in
+    `images` (SGLang, llama.cpp, Clef).
+    """
+
+    path = "/v1/systemone"
+    at_once = 64
+
+    def __init__(self, place: str) -> None:
+        self.name = f"System One ({self.path} with {place})"
+        self._place = place
+
+    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+        body: Body = {"questions": {str(i): self._question(question) for i, question in enumerate(questions)}}
+        if self._place == "images":
+            return {"state": _INPUT, "images": [picture.url] if picture else [], **body}
+        asset = {"type": "image", "format": "jpeg", "data_base64": picture.data} if picture else None
+        return {"state": _NAME, "assets": {_NAME: asset} if asset else {}, **body}
+
+    @staticmethod
+    def _question(question: ClosedQuestion) -> Body:
+        if isinstance(question, YesNo):
+            body: Body = {"type": "noul", "instructions": question.prompt}
+            if any(meanings := _meanings(question)):
+                body["criteria"] = dict(zip(("true", "false"), [words or None for words in meanings], strict=True))
+            return body
+        if isinstance(question, Score):
+            levels = [f"{level}: {words}" if words else level for level, words in question.described()]
+            return {"type": "score", "instructions": question.prompt, "criteria": levels}
+        criteria = {option: words or None for option, words in question.described()}
+        return {"type": "choice", "instructions": question.prompt, "criteria": criteria}
+
+    def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
+        rows = []
+        for i, question in enumerate(questions):
+            answer = response["answers"][str(i)]
+            if isinstance(question, YesNo):
+                rows.append([float(answer["noul"]), 1.0 - float(answer["noul"])])
+            else:
+                levels = [str(level) for level in range(len(question.options))]
+                keys = levels if isinstance(question, Score) else question.options
+                rows.append([float(answer["probabilities"][key]) for key in keys])
+        return rows
+
+
+class Decisions(Way):
+    """`/v1/decisions` in the form of OpenAI, which LiteLLM has as well."""
+
+    path = "/v1/decisions"
+    at_once = 64
+    name = f"Decisions ({path})"
+
+    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+        content: list[Body] = [{"type": "input_image", "image_url": picture.url}] if picture else []
+        content.append({"type": "input_text", "text": _INPUT})
+        asked = [{"name": str(i), **self._question(question)} for i, question in enumerate(questions)]
+        return {"input": [{"role": "user", "content": content}], "questions": asked}
+
+    @staticmethod
+    def _question(question: ClosedQuestion) -> Body:
+        if isinstance(question, YesNo):
+            meanings = zip(("True", "False"), _meanings(question), strict=True)
+            lines = [f"{truth} means: {words}" for truth, words in meanings if words]
+            return {"type": "predicate", "instructions": "\n".join([question.prompt, *lines])}
+        if isinstance(question, Score):
+            levels = [{"label": level, **_described(words)} for level, words in question.described()]
+            return {"type": "score", "instructions": question.prompt, "levels": levels}
+        choices = [{"value": option, **_described(words)} for option, words in question.described()]
+        return {"type": "choice", "instructions": question.prompt, "choices": choices}
+
+    def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
+        answers = {answer["name"]: answer for answer in response["answers"]}
+        rows = []
+        for i, question in enumerate(questions):
+            answer = answers[str(i)]
+            if answer["type"] == "refusal":
+                raise RefusedError(f"the model declined to answer {question.prompt!r:.100}")
+            if isinstance(question, YesNo):
+                rows.append([float(answer["probability"]), 1.0 - float(answer["probability"])])
+            else:
+                by_value = {entry["value"]: float(entry["probability"]) for entry in answer["probabilities"]}
+                keys: Sequence[Any] = range(len(question.options)) if isinstance(question, Score) else question.options
+                rows.append([by_value[key] for key in keys])
+        return rows
+
+
+class Plain(Way):
+    """Chat completions of any server: the reply is one of the letters, or the answer is refused."""
+
+    path = "/v1/chat/completions"
+    at_once = 1
+    name = f"plain chat ({path}), without probabilities"
+
+    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+        (question,) = questions
+        return _chat(picture, _labelled(question), max_tokens=4)
+
+    def accept(self, response: Body) -> None:
+        _reply(response)
+
+    def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
+        (question,) = questions
+        said = self._label(response, question)
+        rest = (1.0 - PLAIN_CONFIDENCE) / (len(question.options) - 1)
+        return [[PLAIN_CONFIDENCE if i == said else rest for i in range(len(question.options))]]
+
+    @staticmethod
+    def _label(response: Body, question: ClosedQuestion) -> int:
+        """The number of the option that the whole reply stands for."""
+        reply = _reply(response).strip().removesuffix(".")
+        if reply not in (labels := _labels(question)):
+            raise RefusedError(
+                f"the model replied {reply!r:.60} to {question.prompt!r:.60}, expected one of {', '.join(labels)}"
+            )
+        return labels.index(reply)
+
+
+class Labels(Plain):
+    """Chat completions with log-probabilities; `hold` are the request's fields that hold the reply to some labels."""
+
+    def __init__(self, name: str, hold: Callable[[Sequence[str]], Body] | None) -> None:
+        self.name = f"labels by {name} ({self.path})"
+        self._hold = hold
+
+    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+        (question,) = questions
+        return self._ask(picture, _labelled(question), question)
+
+    def probe(self, picture: Picture | None) -> Body:
+        # A server that does not know the field ignores it; then the reply to this is no label.
+        return self._ask(picture, "Write the word hello.", _PROBE) if self._hold else super().probe(picture)
+
+    def accept(self, response: Body) -> None:
+        self.probabilities(response, [_PROBE])
+
+    def _ask(self, picture: Picture | None, text: str, question: ClosedQuestion) -> Body:
+        body = {**_chat(picture, text, max_tokens=4), "logprobs": True, "top_logprobs": TOP}
+        if self._hold:
+            # The letters come at once; a model that can think aloud would begin with that.
+            body.update(self._hold(_labels(question)), chat_template_kwargs={"enable_thinking": False})
+        return body
+
+    def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
+        (question,) = questions
+        self._label(response, question)
+        if not (positions := (response["choices"][0].get("logprobs") or {}).get("content")):
+            raise RefusedError("its answer has no log-probabilities (logprobs)")
+        first = positions[0]
+        named = {entry["token"]: float(entry["logprob"]) for entry in first["top_logprobs"]}
+        named.setdefault(first["token"], float(first["logprob"]))
+        return [label_probabilities(_labels(question), named)]
+
+
+WAYS: tuple[Way, ...] = (
+    SystemOne("assets"),
+    SystemOne("images"),
+    Decisions(),
+    Labels("structured_outputs", lambda labels: {"structured_outputs": {"choice": list(labels)}}),  # vLLM
+    Labels("guided_choice", lambda labels: {"guided_choice": list(labels)}),  # vLLM before 0.12
+    Labels("regex", lambda labels: {"regex": f"({'|'.join(map(re.escape, labels))})"}),  # SGLang
+    Labels("log-probabilities alone", None),  # llama.cpp, OpenAI
+    Plain(),
+)
+"""Best first."""
+
+
+def label_probabilities(labels: Sequence[str], named: dict[str, float]) -> list[float]:
+    """Each label's probability, given the log-probabilities of the `named` tokens at the reply's first position.
+
+    A token counts for a label that it is or that it begins, if it is the only such label. A label without a token
+    gets an equal share of what is left, at most as much as the rarest named token. Raises RefusedError when no
+    token is a label's.
+    """
+    found = dict.fromkeys(labels, 0.0)
+    for token, log_probability in named.items():
+        text = token.strip().lstrip("▁Ġ")
+        meant = [label for label in labels if text and label.startswith(text)]
+        if len(meant) == 1:
+            found[meant[0]] += math.exp(log_probability)
+    if not any(found.values()):
+        raise RefusedError(f"none of its most probable tokens is a label: {sorted(named)!r:.100}")
+    hidden = [label for label, p in found.items() if p == 0.0]
+    if hidden:
+        rest = max(0.0, 1.0 - sum(map(math.exp, named.values())))
+        found.update(dict.fromkeys(hidden, min(rest / len(hidden), math.exp(min(named.values())))))
+    total = sum(found.values())
+    return [found[label] / total for label in labels]
+
+
+def _labels(question: ClosedQuestion) -> list[str]:
+    if isinstance(question, YesNo):
+        return ["Yes", "No"]
+    if len(question.options) > len(LETTERS):
+        raise ValueError(
+            f"question {question.name!r} has {len(question.options)} options; a chat server can be asked "
+            f"at most {len(LETTERS)}, one with System One or Decisions more"
+        )
+    return list(LETTERS[: len(question.options)])
+
+
+def _labelled(question: ClosedQuestion) -> str:
+    """The prompt with what each label stands for, and how to answer."""
+    labels = _labels(question)
+    if isinstance(question, YesNo):
+        meanings = zip(labels, _meanings(question), strict=True)
+        lines = [f"{label}: {words}" for label, words in meanings if words]
+        return "\n".join([question.prompt, *lines, "Answer Yes or No only."])
+    lines = [
+        f"{label}. {option}: {words}" if words else f"{label}. {option}"
+        for label, (option, words) in zip(labels, question.described(), strict=True)
+    ]
+    what = "level (from lowest to highest)" if isinstance(question, Score) else "option"
+    return "\n".join([question.prompt, *lines, f"Answer with the letter of the {what} that fits best only."])
+
+
+def _meanings(question: YesNo) -> list[str]:
+    """What true and false mean, empty where the question says it already."""
+    usual = [option.casefold() for option in question.options] == ["yes", "no"]
+    return [words or ("" if usual else option) for option, words in question.described()]
+
+
+def _described(words: str) -> Body:
+    return {"description": words} if words else {}
+
+
+def _chat(picture: Picture | None, text: str, max_tokens: int) -> Body:
+    content: list[Body] = [{"type": "image_url", "image_url": {"url": picture.url}}] if picture else []
+    content.append({"type": "text", "text": text})
+    return {"messages": [{"role": "user", "content": content}], "max_tokens": max_tokens, "temperature": 0.0}
+
+
+def _reply(response: Body) -> str:
+    try:
+        reply = response["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
+        reply = None
+    if not isinstance(reply, str):
+        raise RefusedError(f"its answer is no chat completion: {json.dumps(response):.200}")
+    return reply
+
+
+# Free words
+
+
+class Words:
+    """Chat completions as a stream of server-sent events, with log-probabilities or without."""
+
+    path = Plain.path
+
+    def __init__(self, log_probabilities: bool) -> None:
+        self.name = f"chat ({self.path}{' with log-probabilities' if log_probabilities else ''})"
+        self._more: Body = {"logprobs": True} if log_probabilities else {}
+
+    def request(self, picture: Picture, question: Text) -> Body:
+        """What to send, without the model's name."""
+        return {**_chat(picture, question.prompt, question.max_new_tokens), "stream": True, **self._more}
+
+    def probe(self, picture: Picture | None) -> Body:
+        """A request whose answer shows whether the server knows this way."""
+        return {**_chat(picture, _PROBE.prompt, max_tokens=1), **self._more}
+
+    def accept(self, response: Body) -> None:
+        """Raise RefusedError unless this answer to the probe is a chat completion of this kind."""
+        _reply(response)
+        if self._more and not response["choices"][0].get("logprobs"):
+            raise RefusedError("its answer has no log-probabilities (logprobs)")
+
+
+SPEECH: tuple[Words, ...] = (Words(log_probabilities=True), Words(log_probabilities=False))
+"""Best first."""
+
+
+@dataclass
+class Heard:
+    """What a stream has said so far. `tokens` are the server's count if it tells, else what was counted on the way."""
+
+    text: str = ""
+    tokens: int = 0
+    finished: bool = False
+    log_probabilities: list[float] = field(default_factory=list)
+    _parts: int = 0
+
+    def hear(self, line: str) -> None:
+        """Take the next line of the stream. Raises RefusedError when it is none of a chat completion's."""
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            return
+        try:
+            event = json.loads(data)
+            if "error" in event:
+                raise RefusedError(f"it broke off: {event['error']!r:.200}")
+            for choice in event["choices"][:1]:
+                part = choice["delta"].get("content") or ""
+                self.text += part
+                self._parts += bool(part)
+                entries = (choice.get("logprobs") or {}).get("content") or []
+                self.log_probabilities += [float(entry["logprob"]) for entry in entries]
+                self.finished |= choice.get("finish_reason") is not None
+            self.tokens = len(self.log_probabilities) or self._parts
+            if event.get("usage"):
+                self.tokens = int(event["usage"]["completion_tokens"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise RefusedError(f"its stream has another form ({error!r:.100}): {data:.100}") from None
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities; 0 when the server does not tell them."""
+        if not self.log_probabilities:
+            return 0.0
+        return math.exp(sum(self.log_probabilities) / len(self.log_probabilities))
