@@ -34,7 +34,7 @@ def load_decision(folder: Path) -> Decision | None:
         raise ModelError(f"{folder} is a decision checkpoint, which needs transformers 5.23 or newer") from error
     try:
         config = DecisionConfig.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # the checks of huggingface_hub's dataclasses raise exceptions of their own
         raise ModelError(f"{folder / CONFIG_NAME} cannot be read: {str(error).splitlines()[0]}") from error
     if config.adapter:
         raise ModelError(

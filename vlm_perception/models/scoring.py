@@ -112,8 +112,8 @@ def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[lis
     total = logits.logsumexp(-1)
     sums = total.new_zeros(len(paths), dtype=torch.double)
     sums.index_add_(0, option, (logits[node, token] - total[node]).double())
-    if paths[0].last is not None:
-        last = torch.tensor([row[path.last] for path in paths], device=logits.device)
+    if lasts := [row[path.last] for path in paths if path.last is not None]:
+        last = torch.tensor(lasts, device=logits.device)
         sums += logits[last][:, list(ends)].logsumexp(-1) - total[last]
     values = iter(sums.tolist())
     return [[next(values) for _ in found] for found in tree.paths]
