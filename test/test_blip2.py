@@ -1,0 +1,358 @@
+"""BLIP-2, InstructBLIP and their like: exact whatever the language model, and as the stock classes say it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_models import CORPUS, TEXT, VISION, byte_tokenizer, draw, piece_tokenizer, template
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from vlm_perception.models.blip2 import Blip2
+from vlm_perception.models.blip2_matching import Blip2Matching
+from vlm_perception.questions import Choice, Score, Text, YesNo
+
+QUESTIONS = [
+    Choice("label", "what is ahead?", ("clear", "obstacle", "wall")),
+    Choice("where", "where is the red ball?", ("no", "left", "left near", "left far", "right near", "near right far")),
+    YesNo("there", "is it there?"),
+    Score("risk", "how near?", ("far", "near", "nearer than that")),
+    Choice("unicode", "où est la balle?", ("à gauche", "à droite", "门口")),
+    Choice("described", "what is this?", ("wall", "door"), ("flat and grey", "one can go through")),
+]
+QFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+QUERIES = 5
+MINIGPT4 = template("###Human: ", "<Img><image></Img> ", " ", "###Assistant: ")
+
+
+def random_image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+def bert_tokenizer():
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=500, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([CORPUS.lower()], trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def opt():
+    """As BLIP-2's OPT: </s> begins a prompt, and a line feed ends an answer."""
+    tokenizer = byte_tokenizer("</s>", "<pad>", bos="</s>", add_bos=True)
+    end = tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+    config = {
+        "model_type": "opt", "hidden_size": 64, "ffn_dim": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 128, "word_embed_proj_dim": 64, "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id, "dropout": 0.0,
+    }  # fmt: skip
+    return tokenizer, config
+
+
+def llama():
+    tokenizer = piece_tokenizer("</s>", "<pad>")
+    return tokenizer, {"model_type": "llama", **TEXT, "eos_token_id": tokenizer.eos_token_id}
+
+
+def t5():
+    """As Flan-T5: </s> ends the question too, and <pad> begins the answer."""
+    tokenizer = piece_tokenizer("</s>", "<pad>", add_bos=False)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", tokenizer.eos_token_id)]
+    )
+    config = {
+        "model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 2,
+        "num_heads": 4, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
+        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id, "decoder_start_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    return tokenizer, config
+
+
+def images():
+    settings = {"size": {"height": 28, "width": 28}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.3, 0.25]}
+    return transformers.BlipImageProcessor(**settings)
+
+
+def save(folder, text, instruct=False, chat=None):
+    """Write a tiny model folder."""
+    tokenizer, text_config = text()
+    if instruct:
+        reader = bert_tokenizer()
+        processor = transformers.InstructBlipProcessor(images(), tokenizer, reader, num_query_tokens=QUERIES)
+        config_class, qformer = transformers.InstructBlipConfig, {**QFORMER, "vocab_size": len(reader)}
+    else:
+        processor = transformers.Blip2Processor(images(), tokenizer, num_query_tokens=QUERIES)
+        config_class, qformer = transformers.Blip2Config, QFORMER
+    tokenizer.chat_template = chat
+    config = config_class(
+        vision_config=VISION,
+        qformer_config={**qformer, "encoder_hidden_size": VISION["hidden_size"]},
+        text_config={**text_config, "vocab_size": len(tokenizer)},
+        num_query_tokens=QUERIES,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(1)
+    stock = getattr(transformers, config_class.__name__.replace("Config", "ForConditionalGeneration"))
+    model = stock(config)
+    draw(model)
+    model.query_tokens.data.normal_()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+KINDS = {
+    "blip2-opt": (opt, False, None),
+    "blip2-t5": (t5, False, None),
+    "minigpt4": (llama, False, MINIGPT4),
+    "instructblip-vicuna": (llama, True, None),
+    "instructblip-t5": (t5, True, None),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    save(folder, *KINDS[request.param])
+    stock = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    return Blip2(request.param, folder, stock, transformers.AutoProcessor.from_pretrained(folder))
+
+
+def stock_inputs(model, image, prompt):
+    """The stock processor's inputs; where a chat template puts the picture elsewhere, they are laid out by hand."""
+    processor, tokenizer = model._processor, model._processor.tokenizer
+    if not tokenizer.chat_template:
+        return processor(images=image, text=prompt, return_tensors="pt")
+    before, behind = "###Human: <Img>", f"</Img> {prompt} ###Assistant: "
+    ids = [
+        *tokenizer(before)["input_ids"],
+        *[tokenizer.convert_tokens_to_ids("<image>")] * QUERIES,
+        *tokenizer(behind, add_special_tokens=False)["input_ids"],
+    ]
+    ids = torch.tensor([ids])
+    pixels = processor.image_processor(image, return_tensors="pt")["pixel_values"]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+
+
+def expected_prompt(model, question):
+    """What the module's text promises, written anew."""
+    prompt, options = question.prompt, ", ".join(question.options)
+    if any(question.descriptions):
+        listed = zip(question.options, question.descriptions, strict=True)
+        described = [f"{option}: {words}" for option, words in listed]
+    if model.name == "minigpt4":
+        lines = "".join(f"\n- {line}" for line in described) if any(question.descriptions) else ""
+        order = ", from lowest to highest" if isinstance(question, Score) else ""
+        return f"{prompt}{lines}\nAnswer with one of{order}: {options}."
+    if any(question.descriptions):
+        prompt += f" ({'; '.join(described)})"
+    return {
+        "blip2-opt": f"Question: {prompt} Answer:",
+        "blip2-t5": f"Question: {prompt} Short answer:",
+    }.get(model.name, f"Question: {prompt} Options: {options}. Short answer:")
+
+
+def brute_force(model, image, question):
+    """Each option's log-likelihood by a full pass of the stock model over picture, prompt and option alone."""
+    stock, tokenizer = model._model, model._processor.tokenizer
+    inputs = stock_inputs(model, image, expected_prompt(model, question))
+    language = stock.language_model
+    end = language.config.eos_token_id
+    scores = []
+    for option in question.options:
+        words = f" {option}" if model.name == "blip2-opt" else option
+        said = [*tokenizer(words, add_special_tokens=False)["input_ids"], end]
+        with torch.inference_mode():
+            if language.config.is_encoder_decoder:
+                start = [language.config.decoder_start_token_id]
+                logits = stock(**inputs, decoder_input_ids=torch.tensor([start + said[:-1]])).logits[0]
+            else:
+                ids = torch.cat([inputs["input_ids"], torch.tensor([said])], dim=1)
+                given = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                logits = stock(**given).logits[0, -len(said) - 1 : -1]
+        scores.append(float(logits.log_softmax(-1)[range(len(said)), said].sum()))
+    return scores
+
+
+def test_scores_equal_a_forward_pass_per_option(model):
+    image = random_image(0)
+    for question, answer in zip(QUESTIONS, model.answer(image, QUESTIONS), strict=True):
+        expected = torch.tensor(brute_force(model, image, question), dtype=torch.double).softmax(-1)
+        assert answer.probabilities == pytest.approx(expected.tolist(), abs=1e-4)
+        assert answer.value == question.options[int(expected.argmax())]
+
+
+def test_log_likelihoods_themselves_are_exact(model):
+    image = random_image(1)
+    with torch.inference_mode():
+        (found,) = model._score(model._encode([image]), QUESTIONS)
+    for question, scores in zip(QUESTIONS, found, strict=True):
+        assert scores == pytest.approx(brute_force(model, image, question), abs=1e-3)
+
+
+def test_questions_and_pictures_of_a_batch_do_not_influence_each_other(model):
+    images = [random_image(seed) for seed in (2, 3, 4)]
+    together = model.answer_batch(images, [*QUESTIONS, Text("words", "what is this?", 4)])
+    for image, answers in zip(images, together, strict=True):
+        for question, answer in zip(QUESTIONS, answers[:-1], strict=True):
+            (alone,) = model.answer(image, [question])
+            assert answer.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
+        (alone,) = model.answer(image, [Text("words", "what is this?", 4)])
+        assert (answers[-1].value, answers[-1].confidence) == (alone.value, pytest.approx(alone.confidence, abs=1e-4))
+    assert together[0][0].probabilities != together[1][0].probabilities
+
+
+@pytest.mark.parametrize("prompt", ["what is this?", "a photo of", "Question: is it there? Answer:", "caption"])
+def test_words_equal_the_stock_generate(model, prompt):
+    image = random_image(5)
+    (answer,) = model.answer(image, [Text("words", prompt, 6)])
+    if model.name.startswith("blip2"):
+        prompt = {"what is this?": "Question: what is this? Answer:", "caption": ""}.get(prompt, prompt)
+    elif model.name.startswith("instructblip"):
+        prompt = {"caption": "A short image description:"}.get(prompt, prompt)
+    inputs = stock_inputs(model, image, prompt)
+    stock = model._model.generate(
+        **inputs, max_new_tokens=7, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    said = stock.sequences[0, -len(stock.logits) :]
+    log_p = torch.cat(stock.logits).log_softmax(-1)[range(len(said)), said]
+    assert answer.value == model._processor.tokenizer.decode(said[:-1], skip_special_tokens=True).strip()
+    assert answer.confidence == pytest.approx(float(log_p.mean().exp()), abs=1e-4)
+    assert answer.usage.tokens == len(said) - 1
+    assert 0 < answer.usage.time_to_first_token < answer.usage.seconds
+
+
+def test_words_stop_at_any_end(model, monkeypatch):
+    image = random_image(7)
+    tokenizer, settings = model._processor.tokenizer, model._language.generation_config
+    inputs = stock_inputs(model, image, "a photo of")
+    start = 1 if model._language.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    said = model._model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, start:].tolist()
+    ends = [settings.eos_token_id, said[3]]
+    monkeypatch.setattr(settings, "eos_token_id", ends)
+    again = Blip2(model.name, model._folder, model._model, model._processor)
+    (answer,) = again.answer(image, [Text("words", "a photo of", 6)])
+    assert answer.usage.tokens == said.index(said[3])
+    assert answer.value == tokenizer.decode(said[: said.index(said[3])], skip_special_tokens=True).strip()
+
+
+def test_special_tokens_in_a_prompt_are_only_text(model):
+    (answer,) = model.answer(random_image(8), [Choice("q", "is <image> </s> here?", ("yes", "no"))])
+    assert sum(answer.probabilities) == pytest.approx(1)
+
+
+def test_questions_that_are_too_long_are_named(model):
+    limited = {"blip2-opt": "at most 128", "instructblip-vicuna": "at most 64", "instructblip-t5": "at most 64"}
+    question = YesNo("long", "is it there? " * 100)
+    if model.name in limited:
+        with pytest.raises(ValueError, match=limited[model.name]):
+            model.answer(random_image(0), [question])
+    else:
+        assert sum(model.answer(random_image(0), [question])[0].probabilities) == pytest.approx(1)
+
+
+def test_it_tells_what_it_is(model):
+    facts = model.describe_self()
+    assert facts["family"] == model._model.config.model_type
+    assert facts["language model"] == ("t5" if "t5" in model.name else "opt" if "opt" in model.name else "llama")
+
+
+def test_the_tower_looks_once_for_all_questions(model):
+    seen = []
+    hook = model._model.vision_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["pixel_values"].shape), with_kwargs=True
+    )
+    image = random_image(9)
+    image.flags.writeable = False
+    model.answer(image, QUESTIONS)
+    model.answer(image, [Text("words", "what is this?", 3)])
+    hook.remove()
+    assert seen == [(1, 3, 28, 28)]
+
+
+# Image-text matching
+
+
+@pytest.fixture(scope="module")
+def matcher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blip2-itm")
+    tokenizer = bert_tokenizer()
+    config = transformers.Blip2Config(
+        vision_config=VISION,
+        qformer_config={**QFORMER, "vocab_size": len(tokenizer), "use_qformer_text_input": True},
+        num_query_tokens=QUERIES,
+        image_text_hidden_size=16,
+    )
+    torch.manual_seed(1)
+    stock = transformers.Blip2ForImageTextRetrieval(config)
+    draw(stock)
+    stock.save_pretrained(folder)
+    transformers.Blip2Processor(images(), tokenizer).save_pretrained(folder)
+    stock = transformers.Blip2ForImageTextRetrieval.from_pretrained(folder)
+    return Blip2Matching("itm", folder, stock, transformers.AutoProcessor.from_pretrained(folder))
+
+
+def stock_fit(matcher, image, text):
+    """Log-odds of the matching head, and the contrastive head's cosine."""
+    inputs = matcher._processor(images=image, text=text, return_tensors="pt")
+    with torch.inference_mode():
+        no, yes = matcher._model(**inputs, use_image_text_matching_head=True).logits_per_image[0]
+        similarity = matcher._model(**inputs, use_image_text_matching_head=False).logits_per_image[0, 0]
+    return float(yes - no), float(similarity)
+
+
+def test_whether_it_is_so_is_what_the_matching_head_says(matcher):
+    image = random_image(0)
+    question = YesNo("there", "is it there?", descriptions=("A red ball!", ""))
+    (answer,) = matcher.answer(image, [question])
+    odds, _ = stock_fit(matcher, image, "a red ball")
+    assert answer.probability("yes") == pytest.approx(torch.tensor(odds).sigmoid().item(), abs=1e-5)
+
+
+def test_options_compete_by_both_heads(matcher):
+    image = random_image(1)
+    question = Choice("what", "what is it?", ("wall", "door", "ball"), ("a wall is near", "", "a red ball"))
+    (answer,) = matcher.answer(image, [question])
+    phrases = ["a wall is near", "a photo of a door", "a red ball"]
+    scores = torch.tensor([sum(stock_fit(matcher, image, phrase)) for phrase in phrases])
+    assert answer.probabilities == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
+
+
+def test_several_templates_are_averaged(matcher):
+    image = random_image(2)
+    (answer,) = matcher.answer(image, [Choice("what", "a photo of {}\nthere is {}", ("a wall", "a door"))])
+    texts = [[f"a photo of {x}", f"there is {x}"] for x in ("a wall", "a door")]
+    scores = torch.tensor([[sum(stock_fit(matcher, image, text)) for text in some] for some in texts]).mean(1)
+    assert answer.probabilities == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
+
+
+def test_a_batch_is_answered_as_each_alone(matcher, monkeypatch):
+    monkeypatch.setattr("vlm_perception.models.blip2_matching.PAIRS", 4)
+    images = [random_image(seed) for seed in (3, 4, 5)]
+    questions = [
+        Choice("what", "what is it?", ("wall", "door", "ball")),
+        YesNo("there", "is it there?", descriptions=("a red ball", "")),
+        Text("words", "{} is there", phrases=("a wall", "a door")),
+    ]
+    for image, answers in zip(images, matcher.answer_batch(images, questions), strict=True):
+        for question, answer in zip(questions, answers, strict=True):
+            (alone,) = matcher.answer(image, [question])
+            assert answer.value == alone.value
+            assert answer.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+
+
+def test_words_that_say_nothing_need_phrases(matcher):
+    with pytest.raises(ValueError, match="description"):
+        matcher.answer(random_image(0), [YesNo("there", "is it there?")])

@@ -1,0 +1,304 @@
+"""BLIP-2, InstructBLIP and MiniGPT-4: a Q-Former reads the picture into a few tokens for a language model.
+
+What is shared depends on who reads the question:
+
+- BLIP-2 and MiniGPT-4 with a causal language model (OPT, Llama): the picture's tokens do not depend on the question.
+  All questions and all their options stand behind them in one row, as a tree (see `scoring`): one forward pass.
+- InstructBLIP with one (Vicuna): its Q-Former reads the question too. The vision tower is shared, the
+  Q-Former runs once for all questions as a batch, and so does the language model, a tree per question.
+- An encoder-decoder (Flan-T5): its encoder is bidirectional, so the questions go as a batch; the decoder says the
+  options of a question in one row, each a chain of its own behind the same encoded question (T5 measures distances
+  between places in the row, so tokens that are shared would be at the wrong distance from those of other options).
+
+The picture's tokens are few (32), so what a later call asks about the same picture reads them again.
+
+Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv.org/abs/2305.06500):
+
+- BLIP-2: `Question: {prompt} Answer:`, for closed questions to Flan-T5 `Question: {prompt} Short answer:`. A prompt
+  that begins with `a photo of` or ends with `answer:` is taken as it is, and `caption` stands for no prompt at all.
+- InstructBLIP: a `Text` as it is, a closed question `Question: {prompt} Options: {options}. Short answer:`.
+- A folder with a chat template (MiniGPT-4, see `vlm_perception minigpt4`): what the template makes of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlm_perception.models.base import ModelError
+from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.chat import chat_text
+from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.scoring import ROOT, Packed, Path, Tree, build_tree, log_likelihoods, pack
+from vlm_perception.models.usage import Meter
+from vlm_perception.questions import ClosedQuestion, Question, Text
+
+CAPTION = "caption"
+"""The prompt that stands for none: BLIP-2 then says what it sees."""
+
+
+class Blip2(LocalModel):
+    """BLIP-2, InstructBLIP or MiniGPT-4 of the stock transformers classes, see `vlm_perception.models.base.Model`."""
+
+    def __init__(
+        self, name: str, folder: FilePath, model: Any, processor: Any, calibration: Calibration | None = None
+    ) -> None:
+        super().__init__(name, folder, model, calibration)
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._language = model.language_model
+        self._reader: Any = getattr(processor, "qformer_tokenizer", None)  # of a Q-Former that reads the question
+        self._chain = self._language.config.is_encoder_decoder
+        ends = self._language.generation_config.eos_token_id
+        self._ends = tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
+        # Pieces mark the beginning of a word by themselves; bytes want the space that comes before it.
+        self._space = "" if self._tokenizer.tokenize("a")[0].startswith("▁") else " "
+        self._before, _ = self._around_picture("") if self._template else ((), ())
+        self._behind = lru_cache(maxsize=256)(self._as_behind)
+        self._options = lru_cache(maxsize=256)(self._as_options)
+
+    def describe_self(self) -> dict[str, str]:
+        """Facts for diagnostics, as words. The Q-Former stays in float32 whatever the rest is in."""
+        return super().describe_self() | {
+            "dtype": str(self._language.dtype).removeprefix("torch."),
+            "language model": self._language.config.model_type,
+        }
+
+    # The prompt
+
+    @property
+    def _template(self) -> str | None:
+        return getattr(self._tokenizer, "chat_template", None)
+
+    def _words(self, question: Question) -> str:
+        """What the language model reads about this question, behind the picture."""
+        prompt = question.prompt
+        if self._template:
+            return chat_text(question)
+        closed = isinstance(question, ClosedQuestion)
+        if prompt == CAPTION:
+            return "A short image description:" if self._reader else ""
+        if prompt.lower().startswith("a photo of") or prompt.lower().endswith("answer:"):
+            return prompt
+        if self._reader and not closed:
+            return prompt
+        if isinstance(question, ClosedQuestion):
+            described = [f"{option}: {words}" for option, words in question.described() if words]
+            prompt += f" ({'; '.join(described)})" if described else ""
+            prompt += f" Options: {', '.join(question.options)}." if self._reader else ""
+        short = closed and (self._reader or self._chain)
+        return f"Question: {prompt} {'Short answer:' if short else 'Answer:'}"
+
+    def _around_picture(self, words: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before and behind the picture that the chat template makes; each side is text of its own."""
+        content = [{"type": "image"}, {"type": "text", "text": words}]
+        text = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        before, picture, behind = text.partition(self._processor.image_token.content)
+        if not picture:
+            raise ModelError(
+                f"the chat template of {self._folder} has no place for the picture, expected "
+                f"{self._processor.image_token.content!r} before the text"
+            )
+        return self._tokens(before, special=True), self._tokens(behind)
+
+    def _tokens(self, text: str, special: bool = False) -> tuple[int, ...]:
+        """Token ids; with the tokenizer's own `special` ones around if asked for, while those in the text are text."""
+        return tuple(self._tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
+
+    def _as_behind(self, question: Question) -> tuple[int, ...]:
+        """The tokens behind the picture. Raises ValueError when they are too many."""
+        words = self._words(question)
+        tokens = self._around_picture(words)[1] if self._template else self._tokens(words, special=True)
+        option = max(map(len, self._options(question.options))) if isinstance(question, ClosedQuestion) else 1
+        if (length := self._picture_length + len(tokens) + option) > self._most_tokens:
+            raise ValueError(
+                f"{self.name}: question {question.name!r} and the picture are {length} tokens long, this model reads "
+                f"at most {self._most_tokens}: shorten it"
+            )
+        return tokens
+
+    def _as_options(self, options: tuple[str, ...]) -> list[tuple[int, ...]]:
+        return [self._tokens(self._space + option) for option in options]
+
+    @property
+    def _picture_length(self) -> int:
+        return len(self._before) + self._model.config.num_query_tokens
+
+    @property
+    def _most_tokens(self) -> int:
+        return getattr(self._language.config, "max_position_embeddings", None) or 2**31  # T5 knows no longest text
+
+    # The picture
+
+    def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """What can be known before the questions: (images, queries, width), or for InstructBLIP the tower's features.
+
+        The processor squashes each picture to the model's square.
+        """
+        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self._device, self._language.dtype)
+        if self._reader:
+            return self._model.vision_model(pixel_values=pixels).last_hidden_state
+        return self._model.get_image_features(pixels).pooler_output
+
+    def _pictures(self, encoded: Tensor, questions: Sequence[Question]) -> Tensor:
+        """The pictures as the language model sees them, (images, questions, tokens, width), with what stands before."""
+        if self._reader:
+            pictures = self._read(encoded, [self._words(question) for question in questions])
+        else:
+            pictures = encoded[:, None].expand(-1, len(questions), -1, -1)
+        before = self._embed(torch.tensor(self._before, dtype=torch.long))
+        pictures = pictures.to(before.dtype)
+        return torch.cat([before.expand(*pictures.shape[:2], -1, -1), pictures], 2)
+
+    def _read(self, encoded: Tensor, texts: list[str]) -> Tensor:
+        """InstructBLIP: all questions read in all pictures, (images, texts, queries, width)."""
+        read = self._reader(texts, padding=True, split_special_tokens=True, return_tensors="pt").to(self._device)
+        most, longest = self._model.config.qformer_config.max_position_embeddings, read["input_ids"].shape[1]
+        if longest > most:
+            raise ValueError(
+                f"{self.name}: its Q-Former reads at most {most} tokens, and a question has {longest}: shorten it"
+            )
+        images, rows = len(encoded), len(encoded) * len(texts)
+        queries = self._model.query_tokens.expand(rows, -1, -1)
+        mask = read["attention_mask"].repeat(images, 1)
+        found = self._model.qformer(
+            input_ids=read["input_ids"].repeat(images, 1),
+            attention_mask=torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1),
+            query_embeds=queries,
+            encoder_hidden_states=encoded.repeat_interleave(len(texts), 0),
+        ).last_hidden_state[:, : queries.shape[1]]
+        return self._model.language_projection(found.to(encoded.dtype)).unflatten(0, (images, len(texts)))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self._language.get_input_embeddings()(tokens.to(self._device))
+
+    # Closed questions
+
+    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+        behind = [self._behind(question) for question in questions]
+        options = [self._options(question.options) for question in questions]
+        try:
+            if self._chain:
+                start = self._language.generation_config.decoder_start_token_id
+                trees = [_chains(start, some) for some in options]
+            elif self._reader:
+                trees = [build_tree([one]) for one in zip(behind, options, strict=True)]
+            else:
+                trees = [build_tree(list(zip(behind, options, strict=True)))]
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot score {[q.name for q in questions]}: {error}") from None
+        pictures = self._pictures(encoded, questions[: len(trees)])
+        return self._score_chains(pictures, behind, trees) if self._chain else self._score_trees(pictures, trees)
+
+    def _score_trees(self, pictures: Tensor, trees: list[Tree]) -> list[list[list[float]]]:
+        """Causal: each of `trees` behind each of `pictures` (images, trees, tokens, width)."""
+        images, _, start, _ = pictures.shape
+        packed = pack([[0] * start] * len(trees), trees, 0, first_position=0, bidirectional_prefix=False)
+        embeds = self._embed(packed.ids).expand(images, -1, -1, -1).clone()
+        embeds[:, :, :start] = pictures
+        keep = sorted({place for reads in packed.reads for place in reads})
+        logits = self._language(
+            inputs_embeds=embeds.flatten(0, 1),
+            attention_mask=self._mask(packed, images),
+            position_ids=packed.positions.repeat(images, 1).to(self._device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(keep, device=self._device),
+        ).logits.unflatten(0, (images, len(trees)))
+        return self._add_up(logits, packed, trees, keep)
+
+    def _score_chains(
+        self, pictures: Tensor, behind: list[tuple[int, ...]], trees: list[Tree]
+    ) -> list[list[list[float]]]:
+        """Encoder-decoder: every question encoded with every picture, its tree said by the decoder."""
+        images, count, start, _ = pictures.shape
+        length = max(map(len, behind))
+        ids = torch.tensor([[*tokens] + [0] * (length - len(tokens)) for tokens in behind])
+        embeds = torch.cat([pictures, self._embed(ids).expand(images, -1, -1, -1)], dim=2)
+        real = torch.arange(start + length) < torch.tensor([[start + len(tokens)] for tokens in behind])
+        packed = pack([()] * count, trees, 0, first_position=0, bidirectional_prefix=False)
+        logits = self._language(
+            inputs_embeds=embeds.flatten(0, 1),
+            attention_mask=real.long().repeat(images, 1).to(self._device),
+            decoder_input_ids=packed.ids.repeat(images, 1).to(self._device),
+            decoder_attention_mask=self._mask(packed, images),
+            use_cache=False,
+        ).logits.unflatten(0, (images, count))
+        return self._add_up(logits, packed, trees, range(packed.ids.shape[1]))
+
+    def _mask(self, packed: Packed, images: int) -> Tensor:
+        dtype = self._language.dtype
+        mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
+        return mask.repeat(images, 1, 1, 1).to(self._device)
+
+    def _add_up(
+        self, logits: Tensor, packed: Packed, trees: list[Tree], kept: Sequence[int]
+    ) -> list[list[list[float]]]:
+        """Log-likelihoods by image, question and option, from logits (images, trees, kept places, vocabulary)."""
+        number = {place: index for index, place in enumerate(kept)}
+        wanted = [[number[place] for place in reads] for reads in packed.reads]
+        return [
+            [
+                scores
+                for tree, rows, row in zip(trees, wanted, picture, strict=True)
+                for scores in log_likelihoods(tree, row[rows], self._ends)
+            ]
+            for picture in logits
+        ]
+
+    # Words
+
+    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
+        """Greedy words about all pictures at once, by the language model's own `generate`."""
+        behind = self._behind(question)
+        pictures = self._pictures(encoded, [question])[:, 0]
+        embeds = torch.cat([pictures, self._embed(torch.tensor(behind)).expand(len(pictures), -1, -1)], dim=1)
+        log_p: list[list[float]] = []
+        times: list[float] = []
+
+        def watch(_: Tensor, logits: Tensor) -> Tensor:
+            log_p.append(logits.float().log_softmax(-1).amax(-1).tolist())
+            times.append(meter.now())
+            return logits
+
+        said = self._language.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=self._device),
+            # One step more than words: it says how likely it was to end there.
+            max_new_tokens=min(question.max_new_tokens + 1, self._most_tokens - embeds.shape[1]),
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self._ends[0],
+            logits_processor=[watch],
+        )[:, -len(times) :].tolist()
+        return [self._spoken(tokens, [step[row] for step in log_p], times[0]) for row, tokens in enumerate(said)]
+
+    def _spoken(self, tokens: list[int], log_p: list[float], first_token: float) -> Words:
+        steps = next((n for n, token in enumerate(tokens) if token in self._ends), len(tokens) - 1) + 1
+        text = self._tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
+        return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
+
+
+def _chains(start: int, options: Sequence[Sequence[int]]) -> Tree:
+    """The options side by side, each behind a `start` token of its own. ValueError as by `build_tree`."""
+    build_tree([((), options)])  # raises when they cannot be told apart
+    tokens: list[int] = []
+    parents: list[int] = []
+    depths: list[int] = []
+    paths = []
+    for option in options:
+        first = len(tokens)
+        tokens += [start, *option]
+        parents += [ROOT, *range(first, first + len(option))]
+        depths += range(len(option) + 1)
+        paths.append(Path(tuple(enumerate(option, first)), first + len(option)))
+    return Tree(tuple(tokens), tuple(parents), tuple(depths), (tuple(paths),), tuple(range(len(tokens))))

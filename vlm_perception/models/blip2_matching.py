@@ -1,0 +1,99 @@
+"""BLIP-2's `Blip2ForImageTextRetrieval`: it writes nothing, it tells whether a phrase fits a picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, normalize
+
+from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.contrastive import Contrastive, Phrases
+from vlm_perception.questions import ClosedQuestion
+
+PAIRS = 64
+"""How many pairs of picture and phrase go through the Q-Former at once."""
+
+
+class Blip2Matching(Contrastive):
+    """`Blip2ForImageTextRetrieval`: phrases are matched with the picture, see `Contrastive` for which ones.
+
+    The matching head says for each phrase alone whether it fits; its log-odds are used as SigLIP's. Where
+    options compete, their similarity by the contrastive head (a cosine) is added, as in LAVIS's retrieval.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
+    ) -> None:
+        super().__init__(name, folder, model, processor, calibration)
+        self._sigmoid = True
+        self._max_tokens = model.config.qformer_config.max_position_embeddings
+
+    def _encode(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """The tower's features (images, places, width), and unit vectors (images, queries, dimensions), float32."""
+        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        seen = self._model.vision_model(pixel_values=pixels.to(self._device)).last_hidden_state
+        queries = self._model.query_tokens.expand(len(images), -1, -1)
+        found = self._model.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
+        found = self._model.vision_projection(found.to(self._model.vision_projection.weight.dtype))
+        return seen, normalize(found.float(), dim=-1)
+
+    def _clean(self, text: str) -> str:
+        """The text as LAVIS's `BlipCaptionProcessor` hands it to the model."""
+        return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split())
+
+    def _score(self, encoded: tuple[Tensor, Tensor], questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+        asked = [self._options(question) for question in questions]
+        every = tuple(option for options in asked for option in options)
+        counts = [len(options) for options in asked]
+        parts = zip(
+            self._compare(encoded, every).split(counts, 1), self._resemble(encoded, every).split(counts, 1), strict=True
+        )
+        scores = [
+            logsigmoid(torch.cat([odds, -odds], 1)) if odds.shape[1] == 1 else odds + similarity
+            for odds, similarity in parts
+        ]
+        return [list(row) for row in zip(*(part.double().tolist() for part in scores), strict=True)]
+
+    def _compare(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
+        """The log-odds that each option's phrases fit each picture, (pictures, options), float32."""
+        texts, mask, owner = self._read(options)
+        seen, _ = encoded
+        queries = self._model.query_tokens
+        count = queries.shape[1]
+        found = []
+        for pairs in torch.cartesian_prod(torch.arange(len(seen)), torch.arange(len(texts))).split(PAIRS):
+            picture, text = pairs.to(self._device).T
+            some = queries.expand(len(pairs), -1, -1)
+            out = self._model.qformer(
+                query_embeds=torch.cat([some, texts[text].to(some.dtype)], dim=1),
+                query_length=count,
+                attention_mask=torch.cat([mask.new_ones(len(pairs), count), mask[text]], dim=1),
+                encoder_hidden_states=seen[picture],
+            ).last_hidden_state[:, :count]
+            no, yes = self._model.itm_head(out.to(self._model.itm_head.weight.dtype)).float().mean(1).T
+            found.append(yes - no)
+        return torch.cat(found).unflatten(0, (len(seen), len(texts))) @ owner
+
+    def _resemble(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
+        """The cosine between each picture and each option's phrases, (pictures, options), float32."""
+        texts, mask, owner = self._read(options)
+        found = self._model.qformer(query_embeds=texts, query_length=0, attention_mask=mask).last_hidden_state[:, 0]
+        found = self._model.text_projection(found.to(self._model.text_projection.weight.dtype))
+        return (encoded[1] @ normalize(found.float(), dim=-1).T).amax(1) @ owner
+
+    def _read(self, options: tuple[Phrases, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """The phrases' embeddings (phrases, tokens, width), their mask, and their share in each option."""
+        phrases = [(text, number) for number, option in enumerate(options) for text in option]
+        read = self._tokenizer(
+            [text for text, _ in phrases], padding=True, split_special_tokens=True, return_tensors="pt"
+        ).to(self._device)
+        owner = torch.zeros(len(phrases), len(options), device=self._device)
+        for row, (_, number) in enumerate(phrases):
+            owner[row, number] = 1 / len(options[number])
+        return self._model.embeddings(input_ids=read["input_ids"]), read["attention_mask"], owner
