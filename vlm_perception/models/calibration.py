@@ -98,7 +98,7 @@ class Calibration:
         """
         path = folder / FILE
         content = _read(path) if path.is_file() else {}
-        shares = {kind: self._share(kind) for kind in IN_FILE}
+        shares = {kind: self.share(kind) for kind in IN_FILE}
         content["temperature"] = {IN_FILE[kind]: number for kind, number in self.temperatures.items()}
         content["empty_picture"] = {IN_FILE[kind]: share for kind, share in shares.items() if share}
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -106,17 +106,18 @@ class Calibration:
 
     def needs_empty_picture(self, question: ClosedQuestion) -> bool:
         """Whether `answer` needs the log-likelihoods for an empty picture."""
-        return self._share(TYPES[type(question)]) > 0
+        return self.share(TYPES[type(question)]) > 0
 
     def answer(self, question: ClosedQuestion, scores: Sequence[float], empty: Sequence[float] | None) -> Answer:
         """Return the answer of these log-likelihoods, given those for an empty picture. ValueError: not finite."""
         kind = TYPES[type(question)]
         if empty is not None:
-            scores = [score - self._share(kind) * prior for score, prior in zip(scores, empty, strict=True)]
+            scores = [score - self.share(kind) * prior for score, prior in zip(scores, empty, strict=True)]
         temperature = self.temperatures.get(kind, 1.0)
         return answer_from_log_likelihoods(question, [score / temperature for score in scores])
 
-    def _share(self, kind: str) -> float:
+    def share(self, kind: str) -> float:
+        """The share of the empty picture for a type of question."""
         shares = self.empty_picture
         return shares.get(kind, 0.0) if isinstance(shares, Mapping) else shares
 

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print the table and, as one line of JSON, what is worth keeping; write that if asked to."""
     from vlm_perception.models.base import ModelError
-    from vlm_perception.models.loader import find_folder, load_model
+    from vlm_perception.models.calibration import TYPES
+    from vlm_perception.models.loader import check_folder, load_model
     from vlm_perception.training.calibrate import collect, fit, keep_what_helps, table
     from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 
@@ -28,13 +29,14 @@ def main(arguments: argparse.Namespace) -> int:
         say(f"vlm_perception calibrate: {arguments.rooms} rooms, expected 1 to {len(CALIBRATION_SEEDS)}")
         return 2
     try:
-        model = load_model(arguments.model)
+        folder = check_folder(arguments.model)[0] if arguments.write else None
+        model = load_model(arguments.model, temperatures=(1.0,) * len(TYPES), empty_picture=(0.0,) * len(TYPES))
         fitted_on = collect(model, CALIBRATION_SEEDS[: arguments.rooms], say)
         judged = collect(model, TEST_SEEDS[: arguments.rooms], say)
         calibration = keep_what_helps(fit(fitted_on), judged)
         say(table(fitted_on, judged))
-        if arguments.write:
-            say(f"written: {calibration.save(find_folder(arguments.model))}")
+        if folder:
+            say(f"written: {calibration.save(folder)}")
     except ModelError as error:
         say(f"vlm_perception calibrate: {error}")
         return 1
