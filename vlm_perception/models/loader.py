@@ -1,65 +1,97 @@
-"""From a name or a folder to a model that answers questions. Nothing here touches the network."""
+"""From a name, a folder or an address to a model that answers questions.
+
+Folders are read as they are: no network, safetensors only, no code from the folder. A new family is one line in
+`FAMILIES`; what is not there and has a chat template is a `ChatModel`.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vlm_perception.models.base import Model, ModelError
+from vlm_perception.models import memory
+from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
+from vlm_perception.models.options import LoadOptions
+from vlm_perception.models.precision import arguments, settle
+from vlm_perception.models.weights import read_headers, refuse_pointer
 
 NANO_FOLDER = Path(__file__).parent / "nano"
-DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def load_model(name_or_folder: str, device: str = "auto", dtype: str = "auto") -> Model:
-    """Load the shipped model ("nano") or a model folder, as `save_pretrained` or a hub download leaves it.
+class Family(NamedTuple):
+    """`file` of this package and its class `name`; the transformers class `auto` that loads the weights."""
 
-    `device` "auto" takes a GPU when there is one; `dtype` "auto" takes bfloat16 on a GPU that has it, float16 on an
-    older one and float32 on the CPU. Raises ModelError with the remedy when it cannot be loaded, ValueError for
-    an unknown device or dtype.
+    file: str
+    name: str
+    auto: str = "AutoModelForMultimodalLM"
+
+
+FAMILIES = {
+    "paligemma": Family("paligemma", "PaliGemma"),
+    "blip-2": Family("blip2", "Blip2"),
+    "instructblip": Family("blip2", "Blip2"),
+    "Blip2ForImageTextRetrieval": Family("blip2_matching", "Blip2Matching", "Blip2ForImageTextRetrieval"),
+    "clip": Family("contrastive", "Contrastive", "AutoModel"),
+    "siglip": Family("contrastive", "Contrastive", "AutoModel"),
+    "siglip2": Family("contrastive", "Contrastive", "AutoModel"),
+    "chinese_clip": Family("contrastive", "Contrastive", "AutoModel"),
+}
+"""By the architecture or the model_type that config.json names."""
+CHAT = Family("chat", "ChatModel")
+
+
+def load_model(models: str, device: str = "auto", dtype: str = "auto", **options: Any) -> Model:
+    """Load the shipped model ("nano"), a model folder as `save_pretrained` or a hub download leaves it, or the model
+    behind the address of a server; of several, separated by commas, the first that can be loaded.
+
+    `options` are those of `LoadOptions`. Raises ModelError with the remedy when none can be loaded, ValueError for an
+    option that cannot be meant.
     """
-    if device not in DEVICES and not device.startswith("cuda:"):
-        raise ValueError(f"device is {device!r}, expected one of {', '.join(DEVICES)} or cuda:N")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    folder, family = check_folder(name_or_folder)
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise ModelError(f"{error.name} is not installed: pip install torch transformers") from error
-    del transformers
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(
-            f"device is {device!r} but torch {torch.__version__} sees no GPU: use cpu, or a CUDA build of torch"
-        )
-    if dtype == "auto":
-        dtype = "float32"
-        if device.startswith("cuda"):
-            dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    try:
-        return FAMILIES[family](name_or_folder, folder, device, getattr(torch, dtype))
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{folder} does not fit into the memory of {device}: choose a smaller model or dtype, or device cpu"
-        ) from error
+    return load_first(models, LoadOptions(device, dtype, **options))
 
 
-def check_folder(name_or_folder: str) -> tuple[Path, str]:
-    """Return a model's folder and family without loading it. Raises ModelError when it cannot be a model."""
-    folder = find_folder(name_or_folder)
-    return folder, read_family(folder)
+def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], None] = lambda reason: None) -> Model:
+    """As `load_model`; `passed_over` hears, in words, of each model that was not taken, and why."""
+    names = model_names(models)
+    reasons = []
+    for name in names:
+        try:
+            return _load(name, options)
+        except ModelError as error:
+            if len(names) == 1:
+                raise
+            reasons.append(f"{name}: {error}")
+        passed_over(reasons[-1])
+    raise ModelError(f"none of {len(names)} models can be loaded; " + "; ".join(reasons))
 
 
-def find_folder(name_or_folder: str) -> Path:
-    """Return the model's folder. Raises ModelError when there is none or it is no model."""
-    if not name_or_folder.strip():
-        raise ModelError("model is empty, expected 'nano' or the path of a model folder")
+def model_names(models: str) -> list[str]:
+    """Return the names in a list separated by commas. Raises ModelError when there is none."""
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names:
+        raise ModelError("model is empty, expected 'nano', the path of a model folder or the address of a server")
+    return names
+
+
+def check_models(models: str) -> None:
+    """Raise ModelError unless one of `models` looks like a model, as far as can be told in a moment."""
+    reasons = []
+    for name in model_names(models):
+        try:
+            if not _is_address(name):
+                read_headers(check_folder(name)[0])
+            return
+        except ModelError as error:
+            reasons.append(str(error))
+    raise ModelError("; ".join(reasons))
+
+
+def check_folder(name_or_folder: str) -> tuple[Path, dict[str, Any]]:
+    """Return a model's folder and what its config.json says. Raises ModelError when it cannot be a model's."""
     folder = NANO_FOLDER if name_or_folder == "nano" else Path(name_or_folder).expanduser()
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
@@ -68,69 +100,162 @@ def find_folder(name_or_folder: str) -> Path:
             "Weights are never downloaded by this package; fetch them once, e.g. "
             "`hf download google/paligemma2-3b-mix-224 --local-dir FOLDER` after accepting the licence on its page"
         )
-    if not any(folder.iterdir()):
+    files = [file for file in folder.iterdir() if file.is_file()]
+    if not files:
         raise ModelError(
             f"model folder {str(folder)!r} is empty, expected config.json and *.safetensors: did the download end?"
         )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} holds an adapter: merge it into its model (peft's merge_and_unload) and save that")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"model folder {str(folder)!r} has no config.json, expected a folder made by save_pretrained")
-    if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"model folder {str(folder)!r} has no *.safetensors; other weight files can run code when loaded and are "
-            "refused: convert them with save_pretrained"
+            f"model folder {str(folder)!r} has no config.json, expected a folder made by save_pretrained or `hf "
+            "download`. Is it one folder up or down? Of a gated model one gets no more than a README before `hf auth "
+            "login` and accepting its licence"
         )
-    return folder
-
-
-def read_family(folder: Path) -> str:
-    """Return the model type that config.json names. Raises ModelError when it is unreadable or not supported."""
+    for file in files:
+        if file.stat().st_size < 1024:  # as tokenizers and configurations may be pointers too
+            refuse_pointer(file)
     try:
-        family = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder / 'config.json'} names no model_type ({error!r}): is it a transformers model?"
         ) from error
-    if family not in FAMILIES:
-        raise ModelError(f"{folder} is a {family!r} model, expected one of: {', '.join(sorted(FAMILIES))}")
-    return family
+    return folder, config
 
 
-def _load_paligemma(name: str, folder: Path, device: str, dtype: Any) -> Model:
+def _is_address(name: str) -> bool:
+    return "://" in name
+
+
+def _load(name: str, options: LoadOptions) -> Model:
+    if _is_address(name):
+        from vlm_perception.models.remote import Limits, RemoteModel
+
+        return RemoteModel(name, Limits(timeout=options.request_timeout, in_flight=options.requests_in_flight))
+    folder, config = check_folder(name)
+    headers = read_headers(folder)
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ModelError(f"{error.name} is not installed: pip install torch transformers") from error
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging as transformers_logging
 
-    from vlm_perception.models.paligemma import PaliGemma
+    from vlm_perception.models.calibration import Calibration
+    from vlm_perception.models.image_size import see_whole_picture, set_image_size
+    from vlm_perception.models.processor import load_processor
 
     transformers_logging.disable_progress_bar()  # a node's log is no terminal
+    options = settle(options)
+    family = _family(folder, config)
+    kind = getattr(importlib.import_module(f"vlm_perception.models.{family.file}"), family.name)
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            attn_implementation=_exact_attention(folder),
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
-        if "out of memory" in str(error).lower():
-            raise
-        raise ModelError(
-            f"{folder} cannot be loaded: {str(error).splitlines()[0]}; is the download complete?"
+        if options.check_memory:
+            stock = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            memory.check(str(folder), memory.estimate(headers, stock, options), options)
+        processor = load_processor(folder)
+        if getattr(processor, "image_processor", None) is None:
+            raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no pictures: choose another one")
+        see_whole_picture(processor)
+        model = _load_weights(folder, family.auto, options, **arguments(folder, config, options))
+        if options.image_size:
+            set_image_size(model, processor, options.image_size)
+        more = {"describer": _load_describer(options)} if options.describer and family.file == "contrastive" else {}
+    except torch.OutOfMemoryError as error:
+        raise ModelOutOfMemoryError(
+            f"{folder} does not fit into the memory of {options.device}: choose a smaller model, dtype or "
+            "quantization, or device cpu"
         ) from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
+        raise _explained(folder, error) from error
+    calibration = options.calibration(Calibration.from_folder(folder))
+    return kind(name, folder, model, processor, calibration, **more)
+
+
+def _family(folder: Path, config: dict[str, Any]) -> Family:
+    """Find who answers for such a model. Raises ModelError, with the reason, when nobody does."""
+    kind = config["model_type"]
+    for name in (*(config.get("architectures") or ()), kind):
+        if name in FAMILIES:
+            return FAMILIES[name]
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+
+    if kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
+        return CHAT
+    if kind in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder} is a {kind!r} model, which does not answer questions about pictures, expected one of: "
+            f"{', '.join(FAMILIES)}, or a chat model that transformers has in AutoModelForMultimodalLM"
+        )
+    if "auto_map" in config:
+        raise ModelError(
+            f"{folder} is a {kind!r} model that needs the Python code in its folder, which is never run: look for a "
+            "conversion to transformers' own classes (often called OWNER/MODEL-hf)"
+        )
+    made = config.get("transformers_version", "of unknown version")
+    raise ModelError(
+        f"{folder} is a {kind!r} model, which transformers {transformers.__version__} does not know; it was saved by "
+        f"transformers {made}: pip install --upgrade transformers"
+    )
+
+
+def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> Any:
+    """Load by the transformers class `auto`. Raises ModelError when weights are lacking."""
+    import torch
+    import transformers
+
+    model, report = getattr(transformers, auto).from_pretrained(
+        folder,
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=getattr(torch, options.dtype),
+        **how,
+    )
     # What the files lack gets random weights: such a model would answer, and nothing would show that it guesses.
     random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if random:
         raise ModelError(f"{folder} lacks {len(random)} weights, e.g. {random[0]}: is the download complete?")
-    return PaliGemma(name, folder, model.to(device), processor)
+    return model if "device_map" in how else model.to(options.device)
 
 
-def _exact_attention(folder: Path) -> str | None:
-    """The attention that computes what the model was trained with: only the eager one caps logits, as Gemma 2 does."""
-    text = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("text_config") or {}
-    return "eager" if text.get("attn_logit_softcapping") else None
+def _load_describer(options: LoadOptions) -> Any:
+    from transformers import AutoTokenizer
+
+    from vlm_perception.models.describer import Describer
+
+    folder, config = check_folder(options.describer)
+    read_headers(folder)
+    model = _load_weights(folder, "AutoModelForCausalLM", options, **arguments(folder, config, options))
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return Describer(folder, model, tokenizer)
 
 
-FAMILIES: dict[str, Callable[..., Model]] = {"paligemma": _load_paligemma}
+def _explained(folder: Path, error: Exception) -> ModelError:
+    """What transformers says when it cannot load, in one line, with the remedy if it names one."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "out of memory" in words.lower() or "can't allocate memory" in words.lower():
+        return ModelOutOfMemoryError(
+            f"{folder} does not fit into memory: choose a smaller model, dtype or quantization"
+        )
+    if package := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
+        return ModelError(f"{folder} needs {package[1]}: pip install {package[1]} ({words:.200})")
+    if library := re.search(r"requires the (\w+) library but it was not found", words):
+        return ModelError(f"{folder} needs {library[1]}: pip install {library[1].lower()}")
+    return ModelError(f"{folder} cannot be loaded: {words:.300}; is the download complete?")

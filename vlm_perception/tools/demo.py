@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from vlm_perception.models.base import ModelError
-    from vlm_perception.models.loader import check_folder
+    from vlm_perception.models.loader import check_models
     from vlm_perception.simulation.room import make_room
     from vlm_perception.tools.episode import Spectator, choose_target, run_episode
     from vlm_perception.tools.stack import Stack
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         room = make_room(arguments.seed)
         target = choose_target(arguments.target, room)
-        check_folder(arguments.model)
+        check_models(arguments.model)
     except (ValueError, ModelError) as error:
         print(f"vlm_perception demo: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from vlm_perception.models.base import ModelError
-    from vlm_perception.models.loader import check_folder
+    from vlm_perception.models.loader import check_models
     from vlm_perception.tools.episode import Result, Spectator, run_episode
     from vlm_perception.tools.stack import Stack
 
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"vlm_perception evaluate: rooms {seeds} are no seeds, expected 0 to 4294967295", file=sys.stderr)
         return 2
     try:
-        check_folder(arguments.model)
+        check_models(arguments.model)
     except ModelError as error:
         print(f"vlm_perception evaluate: {error}", file=sys.stderr)
         return 1

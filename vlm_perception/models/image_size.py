@@ -1,0 +1,106 @@
+"""How large a picture the model looks at, and that it looks at all of it.
+
+Pictures keep the size that the model's processor wants, unless told otherwise. Then it depends on the architecture:
+
+- Towers with a table of positions for one square (CLIP, SigLIP, BLIP-2's) get a table for another square,
+  interpolated bicubically, as such models are moved to another resolution (Dosovitskiy et al., An Image is Worth 16x16
+  Words, 2021, section 3.2). The further that is from the size a model was trained at, the worse it answers.
+- Towers for pictures of any shape (Qwen-VL, GLM-4V, SigLIP 2) get as many pixels as the square has, at most.
+- Processors that bound the longest edge (SmolVLM, Idefics 3, Pixtral) take the edge of the square for that.
+
+A picture is squashed to a square, not padded: questions are about where things are in the picture, which squashing
+leaves as it is, and what a model spends on a padded border is lost. Nor is it cropped to its middle, as CLIP's
+processor does, which LLaVA 1.5 has too: a robot wants to know what is at the sides.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from vlm_perception.models.base import ModelError
+
+SQUARE = {"paligemma", "llava", "vipllava", "clip", "siglip", "chinese_clip", "blip-2", "instructblip"}
+"""Model types of which no part but the tower's table of positions depends on the size."""
+
+
+def see_whole_picture(processor: Any) -> None:
+    """Have the stock processor squash what it would crop to the middle."""
+    images = processor.image_processor
+    if getattr(images, "do_center_crop", False):
+        images.do_center_crop = False
+        images.size = images.crop_size
+
+
+def set_image_size(model: Any, processor: Any, edge: int) -> None:
+    """Have model and processor look at pictures of `edge` x `edge` pixels, in their own way (see above).
+
+    Raises ModelError where that cannot be.
+    """
+    images = processor.image_processor
+    size = {name: value for name, value in dict(images.size).items() if value} if images.size else {}
+    kind = model.config.model_type
+    if kind in SQUARE and (towers := [m for m in model.modules() if hasattr(m, "position_embedding") and _is_tower(m)]):
+        for tower in towers:
+            _resize_table(kind, tower, edge)
+        _resize_square(model, processor, edge)
+    elif hasattr(images, "max_num_patches") and hasattr(images, "patch_size"):
+        images.max_num_patches = (edge // images.patch_size) ** 2
+    elif hasattr(images, "merge_size") and set(size) == {"shortest_edge", "longest_edge"}:  # which are areas here
+        least = (images.patch_size * images.merge_size) ** 2
+        if edge**2 < least:
+            raise ModelError(f"image_size is {edge}, a {kind} model takes at least {math.isqrt(least)}")
+        images.size = type(images.size)(shortest_edge=min(size["shortest_edge"], edge**2), longest_edge=edge**2)
+    elif set(size) == {"longest_edge"}:
+        images.size = type(images.size)(longest_edge=edge)
+    else:
+        raise ModelError(
+            f"image_size is {edge}, but a {kind} model looks at pictures in its own size only: leave it at 0, or "
+            "choose another model"
+        )
+
+
+def _is_tower(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "patch_embedding", None), nn.Conv2d)
+
+
+def _resize_table(kind: str, tower: Any, edge: int) -> None:
+    """Give the tower positions for another square; they may begin with one for its class token."""
+    patch = tower.patch_embedding.kernel_size[0]
+    if edge % patch:
+        raise ModelError(f"image_size is {edge}, this {kind} model needs a multiple of its patches' {patch} pixels")
+    old = tower.position_embedding
+    table = old.weight if isinstance(old, nn.Embedding) else old[0]
+    grid = math.isqrt(len(table))
+    first = len(table) - grid**2
+    if first not in (0, 1):
+        raise ModelError(f"image_size: this {kind} model's {len(table)} positions are those of no square")
+    table = torch.cat([table[:first], _interpolated(table[first:], grid, edge // patch)])
+    if isinstance(old, nn.Embedding):
+        tower.position_embedding = nn.Embedding.from_pretrained(table)
+        tower.position_ids = torch.arange(len(table), device=table.device).expand(1, -1)
+    else:
+        tower.position_embedding = nn.Parameter(table[None], requires_grad=False)
+    tower.image_size = edge
+    tower.num_positions, tower.num_patches = len(table), len(table) - first
+
+
+@torch.no_grad()
+def _interpolated(table: Tensor, old: int, new: int) -> Tensor:
+    """The table of (old * old, width) for new * new places."""
+    square = table.float().T.reshape(1, -1, old, old)
+    square = interpolate(square, size=(new, new), mode="bicubic", align_corners=False)
+    return square.reshape(-1, new * new).T.contiguous().to(table.dtype)
+
+
+def _resize_square(model: Any, processor: Any, edge: int) -> None:
+    images = processor.image_processor
+    images.size = type(images.size)(height=edge, width=edge)
+    config = model.config.vision_config
+    config.image_size = edge
+    if hasattr(processor, "image_seq_length"):  # PaliGemma's, which counts the picture's tokens by that
+        processor.image_seq_length = images.image_seq_length = (edge // config.patch_size) ** 2
