@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.local import LocalModel, Words
-from vlm_perception.models.scoring import Tree, build_tree, log_likelihoods, pack
+from vlm_perception.models.scoring import Tree, build_tree, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
 
@@ -52,9 +52,8 @@ class PaliGemma(LocalModel):
         return (*picture, self._tokenizer.bos_token_id, *words)
 
     def _build_tree(self, options: tuple[str, ...]) -> Tree:
-        encoded = self._tokenizer(list(options), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         try:
-            return build_tree([((), encoded)])
+            return build_tree([((), option_tokens(self._tokenizer, options))])
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,21 @@ class Tree:
             if parent != ROOT:
                 sees[node] |= sees[parent]
         return sees
+
+
+def option_tokens(tokenizer: Any, options: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of each option; special tokens that somebody writes into one are text.
+
+    Raises ValueError for an option that the tokenizer cannot read, as what is unknown would all look alike.
+    """
+    encoded = tokenizer(list(options), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    for option, tokens in zip(options, encoded, strict=True):
+        if tokenizer.unk_token_id in tokens:
+            raise ValueError(
+                f"the model does not know all characters of {option!r}: say it in other words, or choose a model for "
+                "this language"
+            )
+    return encoded
 
 
 def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], ends: bool = True) -> Tree:
