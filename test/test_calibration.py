@@ -224,7 +224,12 @@ def test_the_command_prints_the_table_and_writes_only_when_told(monkeypatch, tmp
     assert cli.main(["calibrate", "--rooms", "0"]) == 2
 
 
-def test_the_shipped_calibration_is_read_and_used():
+def test_the_shipped_calibration_is_of_the_shipped_weights():
     shipped = Calibration.from_folder(NANO_FOLDER)
-    assert shipped.temperatures
+    assert shipped.temperatures, "vlm_perception calibrate --write"
     assert load_model("nano", device="cpu")._calibration == shipped
+    raw = load_model("nano", device="cpu", temperatures=(1.0, 1.0, 1.0), empty_picture=(0.0, 0.0, 0.0))
+    for sort, asked in calibrate.collect(raw, range(500, 506)).items():
+        before = asked.quality()
+        after = asked.quality(shipped.share(asked.type), shipped.temperatures.get(asked.type, 1.0))
+        assert after.nll < before.nll + 0.02 and after.accuracy > 0.8, (sort, "run: vlm_perception calibrate --write")
