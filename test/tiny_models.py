@@ -225,9 +225,9 @@ def llava_phi3() -> Tiny:
     return tiny
 
 
-def bakllava() -> Tiny:
+def bakllava(window: int = 4096) -> Tiny:
     tokenizer = piece_tokenizer("</s>", "<image>", "<pad>")
-    return _llava(tokenizer, {"model_type": "mistral", "sliding_window": 16}, VICUNA)
+    return _llava(tokenizer, {"model_type": "mistral", "sliding_window": window}, VICUNA)
 
 
 def _llava_next(text: dict[str, Any], chat: str) -> Tiny:
@@ -395,7 +395,7 @@ def glm4v() -> Tiny:
     )
 
 
-def gemma3() -> Tiny:
+def gemma3(window: int = 1024) -> Tiny:
     tokenizer = piece_tokenizer(
         "<eos>", "<end_of_turn>", "<start_of_turn>", "<pad>", bos="<bos>", prefix=False,
         boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image_soft_token>",
@@ -408,7 +408,7 @@ def gemma3() -> Tiny:
             vision_config={"model_type": "siglip_vision_model", **VISION, "image_size": 56},
             text_config={
                 **TEXT, **_vocabulary(tokenizer), "model_type": "gemma3_text", "head_dim": 16,
-                "query_pre_attn_scalar": 16, "sliding_window": 16,
+                "query_pre_attn_scalar": 16, "sliding_window": window,
                 "layer_types": ["sliding_attention", "full_attention"],
             },
             mm_tokens_per_image=4,
@@ -481,19 +481,20 @@ def aya_vision() -> Tiny:
         "<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "TILE",
         "TILE_GLOBAL", "<PAD>", bos="<BOS_TOKEN>", add_bos=True,
     )  # fmt: skip
-    turn = "<|START_OF_TURN_TOKEN|>"
+    turn, end = "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"
+    chat = template(turn + "<|USER_TOKEN|>", "<image>", end, turn + "<|CHATBOT_TOKEN|>", "<BOS_TOKEN>")
     return Tiny(
         transformers.AyaVisionConfig(
             vision_config={"model_type": "siglip_vision_model", **VISION},
             text_config={
-                "model_type": "cohere2", **TEXT, "logit_scale": 1.0, **_vocabulary(tokenizer), "sliding_window": 16,
+                "model_type": "cohere2", **TEXT, "logit_scale": 1.0, **_vocabulary(tokenizer), "sliding_window": 4096,
                 "layer_types": ["sliding_attention", "full_attention"],
             },
             image_token_id=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
         ),
         tokenizer,
-        template(turn + "<|USER_TOKEN|>", "<image>", "<|END_OF_TURN_TOKEN|>", turn + "<|CHATBOT_TOKEN|>", "<BOS_TOKEN>"),
-        ["<|END_OF_TURN_TOKEN|>"],
+        chat,
+        [end],
         {
             "image_processor_type": "GotOcr2ImageProcessor", "crop_to_patches": True, "max_patches": 4,
             "size": {"height": 28, "width": 28}, **NORM,
@@ -598,10 +599,43 @@ def mllama() -> Tiny:
     )  # fmt: skip
 
 
+def _paligemma(text: dict[str, Any]) -> Tiny:
+    tokenizer = piece_tokenizer("<eos>", "<pad>", bos="<bos>", prefix=False, add_bos=False, image_token="<image>")
+    sizes = {**TEXT, "head_dim": 16, **_vocabulary(tokenizer), "vocab_size": len(tokenizer) + 1152}  # its processor's
+    return Tiny(
+        transformers.PaliGemmaConfig(
+            vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+            text_config={**sizes, **text},
+            projection_dim=TEXT["hidden_size"],
+            image_token_id=tokenizer.image_token_id,
+        ),
+        tokenizer,
+        None,
+        ["<eos>"],
+        {
+            "image_processor_type": "SiglipImageProcessor", "processor_class": "PaliGemmaProcessor",
+            "size": {"height": 28, "width": 28}, "image_seq_length": 4, **NORM,
+        },
+    )  # fmt: skip
+
+
+def paligemma() -> Tiny:
+    return _paligemma({"model_type": "gemma"})
+
+
+def paligemma2() -> Tiny:
+    caps = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 16}
+    layers = {"sliding_window": 256, "layer_types": ["sliding_attention", "full_attention"]}
+    return _paligemma({"model_type": "gemma2", **caps, **layers})
+
+
 FAMILIES: dict[str, Callable[[], Tiny]] = {
+    "paligemma": paligemma,
+    "paligemma-2": paligemma2,
     "llava-1.5": llava_vicuna,
     "llava-phi-3": llava_phi3,
     "bakllava": bakllava,
+    "bakllava, short window": lambda: bakllava(window=16),
     "llava-next-mistral": llava_next_mistral,
     "llava-next-vicuna": llava_next_vicuna,
     "qwen2.5-vl": qwen2_5_vl,
@@ -610,6 +644,7 @@ FAMILIES: dict[str, Callable[[], Tiny]] = {
     "idefics3": idefics3,
     "glm-4v": glm4v,
     "gemma-3": gemma3,
+    "gemma-3, short window": lambda: gemma3(window=16),
     "internvl": internvl,
     "phi-4-multimodal": phi4_multimodal,
     "aya-vision": aya_vision,
