@@ -103,6 +103,7 @@ class Worker(threading.Thread):
         self._lock = threading.Lock()
         self._asks: list[Ask] = []
         self._schedule = Schedule()
+        self._adopted = settings
         self._smoother = LabelSmoother(settings.label.options, settings.smoothing)
         self._picture: Observation | None = None
         self._corrupt = ""
@@ -215,8 +216,8 @@ class Worker(threading.Thread):
                 self._pause = 0.0
 
     def _adopt(self, settings: Settings) -> None:
-        smoother = self._smoother
-        if (settings.label.options, settings.smoothing) != (smoother.options, smoother.settings):
+        before, self._adopted = self._adopted, settings
+        if (settings.label, settings.smoothing) != (before.label, before.smoothing):  # another prompt counts as well
             self._smoother = LabelSmoother(settings.label.options, settings.smoothing)
         self._schedule.set_rates({"label": settings.label_rate, "description": settings.description_rate})
 
