@@ -54,7 +54,8 @@ def set_image_size(model: Any, processor: Any, edge: int) -> None:
         least = (images.patch_size * images.merge_size) ** 2
         if edge**2 < least:
             raise ModelError(f"image_size is {edge}, a {kind} model takes at least {math.isqrt(least)}")
-        images.size = type(images.size)(shortest_edge=min(size["shortest_edge"], edge**2), longest_edge=edge**2)
+        area = edge**2 * (images.temporal_patch_size if kind.startswith("glm") else 1)  # GLM counts a picture as a film
+        images.size = type(images.size)(shortest_edge=min(size["shortest_edge"], area), longest_edge=area)
     elif set(size) == {"longest_edge"}:
         images.size = type(images.size)(longest_edge=edge)
     else:

@@ -64,7 +64,7 @@ def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], N
         except ModelError as error:
             if len(names) == 1:
                 raise
-            reasons.append(f"{name}: {error}")
+            reasons.append(str(error) if name in str(error) else f"{name}: {error}")
         passed_over(reasons[-1])
     raise ModelError(f"none of {len(names)} models can be loaded; " + "; ".join(reasons))
 

@@ -78,15 +78,15 @@ def check(name: str, need: Need, options: LoadOptions) -> None:
     precision = options.dtype if options.quantization == "none" else options.quantization
     if need.weights + need.working > free:
         raise ModelOutOfMemoryError(
-            f"{name} needs about {_gib(need.weights + need.working)} on {device} ({_gib(need.weights)} for "
-            f"{need.parameters / 1e6:.0f} M parameters in {precision}, {_gib(need.working)} to work) and {_gib(free)} "
-            "are free: end other programs, choose a smaller model, dtype or quantization, or check_memory false to "
-            "try it all the same"
+            f"{name} needs about {_words(need.weights + need.working)} on {device} ({_words(need.weights)} for "
+            f"{need.parameters / 1e6:.0f} M parameters in {precision}, {_words(need.working)} to work) and "
+            f"{_words(free)} are free: end other programs, choose a smaller model, dtype or quantization, or set "
+            "check_memory to false to try it all the same"
         )
     if device != "cpu" and need.weights > (host := free_memory("cpu")):
         raise ModelOutOfMemoryError(
-            f"{name} comes to {device} by way of the host's memory, where {_gib(need.weights)} have to fit and "
-            f"{_gib(host)} are free: end other programs or choose a smaller model"
+            f"{name} comes to {device} by way of the host's memory, where {_words(need.weights)} have to fit and "
+            f"{_words(host)} are free: end other programs or choose a smaller model"
         )
 
 
@@ -145,5 +145,5 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
         return None
 
 
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _words(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
