@@ -1,0 +1,208 @@
+"""Every family: a tiny model of its true classes answers as its stock model says, option by option, pass by pass."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoModelForMultimodalLM
+
+from vlm_perception.models.base import ModelError
+from vlm_perception.models.chat import chat_text
+from vlm_perception.models.loader import load_model
+from vlm_perception.models.local import LocalModel
+from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
+
+NEED_TORCHVISION = {"lfm2-vl", "mistral-3", "phi-4-multimodal"}
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
+SHARING = {"mllama": "whole", "qwen3.5": "rows", "lfm2-vl": "rows"}
+"""How the picture is shared, where it is not by a tree."""
+
+QUESTIONS = [
+    Choice("label", "which of these is it?", ("clear", "obstacle", "wall")),
+    Choice("where", "where is the red ball?", ("no", "left", "left near", "left far", "right near")),
+    YesNo("there", "is it there?"),
+    Score("risk", "how near?", ("far", "near", "nearer than that"), ("", "within a metre", "")),
+    Choice("words", "红球在哪里？", ("左边", "右边", "左边 门口", "à gauche", "🙂")),
+]
+TEXT = Text("text", "describe the scene", max_new_tokens=9)
+
+
+@dataclass
+class Case:
+    """Our model and the stock one of the same folder; the stock one's attention is another implementation."""
+
+    family: str
+    folder: Path
+    model: LocalModel
+    stock: Any
+    processor: Any
+
+    def prompt(self, image: np.ndarray, question: Question) -> dict[str, Any]:
+        """What the stock processor makes of picture and question."""
+        if self.processor.chat_template is None:  # PaliGemma
+            inputs = self.processor(text="<image>" + question.prompt, images=image, return_tensors="pt")
+            return {name: value for name, value in inputs.items() if name != "labels"}
+        picture = {"type": "image", "image": Image.fromarray(image)}
+        thinking = {"enable_thinking": False} if "enable_thinking" in self.processor.chat_template else {}
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": [picture, {"type": "text", "text": chat_text(question)}]}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **thinking,
+        )
+
+    def tokens(self, option: str) -> list[int]:
+        return self.processor.tokenizer(option, add_special_tokens=False)["input_ids"]
+
+    def log_likelihoods(self, image: np.ndarray, question: ClosedQuestion) -> list[float]:
+        """By the stock model: each option in a pass of its own behind the whole prompt, without any cache or mask."""
+        prompt = self.prompt(image, question)
+        return [self._log_likelihood(prompt, self.tokens(option)) for option in question.options]
+
+    def _log_likelihood(self, prompt: dict[str, Any], option: list[int]) -> float:
+        rows, length = prompt["input_ids"].shape
+        inputs = {}
+        for name, value in prompt.items():
+            if isinstance(value, torch.Tensor) and value.shape[:2] == (rows, length):  # of a word, as of the last one
+                more = value[:, -1:].repeat_interleave(len(option), 1)
+                if name == "input_ids":
+                    more = torch.tensor([option])
+                elif name == "token_type_ids" and self.family.startswith("paligemma"):  # 1: said by the model
+                    more = torch.ones_like(more)
+                value = torch.cat([value, more], dim=1)
+            inputs[name] = value
+        log_p = self.stock(**inputs, use_cache=False).logits[0, -len(option) - 1 :].log_softmax(-1)
+        ends = torch.tensor(self.stock.generation_config.eos_token_id).reshape(-1)
+        said = sum(float(log_p[step, token]) for step, token in enumerate(option))
+        return said + float(log_p[-1, ends].logsumexp(0))
+
+    def words(self, image: np.ndarray, question: Text) -> str:
+        """What the stock model generates."""
+        prompt = self.prompt(image, question)
+        ids = self.stock.generate(**prompt, max_new_tokens=question.max_new_tokens, do_sample=False)
+        return self.processor.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    def scores(self, images: Sequence[np.ndarray], questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+        return self.model._score(self.model._encode(images), questions)
+
+
+@pytest.fixture(scope="module", params=tiny_models.FAMILIES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    if request.param in NEED_TORCHVISION and not HAS_TORCHVISION:
+        pytest.skip("its processor needs torchvision")
+    folder = tiny_models.save(request.param, tmp_path_factory.mktemp("model"))
+    model = load_model(str(folder), device="cpu", dtype="float32")
+    stock = AutoModelForMultimodalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        yield Case(request.param, folder, model, stock, model._processor)
+
+
+def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def closeness(found: Any, expected: Any) -> float:
+    return float(np.abs(np.array(found) - np.array(expected)).max())
+
+
+# Any text can be asked, any text can be an answer.
+
+FEW_WORDS = st.lists(
+    st.sampled_from("left right near far door wall 左边 右边 门口 à gauche ball nothing".split()),
+    min_size=1,
+    max_size=3,
+).map(" ".join)
+TEXTS = FEW_WORDS | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
+
+
+@st.composite
+def closed_questions(draw: st.DrawFn) -> ClosedQuestion:
+    options = draw(st.lists(TEXTS, min_size=2, max_size=3, unique=True))
+    longer = f"{options[0]} {draw(FEW_WORDS)}"  # of which an option is a prefix
+    kind = draw(st.sampled_from([Choice, Score]))
+    return kind("q", draw(TEXTS), tuple(dict.fromkeys([*options, longer])))
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(questions=st.lists(closed_questions(), min_size=1, max_size=2), shape=st.sampled_from([(48, 64), (90, 30)]))
+@example(questions=QUESTIONS, shape=(48, 64))
+def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape):
+    image = picture(0, *shape)
+    tokens = [[tuple(case.tokens(option)) for option in question.options] for question in questions]
+    if any(len(set(some)) < len(some) for some in tokens):
+        with pytest.raises(ValueError, match="cannot tell them apart"):
+            case.scores([image], questions)
+        return
+    for question, found in zip(questions, case.scores([image], questions)[0], strict=True):
+        assert closeness(found, case.log_likelihoods(image, question)) < 1e-4, question
+
+
+def test_questions_share_the_picture_and_change_nothing_for_each_other(case):
+    image = picture(1)
+    together = case.model.answer(image, QUESTIONS)
+    image.flags.writeable = False  # from now on its encoding is kept
+    for questions in (QUESTIONS, QUESTIONS[::-1], QUESTIONS[1:3], QUESTIONS):
+        again = {answer.name: answer for answer in case.model.answer(image, questions)}
+        for answer in together:
+            if answer.name in again:
+                assert again[answer.name].value == answer.value
+                assert closeness(again[answer.name].probabilities, answer.probabilities) < 1e-4
+    for question, answer in zip(QUESTIONS, together, strict=True):
+        (alone,) = case.model.answer(picture(1), [question])
+        assert closeness(alone.probabilities, answer.probabilities) < 1e-4
+
+
+def test_a_batch_answers_as_each_picture_alone(case):
+    images = [picture(2), picture(3, 64, 48), picture(4), picture(5, 20, 90)]
+    batch = case.model.answer_batch(images, [*QUESTIONS, TEXT])
+    for image, answers in zip(images, batch, strict=True):
+        for answer, alone in zip(answers, case.model.answer(image, [*QUESTIONS, TEXT]), strict=True):
+            assert answer.value == alone.value
+            assert closeness([answer.confidence], [alone.confidence]) < 1e-4
+            assert answer.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
+    assert batch[0][0].probabilities != batch[2][0].probabilities  # it does look
+
+
+def test_words_are_those_of_the_stock_generate(case):
+    image = picture(6)
+    image.flags.writeable = False
+    case.model.answer(image, QUESTIONS[:2])  # whose encoding the words go on from
+    (answer,) = case.model.answer(image, [TEXT])
+    assert answer.value == case.words(image, TEXT)
+    assert 0 < answer.confidence <= 1
+    assert answer.usage.tokens >= 1
+    assert 0 < answer.usage.time_to_first_token <= answer.usage.seconds
+
+
+def test_special_tokens_in_a_prompt_are_only_text(case):
+    for token in {*case.processor.tokenizer.all_special_tokens, "<image>"}:
+        (answer,) = case.model.answer(picture(7), [YesNo("q", f"is {token} here?")])
+        assert sum(answer.probabilities) == pytest.approx(1)
+
+
+def test_facts_for_diagnostics(case):
+    facts = case.model.describe_self()
+    assert facts["family"] == case.stock.config.model_type
+    assert facts["dtype"] == "float32"
+    if not case.family.startswith("paligemma"):
+        assert facts["sharing"].split()[0] == SHARING.get(case.family, "tree"), facts["sharing"]
+
+
+@pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is there")
+@pytest.mark.parametrize("family", sorted(NEED_TORCHVISION))
+def test_what_needs_torchvision_says_so(family, tmp_path):
+    with pytest.raises(ModelError, match="needs torchvision: pip install"):
+        load_model(str(tiny_models.save(family, tmp_path)), device="cpu")
