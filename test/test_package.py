@@ -33,8 +33,8 @@ ROSDEP_KEYS = {
     "yaml": "python3-yaml",
     "matplotlib": "python3-matplotlib",
 }
-# safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS distribution.
-NOT_ON_A_ROBOT = {"rosbags", "safetensors", "tokenizers"}
+# httpx2, safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS.
+NOT_ON_A_ROBOT = {"httpx2", "rosbags", "safetensors", "tokenizers"}
 
 
 def package_xml() -> ElementTree.Element:

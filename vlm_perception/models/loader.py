@@ -82,7 +82,11 @@ def check_models(models: str) -> None:
     reasons = []
     for name in model_names(models):
         try:
-            if not _is_address(name):
+            if _is_address(name):
+                from vlm_perception.models.remote import read_url
+
+                read_url(name)
+            else:
                 read_headers(check_folder(name)[0])
             return
         except ModelError as error:

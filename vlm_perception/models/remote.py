@@ -17,6 +17,7 @@ import math
 import os
 import random
 import ssl
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -111,9 +112,9 @@ class RemoteModel:
 
     The server is asked at once which way it knows. Without a model's name its only one answers. Certificates are
     verified with the system's authorities, or those of SSL_CERT_FILE; proxies are taken from the environment; no
-    redirection is followed. Probabilities are the server's, with the temperatures of `calibration`; `wire.py` says which
-    are exact. The confidence of a `Text` is 0 when the server does not tell. `Usage` has the server's count of
-    tokens and the time measured here; `peak_memory` is 0. Not to be called from a running event loop.
+    redirection is followed. Probabilities are the server's, with the temperatures of `calibration`; `wire.py` says
+    which are exact. The confidence of a `Text` is 0 when the server does not tell. `Usage` has the server's count
+    of tokens and the time measured here; `peak_memory` is 0.
     """
 
     def __init__(self, url: str, limits: Limits | None = None, calibration: Calibration | None = None) -> None:
@@ -130,7 +131,8 @@ class RemoteModel:
         )
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._loop = asyncio.new_event_loop()
-        weakref.finalize(self, _close, self._loop, self._client)
+        threading.Thread(target=_serve, args=(self._loop, self._client), name="remote model", daemon=True).start()
+        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
         self._last: list[tuple[np.ndarray, Picture]] = []
         self._deadline = 0.0
         self._problem = ""
@@ -162,13 +164,18 @@ class RemoteModel:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or a ModelError when its time is over."""
+        timeout = self._limits.timeout
         self._problem = ""
-        self._deadline = time.monotonic() + self._limits.timeout
+        self._deadline = time.monotonic() + timeout
+
+        async def timed() -> T:
+            return await asyncio.wait_for(work, timeout)
+
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, self._limits.timeout))
+            return asyncio.run_coroutine_threadsafe(timed(), self._loop).result()
         except asyncio.TimeoutError:
             problem = f"; last: {self._problem}" if self._problem else ": is the server overloaded?"
-            raise ModelError(f"{self.name} has not answered within {self._limits.timeout:g} s{problem}") from None
+            raise ModelError(f"{self.name} has not answered within {timeout:g} s{problem}") from None
         except RefusedError as error:
             raise ModelError(f"{self.name}: {error}") from None
 
@@ -385,7 +392,8 @@ async def _all(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _close(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
-    if not loop.is_running() and not loop.is_closed():
-        loop.run_until_complete(client.aclose())
-        loop.close()
+def _serve(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
+    """Run the loop until it is stopped, when the model is no longer used."""
+    loop.run_forever()
+    loop.run_until_complete(client.aclose())
+    loop.close()

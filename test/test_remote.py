@@ -1,0 +1,896 @@
+"""A model on a server: asked in the best way it knows, never believed when it did not look, late rather than wrong."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_perception.models import remote, wire
+from vlm_perception.models.base import ModelError
+from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.loader import check_models, load_model
+from vlm_perception.models.remote import Limits, RemoteModel, read_url
+from vlm_perception.questions import Choice, Score, Text, YesNo
+
+KEY = "sk-topsecret-0123456789"
+WHERE = Choice(
+    "where", "Where is the ball?", ("left", "left near", "right"), ("", "so near that it fills the view", "")
+)
+THERE = YesNo("there", "Is there a ball?")
+RISK = Score("risk", "How near is the wall?", ("far", "near", "very near"))
+WORDS = Text("words", "Describe the picture.", max_new_tokens=6)
+ROOT = Path(__file__).parents[1]
+
+
+def random_image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(remote, "BACK_OFF", (0.01, 0.05))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv(remote.API_KEY, raising=False)
+
+
+# A true server: `transformers serve` with a tiny model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    import tiny_models
+
+    def chat_model() -> tiny_models.Tiny:
+        special = ("<|im_end|>", "<|im_start|>", "<image>", "<|endoftext|>")
+        tokenizer = tiny_models.byte_tokenizer(*special)
+        tokenizer.add_tokens(["Yes", "No"])  # System One wants labels of one token
+        return tiny_models._llava(tokenizer, {"model_type": "qwen2"}, tiny_models.chatml("<image>"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_models.FAMILIES, "served", chat_model)
+        return tiny_models.save("served", tmp_path_factory.mktemp("served"))
+
+
+class Transformers:
+    """`transformers serve` as a process of its own."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder.with_suffix(".log")
+        command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), "--device", "cpu"], stdout=log, stderr=log, env=environment
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        for _ in range(1200):
+            assert self.process.poll() is None, self._log.read_text()[-2000:]
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("transformers serve does not start: " + self._log.read_text()[-2000:])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(folder) -> Iterator[Transformers]:
+    for module in ("transformers.decision", "accelerate", "fastapi", "openai", "uvicorn"):
+        pytest.importorskip(module, reason="needs pip install transformers[serving], version 5.23 or newer")
+    server = Transformers(folder)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    import transformers
+
+    return transformers.pipeline("decision", model=str(folder), device="cpu")
+
+
+def in_process(pipeline: Any, image: np.ndarray) -> list[list[float]]:
+    """What transformers itself answers to the questions in this process, from the same JPEG."""
+    questions = {
+        "where": {
+            "type": "choice",
+            "instructions": WHERE.prompt,
+            "criteria": {"left": None, "left near": "so near that it fills the view", "right": None},
+        },
+        "there": {"type": "noul", "instructions": THERE.prompt},
+        "risk": {"type": "score", "instructions": RISK.prompt, "criteria": ["far", "near", "very near"]},
+    }
+    asset = {"type": "image", "format": "jpeg", "data_base64": wire.encode(image).data}
+    answers = pipeline({"state": "[[camera]]", "questions": questions, "assets": {"[[camera]]": asset}})
+    there = answers["there"]["noul"]
+    return [
+        [answers["where"]["probabilities"][option] for option in WHERE.options],
+        [there, 1 - there],
+        [answers["risk"]["probabilities"][level] for level in ("0", "1", "2")],
+    ]
+
+
+def test_system_one_answers_as_the_pipeline_in_this_process(served, pipeline):
+    model = load_model(served.url)
+    image = random_image(0)
+    answers = model.answer(image, [WHERE, THERE, RISK])
+    assert "System One" in model.describe_self()["way"]
+    for answer, question, expected in zip(answers, [WHERE, THERE, RISK], in_process(pipeline, image), strict=True):
+        assert answer.name == question.name and answer.options == question.options
+        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
+        assert answer.value == question.options[int(np.argmax(expected))]
+        assert answer.confidence == max(answer.probabilities)
+        assert answer.usage.seconds > 0 and answer.usage.tokens == 0
+    assert max(answers[0].probabilities) - min(answers[0].probabilities) > 0.05, "so flat that nothing is tested"
+
+
+def test_words_are_those_of_the_models_own_generate(served, pipeline):
+    import torch
+
+    image = random_image(1)
+    words, risk = RemoteModel(served.url).answer(image, [WORDS, RISK])
+    part = {"type": "image", "image": Image.open(io.BytesIO(base64.b64decode(wire.encode(image).data)))}
+    inputs = pipeline.processor.apply_chat_template(
+        [{"role": "user", "content": [part, {"type": "text", "text": WORDS.prompt}]}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        ids = pipeline.model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    expected = pipeline.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    assert (
+        words.value.replace("\ufffd", "") == expected.replace("\ufffd", "") != ""
+    )  # a stream ends before half a letter
+    assert words.usage.tokens == len(ids) and 0 < words.usage.time_to_first_token <= words.usage.seconds
+    assert words.confidence == 0.0  # transformers serve tells no log-probabilities
+    assert (words.name, risk.name) == ("words", "risk")
+
+
+def test_a_batch_answers_as_each_picture_alone(served):
+    model = RemoteModel(served.url)
+    images = [random_image(seed) for seed in (2, 3, 4)]
+    batch = model.answer_batch(images, [WHERE, RISK])
+    assert batch == [model.answer(image, [WHERE, RISK]) for image in images]
+    assert len({answers[0].probabilities for answers in batch}) == 3
+
+
+def test_a_server_killed_in_the_middle_gives_late_not_wrong_and_is_used_again_when_it_is_back(served, folder):
+    model = RemoteModel(served.url, Limits(timeout=15.0))
+    before = model.answer(random_image(5), [WHERE])
+    os.kill(served.process.pid, signal.SIGSTOP)
+    killer = threading.Timer(0.3, served.kill)
+    killer.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_limits", Limits(timeout=1.5))
+        with pytest.raises(ModelError, match="has not answered within 1.5 s.*does the server run there"):
+            model.answer(random_image(5), [WHERE])
+    killer.join()
+    again = Transformers(folder, served.port)
+    try:
+        assert model.answer(random_image(5), [WHERE]) == before
+    finally:
+        again.kill()
+
+
+# Servers that cannot run here, by the form of their requests and answers
+
+
+@dataclass
+class Reply:
+    """`body` is sent as JSON if it is not bytes already, without the `cut` last ones."""
+
+    body: Any = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int = 0
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: Any
+    body: Any
+
+
+class Server:
+    """A true HTTP server that replies as `answer` says and keeps the requests."""
+
+    def __init__(self, answer: Callable[[Request], Reply | None], port: int = 0, tls: Any = None) -> None:
+        self.requests: list[Request] = []
+        self._connections: list[socket.socket] = []
+        requests, connections = self.requests, self._connections
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet
+
+            def setup(self) -> None:
+                super().setup()
+                connections.append(self.connection)
+
+            def do_POST(self) -> None:  # noqa: N802
+                content = self.rfile.read(int(self.headers.get("content-length", 0)))
+                request = Request(self.command, self.path, self.headers, json.loads(content) if content else None)
+                requests.append(request)
+                reply = answer(request)
+                if reply is None:  # hang up
+                    self.close_connection = True
+                    return
+                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                self.send_response(reply.status)
+                for name, value in {**reply.headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body[: len(body) - reply.cut])
+                self.close_connection = reply.cut > 0
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign] # clients that do not wait
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers = []
+
+    def start(answer: Callable[[Request], Reply | None], **more: Any) -> Server:
+        servers.append(Server(answer, **more))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+NOT_FOUND = Reply({"detail": "Not Found"}, 404)
+
+
+def pictures_in(body: Any) -> list[str]:
+    """The base64 of every picture in a request, wherever it stands."""
+    text = json.dumps(body)
+    return [part.split('"')[0] for part in text.split("data:image/jpeg;base64,")[1:]] + [
+        asset["data_base64"] for asset in body.get("assets", {}).values()
+    ]
+
+
+def chat_reply(body: Any, content: str, logprobs: Any = None) -> Reply:
+    """A chat completion as vLLM and SGLang send it; a picture has 64 tokens."""
+    text = "".join(part.get("text", "") for message in body["messages"] for part in message["content"])
+    read = len(text.split()) + 64 * len(pictures_in(body))
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    if logprobs is not None:
+        choice["logprobs"] = {"content": logprobs}
+    return Reply(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": {"prompt_tokens": read, "completion_tokens": 2, "total_tokens": read + 2},
+        }
+    )
+
+
+def position(tokens: dict[str, float]) -> dict[str, Any]:
+    """One position of logprobs; the first token is the one that was said."""
+    top = [{"token": token, "logprob": math.log(p) if p else -9999.0} for token, p in tokens.items()]
+    return {**top[0], "top_logprobs": top}
+
+
+def constrained(knows: str | None) -> Callable[[Request], Reply | None]:
+    """A chat server that holds the reply to labels by the field that it `knows` and ignores all others.
+
+    The first label is the likeliest, each further one half as likely; without labels it says hello.
+    """
+
+    def answer(request: Request) -> Reply | None:
+        body = request.body
+        if request.path != "/v1/chat/completions":
+            return NOT_FOUND
+        if body.get("stream"):
+            return words(body)
+        text = body["messages"][0]["content"][-1]["text"]
+        held = {
+            "structured_outputs": lambda: body["structured_outputs"]["choice"],
+            "guided_choice": lambda: body["guided_choice"],
+            "regex": lambda: body["regex"].strip("()").split("|"),
+        }
+        if knows in body:
+            labels = held[knows]()
+        elif text.endswith("Yes or No only."):
+            labels = ["Yes", "No"]
+        elif text.endswith("only."):
+            labels = [line[0] for line in text.splitlines() if line[1:3] == ". "]
+        else:
+            return chat_reply(body, "Hello there!", [position({"Hello": 0.9, "Yes": 0.1})])
+        weights = {label: 0.5**i for i, label in enumerate(labels)}
+        named = {label: weight / sum(weights.values()) for label, weight in weights.items()}
+        end = position({"<|im_end|>": 1.0})
+        return chat_reply(body, labels[0], [position({**named, "Hello": 0.0}), end] if body.get("logprobs") else None)
+
+    return answer
+
+
+def words(body: Any) -> Reply:
+    said = [("A", 0.5), (" ball", 0.25), (".", 0.125)]
+    events: list[Any] = [{"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]}]
+    for token, p in said:
+        logprobs = {"content": [position({token: p})]} if body.get("logprobs") else None
+        events.append({"choices": [{"index": 0, "delta": {"content": token}, "logprobs": logprobs}]})
+    events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return Reply("".join([*lines, "data: [DONE]\n\n"]).encode(), headers={"Content-Type": "text/event-stream"})
+
+
+@pytest.mark.parametrize(
+    "knows, way",
+    [
+        ("structured_outputs", "structured_outputs"),
+        ("guided_choice", "guided_choice"),
+        ("regex", "regex"),
+        (None, "log-probabilities alone"),
+    ],
+)
+def test_chat_servers_are_held_to_labels_by_the_field_they_know(serve, knows, way):
+    server = serve(constrained(knows))
+    model = RemoteModel(f"{server.url}/v1#qwen")
+    assert way in model.describe_self()["way"]
+    del server.requests[:]
+    where, there, risk = model.answer(random_image(0), [WHERE, THERE, RISK])
+    assert where.probabilities == pytest.approx((4 / 7, 2 / 7, 1 / 7))
+    assert (where.value, there.value, risk.value) == ("left", "yes", "far")
+    assert there.probabilities == pytest.approx((2 / 3, 1 / 3))
+    assert where.usage.tokens == 2  # as the server counts
+    texts = set()
+    for request in server.requests:
+        body = request.body
+        (data,) = pictures_in(body)
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), int)
+        assert np.abs(pixels - random_image(0)).mean() < 8  # a JPEG of noise, the worst there is
+        assert (body["model"], body["temperature"], body["top_logprobs"]) == ("qwen", 0.0, 20)
+        texts.add(body["messages"][0]["content"][-1]["text"])
+    assert texts == {
+        "Where is the ball?\nA. left\nB. left near: so near that it fills the view\nC. right\n"
+        "Answer with the letter of the option that fits best only.",
+        "Is there a ball?\nAnswer Yes or No only.",
+        "How near is the wall?\nA. far\nB. near\nC. very near\n"
+        "Answer with the letter of the level (from lowest to highest) that fits best only.",
+    }
+
+
+def test_words_come_as_a_stream_with_their_probability(serve):
+    (answer,) = RemoteModel(serve(constrained("regex")).url).answer(random_image(0), [WORDS])
+    assert answer.value == "A ball."
+    assert answer.confidence == pytest.approx(0.25)
+    assert answer.usage.tokens == 3
+
+
+def test_yes_and_no_may_have_other_words(serve):
+    server = serve(constrained("regex"))
+    (answer,) = RemoteModel(server.url).answer(random_image(0), [YesNo("q", "门是开着的吗？", ("开着", "关着"))])
+    assert answer.value == "开着" and answer.options == ("开着", "关着")
+    assert (
+        server.requests[-1]
+        .body["messages"][0]["content"][-1]["text"]
+        .startswith("门是开着的吗？\nYes: 开着\nNo: 关着\n")
+    )
+
+
+@pytest.mark.parametrize(
+    "named, expected",
+    [
+        ({"A": 0.5, "B": 0.3, "C": 0.2}, (0.5, 0.3, 0.2)),
+        ({"A": 0.4, " A": 0.1, "▁B": 0.3, "C": 0.2}, (0.5, 0.3, 0.2)),  # the same letter, written otherwise
+        ({"A": 0.2, "B": 0.1, "The": 0.6, "C": 0.1}, (0.5, 0.25, 0.25)),  # what else it would have said is left out
+        ({"A": 0.6, "B": 0.3, "x": 0.06}, (0.6 / 0.94, 0.3 / 0.94, 0.04 / 0.94)),  # what is left, for the one not named
+        ({"A": 0.6, "B": 0.02}, (0.6 / 0.64, 0.02 / 0.64, 0.02 / 0.64)),  # but not more than the rarest named one
+        ({"A": 1.0, "B": 0.0, "C": 0.0}, (1.0, 0.0, 0.0)),  # -9999, as vLLM writes what is forbidden
+    ],
+)
+def test_probabilities_of_labels(named, expected):
+    logarithms = {token: math.log(p) if p else -9999.0 for token, p in named.items()}
+    assert wire.label_probabilities(["A", "B", "C"], logarithms) == pytest.approx(expected)
+
+
+def test_a_label_in_pieces_counts_by_its_beginning():
+    named = {"Y": math.log(0.6), "Yes": math.log(0.1), "N": math.log(0.3)}
+    assert wire.label_probabilities(["Yes", "No"], named) == pytest.approx([0.7, 0.3])
+    with pytest.raises(wire.RefusedError, match="none of its most probable tokens is a label"):
+        wire.label_probabilities(["Yes", "No"], {"Maybe": -0.1})
+
+
+def plain(reply: str) -> Callable[[Request], Reply | None]:
+    """A chat server without any extension that says the same to everything."""
+
+    def answer(request: Request) -> Reply | None:
+        known = {"model", "messages", "max_tokens", "temperature"}
+        if request.path != "/v1/chat/completions":
+            return NOT_FOUND
+        if request.body.keys() - known:
+            return Reply({"detail": f"Unexpected fields in the request: {request.body.keys() - known}"}, 422)
+        return chat_reply(request.body, reply)
+
+    return answer
+
+
+@pytest.mark.parametrize("reply", ["B", " B\n", "B."])
+def test_a_plain_reply_is_one_of_the_letters(serve, reply):
+    model = RemoteModel(serve(plain(reply)).url)
+    assert "without probabilities" in model.describe_self()["way"]
+    (answer,) = model.answer(random_image(0), [WHERE])
+    assert answer.value == "left near" and answer.confidence == pytest.approx(wire.PLAIN_CONFIDENCE)
+    assert sum(answer.probabilities) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("reply", ["A ball is near", "left", "b", "", "D", "A or B", "Go to B"])
+def test_prose_never_becomes_an_answer(serve, reply):
+    model = RemoteModel(serve(plain(reply)).url)
+    with pytest.raises(ModelError, match="expected one of A, B, C"):
+        model.answer(random_image(0), [WHERE])
+
+
+def test_the_images_of_sglang_and_llama_cpp(serve):
+    def answer(request: Request) -> Reply | None:
+        """SGLang ignores what it does not know, assets among them."""
+        body = request.body
+        if request.path != "/v1/systemone":
+            return NOT_FOUND
+        answers = {}
+        for name, question in body["questions"].items():
+            if question["type"] == "noul":
+                answers[name] = {"type": "noul", "noul": 0.2, "x_label_mass": 1.0}
+            elif question["type"] == "choice":
+                p = dict(zip(question["criteria"], (0.1, 0.7, 0.2), strict=True))
+                answers[name] = {"type": "choice", "choice": "left near", "confidence": 0.5, "probabilities": p}
+            else:
+                p = {str(level): p for level, p in enumerate((0.1, 0.2, 0.7))}
+                answers[name] = {"type": "score", "score": 1.6, "probabilities": p, "legend": {}, "confidence": 0.5}
+        read = 20 + 100 * len(body.get("images", []))
+        return Reply({"model": "m", "answers": answers, "usage": {"input_tokens": read, "output_tokens": 0}})
+
+    server = serve(answer)
+    model = RemoteModel(server.url)
+    assert "with images" in model.describe_self()["way"]
+    where, there, risk = model.answer(random_image(0), [WHERE, THERE, RISK])
+    body = server.requests[-1].body
+    assert where.probabilities == pytest.approx((0.1, 0.7, 0.2)) and where.value == "left near"
+    assert there.value == "no" and there.probability("yes") == pytest.approx(0.2)
+    assert risk.score == pytest.approx(1.6)
+    assert body["images"][0].startswith("data:image/jpeg;base64,") and "assets" not in body
+    assert body["questions"] == {
+        "0": {
+            "type": "choice",
+            "instructions": "Where is the ball?",
+            "criteria": {"left": None, "left near": "so near that it fills the view", "right": None},
+        },
+        "1": {"type": "noul", "instructions": "Is there a ball?"},
+        "2": {"type": "score", "instructions": "How near is the wall?", "criteria": ["far", "near", "very near"]},
+    }
+
+
+def decisions(request: Request) -> Reply | None:
+    body = request.body
+    if request.path != "/v1/decisions":
+        return NOT_FOUND
+    answers: list[Any] = []
+    for question in body["questions"]:
+        name = question["name"]
+        if question["type"] == "predicate":
+            answers.append({"type": "predicate", "name": name, "probability": 0.9})
+        elif question["type"] == "choice":
+            values = [choice["value"] for choice in question["choices"]]
+            p = [{"value": v, "probability": q} for v, q in zip(values, (0.33, 0.33, 0.33), strict=True)]  # rounded
+            answers.append({"type": "choice", "name": name, "choice": "left", "confidence": 0, "probabilities": p})
+        elif question["instructions"] == "refuse":
+            answers.append({"type": "refusal", "name": name})
+        else:
+            p = [{"value": i, "label": level["label"], "probability": q} for i, (level, q) in enumerate(
+                zip(question["levels"], (0.1, 0.8, 0.1), strict=True))]  # fmt: skip
+            answers.append({"type": "score", "name": name, "score": 1.0, "confidence": 0.5, "probabilities": p})
+    read = 20 + 100 * len(pictures_in(body))
+    return Reply({"model": "m", "answers": answers, "usage": {"input_tokens": read, "output_tokens": 0}})
+
+
+def test_decisions_in_the_form_of_openai(serve):
+    server = serve(decisions)
+    model = RemoteModel(server.url)
+    assert "Decisions" in model.describe_self()["way"]
+    where, there, risk = model.answer(random_image(0), [WHERE, THERE, RISK])
+    assert where.probabilities == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert (there.value, risk.value) == ("yes", "near") and there.confidence == pytest.approx(0.9)
+    body = server.requests[-1].body
+    assert body["input"][0]["content"][0]["type"] == "input_image"
+    assert body["questions"][0]["choices"] == [
+        {"value": "left"},
+        {"value": "left near", "description": "so near that it fills the view"},
+        {"value": "right"},
+    ]
+    with pytest.raises(ModelError, match="declined"):
+        model.answer(random_image(0), [Score("q", "refuse", RISK.options)])
+
+
+def test_a_server_that_does_not_look_is_refused(serve):
+    def blind(request: Request) -> Reply | None:
+        reply = constrained("regex")(request)
+        if reply is not None and isinstance(reply.body, dict) and "usage" in reply.body:
+            reply.body["usage"]["prompt_tokens"] = 12
+        return reply
+
+    with pytest.raises(ModelError, match="does not look at the picture"):
+        RemoteModel(serve(blind).url)
+
+
+def test_a_server_without_any_way_says_what_it_has(serve):
+    def answer(request: Request) -> Reply | None:
+        return Reply({"data": [{"id": "llama"}, {"id": "qwen"}]}) if request.path == "/v1/models" else NOT_FOUND
+
+    with pytest.raises(ModelError, match="lists llama, qwen.*HTTP 404 Not Found"):
+        RemoteModel(serve(answer).url)
+
+
+def test_many_questions_go_in_several_requests(serve):
+    server = serve(decisions)
+    model = RemoteModel(server.url)
+    del server.requests[:]
+    questions = [YesNo(str(i), f"Is there a ball of size {i}?") for i in range(100)]
+    answers = model.answer(random_image(0), [*questions, questions[0]])
+    assert [answer.name for answer in answers] == [str(i) for i in range(100)] + ["0"]
+    assert sorted(len(request.body["questions"]) for request in server.requests) == [36, 64]
+    assert len({pictures_in(request.body)[0] for request in server.requests}) == 1
+
+
+def test_too_many_options_for_letters_are_the_askers_fault(serve):
+    model = RemoteModel(serve(constrained("regex")).url)
+    with pytest.raises(ValueError, match="at most 26"):
+        model.answer(random_image(0), [Choice("q", "?", tuple(map(str, range(27))))])
+
+
+def test_only_so_many_requests_are_in_flight(serve):
+    lock, now, most = threading.Lock(), [0], [0]
+    answer = constrained("regex")
+
+    def slow(request: Request) -> Reply | None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        return answer(request)
+
+    model = RemoteModel(serve(slow).url, Limits(in_flight=2))
+    model.answer(random_image(0), [YesNo(str(i), f"{i}?") for i in range(8)])
+    assert most == [2]
+
+
+def test_a_picture_that_cannot_change_is_encoded_once(serve, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(wire, "encode", lambda image, encode=wire.encode: encoded.append(image) or encode(image))
+    model = RemoteModel(serve(constrained("regex")).url)
+    del encoded[:]
+    image = random_image(0)
+    image.flags.writeable = False
+    model.answer(image, [WHERE, THERE])
+    model.answer(image, [RISK])
+    assert len(encoded) == 1
+    image = random_image(0)
+    before = model.answer(image, [WHERE])
+    image[:] = 0
+    assert model.answer(image, [WHERE]) == before and len(encoded) == 3
+
+
+def test_temperatures_soften(serve):
+    model = RemoteModel(serve(constrained("regex")).url, calibration=Calibration({"yes_no": 1e6}))
+    where, there = model.answer(random_image(0), [WHERE, THERE])
+    assert there.probabilities == pytest.approx((0.5, 0.5), abs=1e-3)
+    assert where.probabilities == pytest.approx((4 / 7, 2 / 7, 1 / 7))
+
+
+# What goes wrong
+
+
+class Fault:
+    """`answer`, but the first of `replies` are said before, once this is `armed`."""
+
+    def __init__(self, *replies: Reply | None | Callable[[], None], answer: Any = None) -> None:
+        self.replies = list(replies)
+        self.armed = False
+        self._answer = answer or constrained("regex")
+
+    def __call__(self, request: Request) -> Reply | None:
+        if self.armed and self.replies:
+            reply = self.replies.pop(0)
+            if not callable(reply):
+                return reply
+            reply()
+        return self._answer(request)
+
+
+CUT = Reply({"choices": [{"message": {"content": "A"}}]}, cut=10)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Reply(b"busy", 503), Reply(b"", 502), Reply(b"", 504), Reply(b"", 429, {"Retry-After": "0.1"}), None, CUT],
+    ids=["503", "502", "504", "429", "hung up", "cut short"],
+)
+def test_a_passing_fault_is_tried_again(serve, fault):
+    answer = Fault(fault, fault)
+    server = serve(answer)
+    model = RemoteModel(server.url)
+    del server.requests[:]
+    answer.armed = True
+    assert model.answer(random_image(0), [WHERE])[0].value == "left"
+    assert len(server.requests) == 3
+
+
+def test_a_busy_server_gives_late(serve):
+    answer = Fault(*[Reply({"error": {"message": "overloaded"}}, 503)] * 1000)
+    model = RemoteModel(serve(answer).url, Limits(timeout=0.5))
+    answer.armed = True
+    with pytest.raises(ModelError, match="not answered within 0.5 s.*HTTP 503 overloaded"):
+        model.answer(random_image(0), [WHERE])
+    del answer.replies[:]
+    assert model.answer(random_image(0), [WHERE])[0].value == "left"
+
+
+def test_a_server_that_wants_more_time_than_there_is_is_not_waited_for(serve):
+    later = Reply(b"", 503, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})
+    answer = Fault(Reply(b"", 429, {"Retry-After": "3600"}), later)
+    server = serve(answer)
+    model = RemoteModel(server.url, Limits(timeout=60.0))
+    answer.armed = True
+    for words in ("HTTP 429.*3600 s", "HTTP 503.*tried again"):
+        del server.requests[:]
+        with pytest.raises(ModelError, match=words):
+            model.answer(random_image(0), [WHERE])
+        assert len(server.requests) == 1
+
+
+def test_a_silent_server_gives_late_and_the_next_call_works(serve):
+    release = threading.Event()
+    answer = Fault(lambda: release.wait(10) and None)
+    model = RemoteModel(serve(answer).url, Limits(timeout=0.5))
+    answer.armed = True
+    with pytest.raises(ModelError, match="not answered within 0.5 s"):
+        model.answer(random_image(0), [WHERE])
+    assert model.answer(random_image(1), [WHERE])[0].value == "left"
+    release.set()
+
+
+def test_another_server_at_the_same_address_is_asked_in_its_own_way(serve):
+    first = Server(constrained("regex"))
+    model = RemoteModel(first.url, Limits(timeout=1.0))
+    assert "regex" in model.describe_self()["way"]
+    first.close()
+    with pytest.raises(ModelError, match="does the server run there"):
+        model.answer(random_image(0), [WHERE])
+    serve(decisions, port=first.port)
+    assert model.answer(random_image(0), [THERE])[0].confidence == pytest.approx(0.9)
+    assert "Decisions" in model.describe_self()["way"]
+
+
+@pytest.mark.parametrize(
+    "reply, words",
+    [
+        (Reply(b"<html>welcome</html>"), "no JSON"),
+        (Reply([1, 2]), "list, expected a JSON object"),
+        (Reply({"answers": []}), "another form"),
+        (Reply({"answers": [{"type": "predicate", "name": "0", "probability": None}], "usage": {}}), "another form"),
+        (Reply(b'{"answers": [{"type": "predicate", "name": "0", "probability": NaN}]}'), "no probabilities"),
+        (Reply({"answers": [{"type": "predicate", "name": "0", "probability": 1.5}]}), "no probabilities"),
+        (Reply({"answers": [{"type": "predicate", "name": "0", "probability": 0.5}]}), "no count of tokens"),
+        (Reply({"error": {"message": "CUDA error"}}, 500), "HTTP 500 CUDA error"),
+        (Reply({"detail": [{"loc": ["body"], "msg": "too long"}]}, 422), "HTTP 422 too long"),
+    ],
+)
+def test_what_is_no_answer_is_an_error_at_once(serve, reply, words):
+    answer = Fault(reply, answer=decisions)
+    server = serve(answer)
+    model = RemoteModel(server.url)
+    del server.requests[:]
+    answer.armed = True
+    with pytest.raises(ModelError, match=words):
+        model.answer(random_image(0), [THERE])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "stream, words",
+    [
+        (b'data: {"choices": [{"delta": {"content": "A ba"}}]}\n\n', "ended in the middle"),
+        (b'data: {"error": "out of memory"}\n\n', "out of memory"),
+        (b'data: {"choi\n\n', "another form"),
+    ],
+)
+def test_half_a_stream_is_no_description(serve, stream, words):
+    answer = constrained("regex")
+
+    def broken(request: Request) -> Reply | None:
+        return Reply(stream) if (request.body or {}).get("stream") else answer(request)
+
+    model = RemoteModel(serve(broken).url, Limits(timeout=1.0))
+    with pytest.raises(ModelError, match=words):
+        model.answer(random_image(0), [WORDS])
+
+
+# The key
+
+
+def test_the_key_is_sent_and_shown_nowhere(serve, monkeypatch, caplog, capfd):
+    monkeypatch.setenv(remote.API_KEY, KEY)
+    caplog.set_level(logging.DEBUG)
+    echo = Reply({"error": {"message": f"Incorrect API key provided: {KEY}"}}, 401)
+    answer = Fault(
+        echo, Reply({"detail": f"bad request of {KEY}"}, 400), Reply(f"busy {KEY}".encode(), 503, {"Retry-After": "99"})
+    )
+    server = serve(answer)
+    model = RemoteModel(server.url)
+    model.answer(random_image(0), [WHERE])
+    assert {request.headers["Authorization"] for request in server.requests} == {f"Bearer {KEY}"}
+    answer.armed = True
+    shown = [repr(model), str(vars(model)), str(model.describe_self()), str(vars(model._client)), model.name]
+    for words in ("set VLM_PERCEPTION_API_KEY", "HTTP 400", "HTTP 503"):
+        with pytest.raises(ModelError, match=words) as caught:
+            model.answer(random_image(0), [WHERE])
+        shown += traceback.format_exception(caught.value)
+        frames = [frame for frame, _ in traceback.walk_tb(caught.tb) if "vlm_perception" in frame.f_code.co_filename]
+        shown += [repr(frame.f_locals) for frame in frames]
+    assert len(frames) > 2
+    shown += [caplog.text, *capfd.readouterr()]
+    assert not [text for text in shown if KEY in text or KEY[3:] in text]
+    assert not [request for request in server.requests if KEY in request.path or KEY in json.dumps(request.body)]
+
+
+def test_no_key_no_header(serve):
+    server = serve(constrained("regex"))
+    RemoteModel(server.url)
+    assert not [request for request in server.requests if "Authorization" in request.headers]
+
+
+def test_a_key_that_was_copied_badly_is_not_repeated(serve, monkeypatch):
+    monkeypatch.setenv(remote.API_KEY, f"{KEY}\nfoo")
+    with pytest.raises(ModelError, match="copied whole") as caught:
+        RemoteModel(serve(constrained("regex")).url)
+    assert KEY not in str(caught.value)
+
+
+def test_redirections_do_not_get_the_key(serve, monkeypatch):
+    monkeypatch.setenv(remote.API_KEY, KEY)
+    other = serve(constrained("regex"))
+    server = serve(lambda request: Reply(b"", 307, {"Location": f"{other.url}{request.path}?token=x"}))
+    with pytest.raises(ModelError, match="redirects to http://127.0.0.1") as caught:
+        RemoteModel(server.url)
+    assert not other.requests and len(server.requests) == 1 and "token" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", [f"http://user:{KEY}@host:8000", f"https://{KEY}@host", f"http://host:8000/v1?key={KEY}"], ids=range(3)
+)
+def test_secrets_in_the_address_are_refused_and_not_repeated(url):
+    with pytest.raises(ModelError, match=remote.API_KEY) as caught:
+        load_model(url)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url, expected",
+    [
+        ("http://gpu.local:8000", ("http://gpu.local:8000", "")),
+        ("https://gpu.local/v1/#Qwen/Qwen3-VL-8B", ("https://gpu.local", "Qwen/Qwen3-VL-8B")),
+        ("http://[::1]:8000/inference/v1", ("http://[::1]:8000/inference", "")),
+        ("http://127.0.0.1:1#/models/llava", ("http://127.0.0.1:1", "/models/llava")),
+    ],
+)
+def test_addresses(url, expected):
+    assert read_url(url) == expected
+
+
+@pytest.mark.parametrize("url", ["http://", "http://:8000", "http://host:eight", "https:///path", "ftp://host"])
+def test_wrong_addresses(url):
+    with pytest.raises(ModelError, match="expected e.g. http://host:8000"):
+        check_models(url)
+    check_models(f"{url}, nano")  # one of several will do
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": 0.0}, {"connect_timeout": math.inf}, {"in_flight": 0}])
+def test_wrong_limits(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+def test_certificates_are_verified(serve, tmp_path, monkeypatch):
+    import ssl
+
+    certificate, private = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    extension = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(private), "-out", str(certificate)]
+    try:
+        subprocess.run([*command.split(), *extension], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs the command openssl")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private)
+    server = serve(constrained("regex"), tls=context)
+    with pytest.raises(ModelError, match="certificate is not trusted.*SSL_CERT_FILE"):
+        RemoteModel(server.url)
+    assert not server.requests
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    model = RemoteModel(server.url)
+    assert model.answer(random_image(0), [WHERE])[0].value == "left"
+    assert model.describe_self()["encrypted"] == "yes"
+
+
+def test_without_the_server_another_model_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    assert load_model(f"{url}, nano", device="cpu", request_timeout=0.5).name == "nano"
+
+
+def test_a_remote_model_needs_no_torch(serve):
+    server = serve(constrained("regex"))
+    code = (
+        "import sys, numpy; from vlm_perception.models.loader import load_model\n"
+        "from vlm_perception.questions import YesNo\n"
+        f"model = load_model({server.url!r})\n"
+        "print(model.answer(numpy.zeros((8, 8, 3), 'uint8'), [YesNo('q', '?')])[0].value, 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["yes", "False"]
