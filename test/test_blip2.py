@@ -10,7 +10,7 @@ from tiny_models import CORPUS, TEXT, VISION, byte_tokenizer, draw, piece_tokeni
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from vlm_perception.models.blip2 import Blip2
-from vlm_perception.models.blip2_matching import Blip2Matching
+from vlm_perception.models.loader import load_model
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
 QUESTIONS = [
@@ -126,8 +126,9 @@ KINDS = {
 def model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     save(folder, *KINDS[request.param])
-    stock = transformers.AutoModelForImageTextToText.from_pretrained(folder)
-    return Blip2(request.param, folder, stock, transformers.AutoProcessor.from_pretrained(folder))
+    loaded = load_model(str(folder), device="cpu", dtype="float32")
+    loaded.name = request.param
+    return loaded
 
 
 def stock_inputs(model, image, prompt):
@@ -300,8 +301,7 @@ def matcher(tmp_path_factory):
     draw(stock)
     stock.save_pretrained(folder)
     transformers.Blip2Processor(images(), tokenizer).save_pretrained(folder)
-    stock = transformers.Blip2ForImageTextRetrieval.from_pretrained(folder)
-    return Blip2Matching("itm", folder, stock, transformers.AutoProcessor.from_pretrained(folder))
+    return load_model(str(folder), device="cpu", dtype="float32")
 
 
 def stock_fit(matcher, image, text):

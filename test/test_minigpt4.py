@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 
@@ -253,6 +254,18 @@ def test_it_answers_in_its_own_prompt(pieces, tmp_path):
         assert set(ended) <= ends and len(ended) > 1
         scores.append(log_p[range(answer.shape[1]), answer[0]].sum() + log_p[-1, list(ended)].logsumexp(-1))
     assert label.probabilities == pytest.approx(torch.stack(scores).softmax(-1).tolist(), abs=1e-4)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
+def test_it_answers_in_int8(pieces, tmp_path):
+    folder = assemble(pieces, tmp_path)
+    question = Choice("c", "what?", ("wall", "door"))
+    exact, small = (
+        load_model(str(folder), device="cpu", dtype="float32", quantization=how).answer(random_image(3), [question])[0]
+        for how in ("none", "int8")
+    )
+    assert small.probabilities == pytest.approx(exact.probabilities, abs=0.1)
+    assert small.probabilities != exact.probabilities
 
 
 def test_the_folder_of_blip2_serves_as_well_as_lavis_files(pieces, tmp_path):
