@@ -111,25 +111,24 @@ def test_a_model_that_breaks_its_promise_is_an_error_not_a_label(answers):
 
 
 def times(schedule, name, stamps):
-    return [t for t in stamps if name in schedule.take(t, round(t * 1e9))]
+    return [t for t in stamps if schedule.take(name, t, round(t * 1e9))]
 
 
 def test_each_question_comes_at_its_own_rate():
     schedule = Schedule()
     schedule.set_rates({"label": 10.0, "description": 0.5, "never": 0.0})
     frames = [n / 30 for n in range(30 * 20)]
-    due = [schedule.take(t, round(t * 1e9)) for t in frames]
-    assert abs(sum("label" in d for d in due) - 200) <= 1
-    assert sum("description" in d for d in due) == 10
-    assert not any("never" in d for d in due)
+    assert abs(len(times(schedule, "label", frames)) - 200) <= 1
+    assert len(times(schedule, "description", frames)) == 10
+    assert times(schedule, "never", frames) == times(schedule, "unknown", frames) == []
 
 
 def test_a_rate_above_the_cameras_asks_about_every_picture_once():
     schedule = Schedule()
     schedule.set_rates({"label": 100.0})
-    assert schedule.take(1.0, 7) == ["label"]
-    assert schedule.take(2.0, 7) == [], "the same picture again"
-    assert schedule.take(2.1, 8) == ["label"]
+    assert schedule.take("label", 1.0, 7)
+    assert not schedule.take("label", 2.0, 7), "the same picture again"
+    assert schedule.take("label", 2.1, 8)
 
 
 def test_after_a_long_answer_it_does_not_catch_up():
@@ -143,7 +142,7 @@ def test_waiting_is_until_the_next_is_due():
     assert schedule.wait(3.0) == math.inf
     schedule.set_rates({"label": 2.0, "never": 0.0})
     assert schedule.wait(3.0) == 0
-    schedule.take(3.0, 1)
+    assert schedule.take("label", 3.0, 1)
     assert schedule.wait(3.1) == pytest.approx(0.4)
     schedule.set_rates({"never": 0.0})
     assert schedule.wait(3.1) == math.inf

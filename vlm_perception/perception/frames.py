@@ -46,7 +46,7 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture and where it comes from: `image` is RGB, uint8, (height, width, 3); `stamp` [ns]."""
+    """A picture and where it comes from: `image` is RGB, uint8, (height, width, 3), read-only; `stamp` [ns]."""
 
     image: np.ndarray
     stamp: int
@@ -76,7 +76,9 @@ def decode(message: Any) -> Frame:
         image = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
     except (cv2.error, MemoryError) as error:
         raise FrameError(f"the picture cannot be decoded: {' '.join(str(error).split())}") from None
-    return Frame(np.ascontiguousarray(image), stamp_of(message), message.header.frame_id)
+    image = np.ascontiguousarray(image)
+    image.flags.writeable = False  # so a model may keep what it has found out about this very picture
+    return Frame(image, stamp_of(message), message.header.frame_id)
 
 
 def _decode_compressed(message: Any) -> np.ndarray:

@@ -38,6 +38,11 @@ class Newest(Generic[Item]):
             item, self._item = self._item, None
             return item
 
+    def peek(self) -> Item | None:
+        """Return the newest item and leave it there; None when there is none."""
+        with self._condition:
+            return self._item
+
     def clear(self) -> None:
         """Forget the item, uncounted: it was not dropped for a newer one."""
         with self._condition:

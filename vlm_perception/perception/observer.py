@@ -30,17 +30,16 @@ class Schedule:
             (max(0.0, self._due.get(name, now) - now) for name, rate in self._rates.items() if rate), default=math.inf
         )
 
-    def take(self, now: float, stamp: int) -> list[str]:
-        """Return the names that are due at `now` [s] for the picture of `stamp` [ns], and count them as asked."""
-        due = []
-        for name, rate in self._rates.items():
-            if rate and now >= self._due.get(name, now) and stamp != self._stamps.get(name):
-                # Keep the beat when one comes a little late; when it comes very late, do not catch up.
-                beat = self._due.get(name, now) + 1 / rate
-                self._due[name] = beat if beat > now else now + 1 / rate
-                self._stamps[name] = stamp
-                due.append(name)
-        return due
+    def take(self, name: str, now: float, stamp: int) -> bool:
+        """Whether `name` is due at `now` [s] for the picture of `stamp` [ns]; if so, it counts as asked."""
+        rate = self._rates.get(name, 0.0)
+        if not rate or now < self._due.get(name, now) or stamp == self._stamps.get(name):
+            return False
+        # Keep the beat when one comes a little late; when it comes very late, do not catch up.
+        beat = self._due.get(name, now) + 1 / rate
+        self._due[name] = beat if beat > now else now + 1 / rate
+        self._stamps[name] = stamp
+        return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

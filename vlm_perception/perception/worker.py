@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -12,14 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from vlm_perception.models.base import Model, ModelOutOfMemoryError
-from vlm_perception.perception.frames import Frame, decode
+from vlm_perception.perception.frames import Frame, FrameError, decode
 from vlm_perception.perception.newest import Newest
 from vlm_perception.perception.observer import Request, Schedule, serve
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothedLabel, SmoothingSettings
-from vlm_perception.questions import Answer, Choice, Question, Text
+from vlm_perception.questions import Answer, Choice, Question, Text, Usage
 
 BACK_OFF = (1.0, 30.0)
 """First and longest pause after the memory ran out [s]."""
+USUAL_SHAPE = (480, 640, 3)
+"""Of the warm-up's picture while no other has come."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Worker(threading.Thread):
     """Loads a model by `load` and answers about the newest of the messages that are `put`, while `looking`.
 
     `clock` returns the time [ns] that the messages' stamps are compared with. A worker that came
-    `before` is waited for, so that there are never two models in memory.
+    `before` is waited for, so that there are never two models in memory. `decision` and `words` are what the last
+    closed and free answers cost, as far as the model tells.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Worker(threading.Thread):
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.inference_time = 0.0
+        self.decision: Usage | None = None
+        self.words: Usage | None = None
         self._load = load
         self._listener = listener
         self._clock = clock
@@ -160,7 +166,7 @@ class Worker(threading.Thread):
         try:
             model = self._load()
             if not self._stopping:
-                model.answer(np.zeros((480, 640, 3), np.uint8), [self._settings.label, self._settings.description])
+                self._warm_up(model, self._settings)
             self.facts = model.describe_self()
         except Exception as error:
             self.state = "failed"
@@ -178,6 +184,18 @@ class Worker(threading.Thread):
             except Exception as error:  # whatever it is, the next picture may be better
                 self._fault("internal", error)
             self._wait()
+
+    def _warm_up(self, model: Model, settings: Settings) -> None:
+        """Ask what will be asked, so that the first picture does not wait for what is only done once."""
+        shape: tuple[int, ...] = USUAL_SHAPE
+        if waiting := self.newest.peek():
+            with contextlib.suppress(FrameError):
+                shape = decode(waiting[0]).image.shape
+        black = np.zeros(shape, np.uint8)
+        black.flags.writeable = False
+        model.answer(black, [settings.label])
+        if settings.description_rate:
+            model.answer(black, [replace(settings.description, max_new_tokens=2)])  # one more is like the second
 
     def _wait(self) -> None:
         now = time.monotonic()
@@ -200,20 +218,28 @@ class Worker(threading.Thread):
             return
         assert self._picture is not None
         picture = replace(self._picture, taken=now)
-        due = self._schedule.take(now, picture.frame.stamp)
+        image, stamp = picture.frame.image, picture.frame.stamp
         requests = [self._request(ask, picture) for ask in self._take_asks()]
-        if "label" in due:
-            requests.append(Request([settings.label], lambda a: self._labelled(picture, a[0]), self._model_failed))
-        if "description" in due:
-            requests.append(
-                Request([settings.description], lambda a: self._described(picture, a[0]), self._model_failed)
-            )
+        if self._schedule.take("label", now, stamp):
+            requests.append(Request([settings.label], lambda a: self._labelled(picture, a), self._model_failed))
+        well = True
         if requests:
-            started, faults = time.monotonic(), self.faults.total()
-            serve(model, picture.frame.image, requests)
+            started = time.monotonic()
+            well = self._serve(model, image, requests)
             self.inference_time = time.monotonic() - started
-            if self.faults.total() == faults:
-                self._pause = 0.0
+        # Words take long: while somebody waits for an answer, the description has to.
+        if well and not self._asks and self._schedule.take("description", now, stamp):
+            request = Request([settings.description], lambda a: self._described(picture, a), self._model_failed)
+            self._serve(model, image, [request])
+
+    def _serve(self, model: Model, image: np.ndarray, requests: list[Request]) -> bool:
+        """Whether all went well."""
+        faults = self.faults.total()
+        serve(model, image, requests)
+        well = self.faults.total() == faults
+        if well:
+            self._pause = 0.0
+        return well
 
     def _adopt(self, settings: Settings) -> None:
         before, self._adopted = self._adopted, settings
@@ -243,6 +269,7 @@ class Worker(threading.Thread):
     def _request(self, ask: Ask, picture: Observation) -> Request:
         def answered(answers: list[Answer]) -> None:
             self.counts["asks"] += 1
+            self._note(answers)
             ask.answered(picture, answers)
 
         def failed(error: Exception) -> None:
@@ -251,16 +278,25 @@ class Worker(threading.Thread):
 
         return Request(ask.questions, answered, failed)
 
-    def _labelled(self, picture: Observation, answer: Answer) -> None:
-        smoothed = self._smoother.update(picture.frame.stamp, answer.probabilities)
+    def _labelled(self, picture: Observation, answers: list[Answer]) -> None:
+        smoothed = self._smoother.update(picture.frame.stamp, answers[0].probabilities)
         self.counts["labels"] += 1
+        self._note(answers)
         if self._looking:
-            self._listener.labelled(picture, answer, smoothed)
+            self._listener.labelled(picture, answers[0], smoothed)
 
-    def _described(self, picture: Observation, answer: Answer) -> None:
+    def _described(self, picture: Observation, answers: list[Answer]) -> None:
         self.counts["descriptions"] += 1
+        self._note(answers)
         if self._looking:
-            self._listener.described(picture, answer)
+            self._listener.described(picture, answers[0])
+
+    def _note(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            if answer.options:
+                self.decision = answer.usage
+            else:
+                self.words = answer.usage
 
     def _model_failed(self, error: Exception) -> None:
         if isinstance(error, (ModelOutOfMemoryError, MemoryError)):
