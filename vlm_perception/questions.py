@@ -111,12 +111,19 @@ class Score(ClosedQuestion):
 
 @dataclass(frozen=True)
 class Text(Question):
-    """In free words, at most `max_new_tokens` tokens."""
+    """In free words, at most `max_new_tokens` tokens.
+
+    `phrases` are what a model that cannot write chooses from; the others do not read them.
+    """
 
     max_new_tokens: int = 64
+    phrases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "phrases", tuple(self.phrases))
+        if self.phrases:
+            check_options(f"question {self.name!r}", self.phrases, minimum=1)
         if not 1 <= self.max_new_tokens <= 4096:
             raise ValueError(f"question {self.name!r} asks for {self.max_new_tokens} new tokens, expected 1 to 4096")
 
