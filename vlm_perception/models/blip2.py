@@ -16,7 +16,8 @@ Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv
 
 - BLIP-2: `Question: {prompt} Answer:`, for closed questions to Flan-T5 `Question: {prompt} Short answer:`. A prompt
   that begins with `a photo of` or ends with `answer:` is taken as it is, and `caption` stands for no prompt at all.
-- InstructBLIP: a `Text` as it is, a closed question `Question: {prompt} Options: {options}. Short answer:`.
+- InstructBLIP: a `Text` as it is, a closed question `Question: {prompt} Options: {options}. Short answer:`; `caption`
+  stands for `A short image description:`.
 - A folder with a chat template (MiniGPT-4, see `vlm_perception minigpt4`): what the template makes of it.
 """
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any
@@ -44,6 +46,23 @@ CAPTION = "caption"
 """The prompt that stands for none: BLIP-2 then says what it sees."""
 
 
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What closed questions need, whatever the pictures are.
+
+    `behind` are each question's tokens behind the picture. `packed` are `trees` as rows, `mask` (rows, 1, L, L) is what
+    they see, to be added to the attention; `kept` are the places of the rows whose next token is asked for, and
+    `reads` where among them those of each tree are.
+    """
+
+    behind: list[tuple[int, ...]]
+    trees: list[Tree]
+    packed: Packed
+    mask: Tensor
+    kept: list[int]
+    reads: list[list[int]]
+
+
 class Blip2(LocalModel):
     """BLIP-2, InstructBLIP or MiniGPT-4 of the stock transformers classes, see `vlm_perception.models.base.Model`."""
 
@@ -55,14 +74,15 @@ class Blip2(LocalModel):
         self._tokenizer = processor.tokenizer
         self._language = model.language_model
         self._reader: Any = getattr(processor, "qformer_tokenizer", None)  # of a Q-Former that reads the question
-        self._chain = self._language.config.is_encoder_decoder
-        ends = self._language.generation_config.eos_token_id
-        self._ends = tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
+        self._encodes = self._language.config.is_encoder_decoder
+        self._ends = _ends(model, self._language) or (self._tokenizer.eos_token_id,)
         # Pieces mark the beginning of a word by themselves; bytes want the space that comes before it.
         self._space = "" if self._tokenizer.tokenize("a")[0].startswith("▁") else " "
         self._before, _ = self._around_picture("") if self._template else ((), ())
         self._behind = lru_cache(maxsize=256)(self._as_behind)
         self._options = lru_cache(maxsize=256)(self._as_options)
+        self._texts = lru_cache(maxsize=64)(self._as_texts)
+        self._moment = lru_cache(maxsize=64)(self._as_moment)
 
     def describe_self(self) -> dict[str, str]:
         """Facts for diagnostics, as words. The Q-Former stays in float32 whatever the rest is in."""
@@ -93,7 +113,7 @@ class Blip2(LocalModel):
             described = [f"{option}: {words}" for option, words in question.described() if words]
             prompt += f" ({'; '.join(described)})" if described else ""
             prompt += f" Options: {', '.join(question.options)}." if self._reader else ""
-        short = closed and (self._reader or self._chain)
+        short = closed and (self._reader or self._encodes)
         return f"Question: {prompt} {'Short answer:' if short else 'Answer:'}"
 
     def _around_picture(self, words: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -153,31 +173,34 @@ class Blip2(LocalModel):
     def _pictures(self, encoded: Tensor, questions: Sequence[Question]) -> Tensor:
         """The pictures as the language model sees them, (images, questions, tokens, width), with what stands before."""
         if self._reader:
-            pictures = self._read(encoded, [self._words(question) for question in questions])
+            pictures = self._read(encoded, tuple(self._words(question) for question in questions))
         else:
             pictures = encoded[:, None].expand(-1, len(questions), -1, -1)
         before = self._embed(torch.tensor(self._before, dtype=torch.long))
         pictures = pictures.to(before.dtype)
         return torch.cat([before.expand(*pictures.shape[:2], -1, -1), pictures], 2)
 
-    def _read(self, encoded: Tensor, texts: list[str]) -> Tensor:
+    def _read(self, encoded: Tensor, texts: tuple[str, ...]) -> Tensor:
         """InstructBLIP: all questions read in all pictures, (images, texts, queries, width)."""
-        read = self._reader(texts, padding=True, split_special_tokens=True, return_tensors="pt").to(self._device)
+        ids, mask = (_for_each(len(encoded), part) for part in self._texts(texts))
+        queries = self._model.query_tokens.expand(len(ids), -1, -1)
+        found = self._model.qformer(
+            input_ids=ids,
+            attention_mask=torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1),
+            query_embeds=queries,
+            encoder_hidden_states=encoded.repeat_interleave(len(texts), 0),
+        ).last_hidden_state[:, : queries.shape[1]]
+        return self._model.language_projection(found.to(encoded.dtype)).unflatten(0, (len(encoded), len(texts)))
+
+    def _as_texts(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The Q-Former's tokens and their mask, (texts, tokens). Raises ValueError when they are too many."""
+        read = self._reader(list(texts), padding=True, split_special_tokens=True, return_tensors="pt").to(self._device)
         most, longest = self._model.config.qformer_config.max_position_embeddings, read["input_ids"].shape[1]
         if longest > most:
             raise ValueError(
                 f"{self.name}: its Q-Former reads at most {most} tokens, and a question has {longest}: shorten it"
             )
-        images, rows = len(encoded), len(encoded) * len(texts)
-        queries = self._model.query_tokens.expand(rows, -1, -1)
-        mask = read["attention_mask"].repeat(images, 1)
-        found = self._model.qformer(
-            input_ids=read["input_ids"].repeat(images, 1),
-            attention_mask=torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1),
-            query_embeds=queries,
-            encoder_hidden_states=encoded.repeat_interleave(len(texts), 0),
-        ).last_hidden_state[:, : queries.shape[1]]
-        return self._model.language_projection(found.to(encoded.dtype)).unflatten(0, (images, len(texts)))
+        return read["input_ids"], read["attention_mask"]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return self._language.get_input_embeddings()(tokens.to(self._device))
@@ -185,75 +208,67 @@ class Blip2(LocalModel):
     # Closed questions
 
     def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+        moment = self._moment(tuple(questions))
+        pictures = self._pictures(encoded, questions[: len(moment.trees)])
+        logits = self._chain_logits(pictures, moment) if self._encodes else self._tree_logits(pictures, moment)
+        return [
+            [
+                scores
+                for tree, reads, row in zip(moment.trees, moment.reads, rows, strict=True)
+                for scores in log_likelihoods(tree, row[reads], self._ends)
+            ]
+            for rows in logits.unflatten(0, pictures.shape[:2])
+        ]
+
+    def _as_moment(self, questions: tuple[ClosedQuestion, ...]) -> Moment:
         behind = [self._behind(question) for question in questions]
         options = [self._options(question.options) for question in questions]
+        before = [0] * self._picture_length  # a place for each; the picture's are filled in later
         try:
-            if self._chain:
-                start = self._language.generation_config.decoder_start_token_id
-                trees = [_chains(start, some) for some in options]
+            if self._encodes:
+                before = []
+                trees = [_chains(self._language.generation_config.decoder_start_token_id, some) for some in options]
             elif self._reader:
                 trees = [build_tree([one]) for one in zip(behind, options, strict=True)]
             else:
                 trees = [build_tree(list(zip(behind, options, strict=True)))]
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score {[q.name for q in questions]}: {error}") from None
-        pictures = self._pictures(encoded, questions[: len(trees)])
-        return self._score_chains(pictures, behind, trees) if self._chain else self._score_trees(pictures, trees)
-
-    def _score_trees(self, pictures: Tensor, trees: list[Tree]) -> list[list[list[float]]]:
-        """Causal: each of `trees` behind each of `pictures` (images, trees, tokens, width)."""
-        images, _, start, _ = pictures.shape
-        packed = pack([[0] * start] * len(trees), trees, 0, first_position=0, bidirectional_prefix=False)
-        embeds = self._embed(packed.ids).expand(images, -1, -1, -1).clone()
-        embeds[:, :, :start] = pictures
-        keep = sorted({place for reads in packed.reads for place in reads})
-        logits = self._language(
-            inputs_embeds=embeds.flatten(0, 1),
-            attention_mask=self._mask(packed, images),
-            position_ids=packed.positions.repeat(images, 1).to(self._device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(keep, device=self._device),
-        ).logits.unflatten(0, (images, len(trees)))
-        return self._add_up(logits, packed, trees, keep)
-
-    def _score_chains(
-        self, pictures: Tensor, behind: list[tuple[int, ...]], trees: list[Tree]
-    ) -> list[list[list[float]]]:
-        """Encoder-decoder: every question encoded with every picture, its tree said by the decoder."""
-        images, count, start, _ = pictures.shape
-        length = max(map(len, behind))
-        ids = torch.tensor([[*tokens] + [0] * (length - len(tokens)) for tokens in behind])
-        embeds = torch.cat([pictures, self._embed(ids).expand(images, -1, -1, -1)], dim=2)
-        real = torch.arange(start + length) < torch.tensor([[start + len(tokens)] for tokens in behind])
-        packed = pack([()] * count, trees, 0, first_position=0, bidirectional_prefix=False)
-        logits = self._language(
-            inputs_embeds=embeds.flatten(0, 1),
-            attention_mask=real.long().repeat(images, 1).to(self._device),
-            decoder_input_ids=packed.ids.repeat(images, 1).to(self._device),
-            decoder_attention_mask=self._mask(packed, images),
-            use_cache=False,
-        ).logits.unflatten(0, (images, count))
-        return self._add_up(logits, packed, trees, range(packed.ids.shape[1]))
-
-    def _mask(self, packed: Packed, images: int) -> Tensor:
+        packed = pack([before] * len(trees), trees, 0, first_position=0, bidirectional_prefix=False)
         dtype = self._language.dtype
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
-        return mask.repeat(images, 1, 1, 1).to(self._device)
+        kept = sorted({place for reads in packed.reads for place in reads})
+        reads = [[kept.index(place) for place in reads] for reads in packed.reads]
+        return Moment(behind, trees, packed, mask.to(self._device), kept, reads)
 
-    def _add_up(
-        self, logits: Tensor, packed: Packed, trees: list[Tree], kept: Sequence[int]
-    ) -> list[list[list[float]]]:
-        """Log-likelihoods by image, question and option, from logits (images, trees, kept places, vocabulary)."""
-        number = {place: index for index, place in enumerate(kept)}
-        wanted = [[number[place] for place in reads] for reads in packed.reads]
-        return [
-            [
-                scores
-                for tree, rows, row in zip(trees, wanted, picture, strict=True)
-                for scores in log_likelihoods(tree, row[rows], self._ends)
-            ]
-            for picture in logits
-        ]
+    def _tree_logits(self, pictures: Tensor, moment: Moment) -> Tensor:
+        """Causal: the trees behind the pictures (images, trees, tokens, width). (images * trees, kept, vocabulary)."""
+        images, _, start, _ = pictures.shape
+        embeds = self._embed(moment.packed.ids).expand(images, -1, -1, -1).clone()
+        embeds[:, :, :start] = pictures
+        return self._language(
+            inputs_embeds=embeds.flatten(0, 1),
+            attention_mask=_for_each(images, moment.mask),
+            position_ids=_for_each(images, moment.packed.positions.to(self._device)),
+            use_cache=False,
+            logits_to_keep=torch.tensor(moment.kept, device=self._device),
+        ).logits
+
+    def _chain_logits(self, pictures: Tensor, moment: Moment) -> Tensor:
+        """Encoder-decoder: every question encoded with every picture, its options said by the decoder."""
+        images, _, start, _ = pictures.shape
+        length = max(map(len, moment.behind))
+        ids = torch.tensor([[*tokens] + [0] * (length - len(tokens)) for tokens in moment.behind])
+        embeds = torch.cat([pictures, self._embed(ids).expand(images, -1, -1, -1)], dim=2)
+        real = torch.arange(start + length) < torch.tensor([[start + len(tokens)] for tokens in moment.behind])
+        logits = self._language(
+            inputs_embeds=embeds.flatten(0, 1),
+            attention_mask=_for_each(images, real.long().to(self._device)),
+            decoder_input_ids=_for_each(images, moment.packed.ids.to(self._device)),
+            decoder_attention_mask=_for_each(images, moment.mask),
+            use_cache=False,
+        ).logits
+        return logits[:, moment.kept]
 
     # Words
 
@@ -277,6 +292,7 @@ class Blip2(LocalModel):
             max_new_tokens=min(question.max_new_tokens + 1, self._most_tokens - embeds.shape[1]),
             do_sample=False,
             num_beams=1,
+            eos_token_id=list(self._ends),
             pad_token_id=self._ends[0],
             logits_processor=[watch],
         )[:, -len(times) :].tolist()
@@ -286,6 +302,18 @@ class Blip2(LocalModel):
         steps = next((n for n, token in enumerate(tokens) if token in self._ends), len(tokens) - 1) + 1
         text = self._tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
         return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
+
+
+def _ends(*models: Any) -> tuple[int, ...]:
+    """The tokens that end an answer; published folders name them for the whole, for the language model, or for both."""
+    found = [getattr(model.generation_config, "eos_token_id", None) for model in models]
+    listed = [ends if isinstance(ends, (list, tuple)) else [ends] for ends in found if ends is not None]
+    return tuple(dict.fromkeys(end for ends in listed for end in ends))
+
+
+def _for_each(images: int, rows: Tensor) -> Tensor:
+    """The same rows for every picture, picture by picture."""
+    return rows.expand(images, *rows.shape).flatten(0, 1)
 
 
 def _chains(start: int, options: Sequence[Sequence[int]]) -> Tree:
