@@ -25,7 +25,7 @@ def question_from_message(message: msg.Question, max_new_tokens: int = 64) -> Qu
             raise ValueError(f"text question {message.name!r:.100} has options {given!r:.100}, expected none")
         return Text(message.name, message.prompt, max_new_tokens)
     if kind is YesNo and not options:
-        options = ("yes", "no")
+        options = YesNo.options
     return kind(message.name, message.prompt, options, descriptions)  # type: ignore[call-arg]
 
 
