@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -354,6 +356,26 @@ def test_chinese_labels_are_told_apart_by_all_models_that_know_them(folder_of):
         texts = [f"一张{label}的照片" for label in answer.options]
         expected = softmax(stock(model, [random_image(12)], texts).logits_per_image[0])
         assert answer.probabilities == pytest.approx(expected, abs=1e-5), family
+
+
+@pytest.fixture(scope="module")
+def readers(folder_of):
+    """Models that know every character."""
+    return [load(family, folder_of(family)) for family in (CLIP, SIGLIP2)]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.lists(st.text("ab 走廊", min_size=1, max_size=9).filter(str.strip), min_size=2, max_size=5), st.integers(0, 99)
+)
+def test_random_vocabularies_are_scored_as_by_the_stock_model(readers, labels, seed):
+    labels = list(dict.fromkeys(" ".join(label.split()) for label in labels))
+    assume(len(labels) > 1)
+    for model in readers:
+        (answer,) = model.answer(random_image(seed), [Choice("label", "a {} 门", tuple(labels))])
+        texts = [f"a {label} 门" for label in labels]
+        expected = softmax(stock(model, [random_image(seed)], texts).logits_per_image[0])
+        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
