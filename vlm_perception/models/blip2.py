@@ -18,7 +18,8 @@ Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv
   that begins with `a photo of` or ends with `answer:` is taken as it is, and `caption` stands for no prompt at all.
 - InstructBLIP: a `Text` as it is, a closed question `Question: {prompt} Options: {options}. Short answer:`; `caption`
   stands for `A short image description:`.
-- A folder with a chat template (MiniGPT-4, see `vlm_perception minigpt4`): what the template makes of it.
+- A folder with a chat template that has a place for the picture (MiniGPT-4, see `vlm_perception minigpt4`): what the
+  template makes of it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.chat import chat_text
 from vlm_perception.models.local import LocalModel, Words
@@ -78,7 +78,9 @@ class Blip2(LocalModel):
         self._ends = _ends(model, self._language) or (self._tokenizer.eos_token_id,)
         # Pieces mark the beginning of a word by themselves; bytes want the space that comes before it.
         self._space = "" if self._tokenizer.tokenize("a")[0].startswith("▁") else " "
-        self._before, _ = self._around_picture("") if self._template else ((), ())
+        self._picture = str(processor.image_token)
+        self._template = self._picture in str(self._tokenizer.chat_template)
+        self._before = self._around_picture("")[0] if self._template else ()
         self._behind = lru_cache(maxsize=256)(self._as_behind)
         self._options = lru_cache(maxsize=256)(self._as_options)
         self._texts = lru_cache(maxsize=64)(self._as_texts)
@@ -92,10 +94,6 @@ class Blip2(LocalModel):
         }
 
     # The prompt
-
-    @property
-    def _template(self) -> str | None:
-        return getattr(self._tokenizer, "chat_template", None)
 
     def _words(self, question: Question) -> str:
         """What the language model reads about this question, behind the picture."""
@@ -122,12 +120,7 @@ class Blip2(LocalModel):
         text = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
-        before, picture, behind = text.partition(self._processor.image_token.content)
-        if not picture:
-            raise ModelError(
-                f"the chat template of {self._folder} has no place for the picture, expected "
-                f"{self._processor.image_token.content!r} before the text"
-            )
+        before, _, behind = text.partition(self._picture)
         return self._tokens(before, special=True), self._tokens(behind)
 
     def _tokens(self, text: str, special: bool = False) -> tuple[int, ...]:
