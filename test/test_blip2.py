@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import CORPUS, TEXT, VISION, byte_tokenizer, draw, piece_tokenizer, template
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -193,6 +195,24 @@ def test_scores_equal_a_forward_pass_per_option(model):
         expected = torch.tensor(brute_force(model, image, question), dtype=torch.double).softmax(-1)
         assert answer.probabilities == pytest.approx(expected.tolist(), abs=1e-4)
         assert answer.value == question.options[int(expected.argmax())]
+
+
+WORDS = st.lists(st.sampled_from("left near far no wall 门口 à red".split()), min_size=1, max_size=4).map(" ".join)
+ASKED = st.builds(
+    Choice,
+    name=st.just("q"),
+    prompt=WORDS.map("where is the {}?".format),
+    options=st.lists(WORDS, min_size=2, max_size=6, unique=True).map(tuple),
+)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(questions=st.lists(ASKED, min_size=1, max_size=3), seed=st.integers(0, 9))
+def test_whatever_is_asked_is_answered_exactly(model, questions, seed):
+    image = random_image(seed)
+    for question, answer in zip(questions, model.answer(image, questions), strict=True):
+        expected = torch.tensor(brute_force(model, image, question), dtype=torch.double).softmax(-1)
+        assert answer.probabilities == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_log_likelihoods_themselves_are_exact(model):

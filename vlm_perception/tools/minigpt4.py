@@ -434,12 +434,12 @@ def _build_config(settings: dict[str, Any], pieces: Pieces, text: Any, tokenizer
         "num_attention_heads": reader // QFORMER_HEAD,
         "encoder_hidden_size": width,
     }
-    ends = sorted({text.eos_token_id} if isinstance(text.eos_token_id, int) else {*text.eos_token_id})
-    ends += [end for end in _written_ends(tokenizer) if end not in ends]
+    own = text.eos_token_id if isinstance(text.eos_token_id, list) else [text.eos_token_id]
+    ends = dict.fromkeys([*own, tokenizer.eos_token_id, *_written_ends(tokenizer)])
     return Blip2Config(
         vision_config=settings.get("vision_config", vision),
         qformer_config=settings.get("qformer_config", qformer),
-        text_config={**text.to_dict(), "vocab_size": rows, "eos_token_id": ends},
+        text_config={**text.to_dict(), "vocab_size": rows, "eos_token_id": [end for end in ends if end is not None]},
         num_query_tokens=queries,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         architectures=["Blip2ForConditionalGeneration"],
