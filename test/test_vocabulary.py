@@ -1,0 +1,140 @@
+"""Labels, prompts and descriptions that change while the real nodes run, in any language, over DDS."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
+
+import tiny_models
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
+from test_classifier_node import GREEN, RED, Scripted, World
+
+from vlm_perception.models.loader import load_first, load_model
+from vlm_perception.msg import Question
+from vlm_perception.questions import Answer, Choice, Text
+
+LABELS, WORDS = ["门口", "墙"], ["通向另一个房间的开口", "挡住去路的平面"]
+PICTURES = {colour: np.full((24, 32, 3), colour, np.uint8) for colour in (RED, GREEN)}
+
+
+def set_together(ros, **values):
+    """Set parameters by one call of set_parameters_atomically; its result."""
+    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    request = SetParametersAtomically.Request(parameters=parameters)
+    return ros.call(SetParametersAtomically, "classifier/set_parameters_atomically", request).result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A chat model whose tokenizer knows Chinese."""
+    return tiny_models.save("qwen2.5-vl", tmp_path_factory.mktemp("model"))
+
+
+def test_chinese_labels_descriptions_and_questions_end_to_end(ros, folder):
+    model = load_model(str(folder), device="cpu", dtype="float32")
+    world = World(
+        ros, load=load_first, model=str(folder), device="cpu", dtype="float32", smoothing="none", enter_threshold=0.0,
+        leave_threshold=0.0, description_rate=0.0, ask_timeout=30.0,
+    )  # fmt: skip
+    ros.until(lambda: world.labels, "label")
+    vocabulary = {"labels": LABELS, "label_prompt": "前面是什么？", "label_descriptions": WORDS}
+    assert set_together(ros, **vocabulary).successful
+
+    for colour, picture in PICTURES.items():
+        world.colour = colour
+        (expected,) = model.answer(picture, [Choice("label", "前面是什么？", tuple(LABELS), tuple(WORDS))])
+        label = ros.until(
+            lambda p=expected.probabilities: next(
+                (
+                    m
+                    for m in world.labels
+                    if m.choices == LABELS and list(m.probabilities) == pytest.approx(p, abs=1e-4)
+                ),
+                None,
+            ),
+            "label with the probabilities that the model gives to these labels and descriptions",
+        )
+        assert label.raw_label == label.label == expected.value in LABELS
+
+        asked = Question(name="在哪里", prompt="门在哪里？", options=["左边", "右边"], descriptions=["靠左", ""])
+        reply = world.ask(asked)
+        (expected,) = model.answer(picture, [Choice("在哪里", "门在哪里？", ("左边", "右边"), ("靠左", ""))])
+        assert reply.success, reply.message
+        (answer,) = reply.answers
+        assert (answer.name, answer.value, list(answer.options)) == ("在哪里", expected.value, ["左边", "右边"])
+        assert list(answer.probabilities) == pytest.approx(expected.probabilities, abs=1e-4)
+
+
+def test_labels_and_descriptions_change_together_or_not_at_all(ros):
+    world = World(ros)
+    world.until_label("clear")
+    assert set_together(ros, labels=LABELS, label_descriptions=WORDS).successful
+    assert world.until_label("门口").choices == LABELS
+    for values, words in [
+        ({"labels": ["a", "b", "c"]}, ["2 label_descriptions for 3 labels", "set_parameters_atomically"]),
+        ({"label_descriptions": ["one"]}, ["1 label_descriptions for 2 labels"]),
+        ({"label_descriptions": ["a", "b\x07"]}, ["control character"]),
+        ({"labels": ["a", "b", "c"], "label_descriptions": ["one", "two"]}, ["2 label_descriptions for 3 labels"]),
+        ({"labels": ["a", "b"], "label_prompt": ""}, ["prompt", "empty"]),
+        ({"labels": ["a", "b"], "description_prompt": " "}, ["prompt", "empty"]),
+    ]:
+        result = set_together(ros, **values)
+        assert not result.successful and all(word in result.reason for word in words), (values, result.reason)
+    request = GetParameters.Request(names=["labels", "label_descriptions", "description_prompt"])
+    kept = ros.call(GetParameters, "classifier/get_parameters", request).values
+    assert [list(value.string_array_value) for value in kept[:2]] == [LABELS, WORDS]
+    assert kept[2].string_value == "describe the scene"
+    assert world.until_label("门口").choices == LABELS
+    assert set_together(ros, labels=["a", "b", "c"], label_descriptions=[], label_rate=40).successful
+    assert world.until_label("a").choices == ["a", "b", "c"]
+
+
+def test_what_is_asked_changes_with_the_next_picture_and_smoothing_begins_anew(ros):
+    class Obedient:
+        """Says the last word of the prompt; the description is its prompt."""
+
+        name = "obedient"
+
+        def answer(self, image, questions):
+            return [self.reply(question) for question in questions]
+
+        def reply(self, question):
+            if isinstance(question, Text):
+                return Answer(question.name, question.prompt, 1.0)
+            return Scripted.reply(question, question.options.index(question.prompt.split()[-1]))
+
+        def describe_self(self):
+            return {}
+
+    world = World(
+        ros, load=lambda *_: Obedient(), labels=["wall", "door"], label_prompt="say wall", smoothing="majority",
+        smoothing_window=60.0,
+    )  # fmt: skip
+    world.until_label("wall")
+    ros.until(lambda: len(world.labels) > 10, "ten labels that the majority would remember")
+    world.labels.clear()
+    assert set_together(ros, label_prompt="say door", description_prompt="in a sonnet").successful
+    label = ros.until(
+        lambda: next((m for m in world.labels if m.raw_label == "door"), None), "answer to the new prompt"
+    )
+    assert label.label == "door" and label.confidence == 1.0
+    ros.until(lambda: any(m.data == "in a sonnet" for m in world.descriptions), "description by the new prompt")
+
+
+def test_labels_that_the_model_cannot_read_are_named_and_the_node_goes_on(ros):
+    world = World(ros, load=load_first, device="cpu", smoothing="none", enter_threshold=0.0, leave_threshold=0.0)
+    ros.until(lambda: world.labels, "label")
+    assert ros.set_parameter("classifier", "labels", LABELS).successful
+    status = world.until_health("'门口'")
+    assert "does not know" in status.message
+    world.labels.clear()
+    reply = world.ask(Question(name="way", prompt="which way is clear?", options=["left", "center", "right", "none"]))
+    assert reply.success and reply.answers[0].value in reply.answers[0].options
+    assert "'墙'" in world.ask(Question(name="bad", prompt="what is ahead?", options=["墙", "wall"])).message
+    assert not world.labels, "nothing is published about labels that cannot be read"
+    assert ros.set_parameter("classifier", "labels", ["wall", "clear"]).successful
+    assert ros.until(lambda: world.labels, "label again")[0].choices == ["wall", "clear"]
