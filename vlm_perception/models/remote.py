@@ -126,10 +126,9 @@ class RemoteModel:
         self._client = httpx2.AsyncClient(
             headers=headers,
             timeout=httpx2.Timeout(None, connect=self._limits.connect_timeout),  # the whole has a time of its own
-            limits=httpx2.Limits(max_connections=self._limits.in_flight, keepalive_expiry=60.0),
+            limits=httpx2.Limits(max_connections=self._limits.in_flight, keepalive_expiry=60.0),  # others wait
             follow_redirects=False,
         )
-        self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop, self._client), name="remote model", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
@@ -217,7 +216,7 @@ class RemoteModel:
         usage = Usage(seconds, seconds, wire.tokens(response)[1], 0)
         answers: dict[Question, Answer] = {}
         for question, row in zip(questions, rows, strict=True):
-            scores = [math.log(p) if p else -math.inf for p in row]
+            scores = [math.log(p) if p else -math.inf for p in row]  # of a softmax that makes the sum 1
             answers[question] = replace(self._calibration.answer(question, scores, None), usage=usage)
         return answers
 
@@ -287,7 +286,7 @@ class RemoteModel:
             wait = pause * random.uniform(0.5, 1.0)
             pause = min(2 * pause, BACK_OFF[1])
             try:
-                async with self._slots, self._client.stream(method, self._url + path, json=body) as response:
+                async with self._client.stream(method, self._url + path, json=body) as response:
                     await self._check(response)
                     return await read(response)
             except httpx2.TransportError as error:

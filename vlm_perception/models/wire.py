@@ -98,8 +98,7 @@ class Way(ABC):
 
     @abstractmethod
     def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
-        """Each question's probabilities, parallel to its options, not yet normalised; errors of any kind if it has
-        not the right form."""
+        """As `probabilities`, unchecked; any error may be raised when the answer has another form."""
 
     def probe(self, picture: Picture | None) -> Body:
         """A request whose answer shows whether the server knows this way."""
@@ -110,7 +109,7 @@ class Way(ABC):
         self.probabilities(response, [_PROBE])
 
     def probabilities(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
-        """Each question's probabilities, parallel to its options, summing to 1. Raises RefusedError."""
+        """Each question's probabilities, parallel to its options; their sum is 1 but for rounding. RefusedError."""
         try:
             rows = self.read(response, questions)
             for row in rows:
@@ -118,7 +117,7 @@ class Way(ABC):
                     raise RefusedError(f"these are no probabilities: {row!r:.200}")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise RefusedError(f"its answer has another form ({error!r:.200}): {json.dumps(response):.200}") from None
-        return [[p / sum(row) for p in row] for row in rows]
+        return rows
 
 
 class SystemOne(Way):
@@ -292,16 +291,16 @@ WAYS: tuple[Way, ...] = (
 def label_probabilities(labels: Sequence[str], named: dict[str, float]) -> list[float]:
     """Each label's probability, given the log-probabilities of the `named` tokens at the reply's first position.
 
-    A token counts for a label that it is or that it begins, if it is the only such label. A label without a token
+    A token counts for the label that it is or that it begins; no two labels begin alike. A label without a token
     gets an equal share of what is left, at most as much as the rarest named token. Raises RefusedError when no
     token is a label's.
     """
     found = dict.fromkeys(labels, 0.0)
     for token, log_probability in named.items():
         text = token.strip().lstrip("▁Ġ")
-        meant = [label for label in labels if text and label.startswith(text)]
-        if len(meant) == 1:
-            found[meant[0]] += math.exp(log_probability)
+        for label in labels:
+            if text and label.startswith(text):
+                found[label] += math.exp(log_probability)
     if not any(found.values()):
         raise RefusedError(f"none of its most probable tokens is a label: {sorted(named)!r:.100}")
     hidden = [label for label, p in found.items() if p == 0.0]
