@@ -321,8 +321,8 @@ def test_while_the_model_loads_asking_says_so(ros):
 def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_again(ros):
     asked = []
 
-    def load(name, device, dtype):
-        asked.append((name, device, dtype))
+    def load(name, options, passed_over):
+        asked.append((name, options.device, options.dtype))
         if name == "/nowhere":
             raise ModelError("/nowhere does not exist, expected a model folder")
         return world.model
@@ -339,9 +339,9 @@ def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_a
 
 
 def test_a_real_missing_folder_is_reported_by_the_real_loader(ros):
-    from vlm_perception.models.loader import load_model
+    from vlm_perception.models.loader import load_first
 
-    world = World(ros, load=load_model, model="/does/not/exist")
+    world = World(ros, load=load_first, model="/does/not/exist")
     world.until_health("/does/not/exist", DiagnosticStatus.ERROR)
 
 

@@ -7,6 +7,7 @@ owns the model: it loads, warms up, decodes and answers.
 from __future__ import annotations
 
 import array
+import dataclasses
 import math
 import os
 import resource
@@ -29,8 +30,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from vlm_perception import msg
+from vlm_perception.models import memory
 from vlm_perception.models.base import Model
-from vlm_perception.models.loader import load_model
+from vlm_perception.models.loader import load_first
+from vlm_perception.models.options import ATTENTIONS, DTYPES, QUANTIZATIONS, LoadOptions
 from vlm_perception.nodes import conversions
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.parameters import ParameterTable, parameter
@@ -59,14 +62,65 @@ class Parameters:
     """The parameters of the classifier."""
 
     model: str = parameter(
-        "nano", "The shipped model 'nano', or the folder of a PaliGemma model; used at configure", dynamic=True
+        "nano",
+        "The shipped model 'nano', a model folder or a server's address; of several with commas, the first that "
+        "can be loaded; used at configure",
+        dynamic=True,
     )
     device: str = parameter("auto", "Where the model runs: auto, cpu, cuda or cuda:N; used at configure", dynamic=True)
-    dtype: str = parameter(
-        "auto",
-        "Precision of the model; used at configure",
-        choices=("auto", "float32", "bfloat16", "float16"),
+    dtype: str = parameter("auto", "Precision of the model; used at configure", choices=DTYPES, dynamic=True)
+    quantization: str = parameter(
+        "none",
+        "Bits of the weights in linear layers, by bitsandbytes; used at configure",
+        choices=QUANTIZATIONS,
         dynamic=True,
+    )
+    attn_implementation: str = parameter(
+        "auto", "How attention is computed; used at configure", choices=ATTENTIONS, dynamic=True
+    )
+    tf32: bool = parameter(
+        False, "A GPU multiplies float32 faster, to 10 bits of the mantissa; used at configure", dynamic=True
+    )
+    cudnn_benchmark: bool = parameter(
+        False, "A GPU tries which convolutions are fastest for each size of picture; used at configure", dynamic=True
+    )
+    image_size: int = parameter(
+        0,
+        "Edge of the square that the model looks at, which its time depends on; 0 is its own; used at configure",
+        unit="pixels",
+        minimum=0,
+        maximum=4096,
+        dynamic=True,
+    )
+    temperatures: tuple[float, ...] = parameter(
+        (),
+        "For choice, yes_no and score, above 1 is less sure; empty: as in its decision.json; used at configure",
+        dynamic=True,
+    )
+    empty_picture: tuple[float, ...] = parameter(
+        (),
+        "For choice, yes_no and score, what share of its answer to an empty picture is taken off, 0 to 1; empty: as in "
+        "its decision.json; used at configure",
+        dynamic=True,
+    )
+    describer: str = parameter(
+        "",
+        "Folder of a language model that makes a dual encoder's descriptions, or none; used at configure",
+        dynamic=True,
+    )
+    request_timeout: float = parameter(
+        20.0,
+        "A server that has not answered by then has failed; used at configure",
+        unit="s",
+        minimum=0.05,
+        maximum=600.0,
+        dynamic=True,
+    )
+    requests_in_flight: int = parameter(
+        4, "Requests to a server at once, at most; used at configure", minimum=1, maximum=64, dynamic=True
+    )
+    check_memory: bool = parameter(
+        True, "Refuse a model that needs more memory than is free, before it is loaded; used at configure", dynamic=True
     )
     autostart: bool = parameter(True, "Configure and activate without being told to")
     image_transport: str = parameter(
@@ -145,6 +199,11 @@ class Parameters:
                 "none or one for each: change both together with the service set_parameters_atomically"
             )
         self.settings()
+        self.load_options()
+
+    def load_options(self) -> LoadOptions:
+        """How the model is loaded; ValueError when that cannot be meant."""
+        return LoadOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(LoadOptions)})
 
     def settings(self) -> Settings:
         """What the worker needs of them; ValueError when they do not fit together."""
@@ -166,6 +225,10 @@ class Parameters:
         )
 
 
+LOADING = ("model", *(field.name for field in dataclasses.fields(LoadOptions)))
+"""The parameters that are used at configure."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pending:
     """An `ask` that waits: `outcome` becomes its response. Only the executor's thread completes it."""
@@ -175,18 +238,22 @@ class Pending:
     deadline: float
 
 
-def load_beside_others(model: str, device: str, dtype: str) -> Model:
-    """`load_model`, with half of the cores for the model: threads that wait for a busy core slow it many times over."""
+Load = Callable[[str, LoadOptions, Callable[[str], None]], Model]
+"""As `loader.load_first`."""
+
+
+def load_beside_others(models: str, options: LoadOptions, passed_over: Callable[[str], None]) -> Model:
+    """`load_first`, with half of the cores for the model: threads that wait for a busy core slow it many times over."""
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-    return load_model(model, device, dtype)
+    return load_first(models, options, passed_over)
 
 
 class Classifier(LifecycleNode):
-    """See the module. `load` makes the model of (name or folder, device, dtype)."""
+    """See the module. `load` makes the model."""
 
-    def __init__(self, load: Callable[[str, str, str], Model] = load_beside_others, **node_arguments: Any) -> None:
+    def __init__(self, load: Load = load_beside_others, **node_arguments: Any) -> None:
         super().__init__("classifier", **node_arguments)
         self._load = load
         self._table = ParameterTable(self, Parameters, self._change)
@@ -194,6 +261,7 @@ class Classifier(LifecycleNode):
         self._last_worker: worker.Worker | None = None
         self._active = False
         self._load_error = ""
+        self._passed_over: list[str] = []
         self._subscription: Any = None
         self._refused_qos = ""
         self._last_picture: tuple[int, float] | None = None
@@ -217,9 +285,9 @@ class Classifier(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to load the model; `ask` and the diagnostics say when it is there."""
         values = self._table.values
-        self._load_error = ""
+        self._load_error, self._passed_over = "", []
         self._worker = worker.Worker(
-            lambda: self._load(values.model, values.device, values.dtype),
+            lambda: self._load(values.model, values.load_options(), self._pass_over),
             values.settings(),
             self,
             lambda: self.get_clock().now().nanoseconds,
@@ -279,7 +347,7 @@ class Classifier(LifecycleNode):
 
     def _change(self, values: Parameters) -> None:
         now = self._table.values
-        fixed = [name for name in ("model", "device", "dtype") if getattr(values, name) != getattr(now, name)]
+        fixed = [name for name in LOADING if getattr(values, name) != getattr(now, name)]
         if fixed and self._worker:
             raise ValueError(
                 f"{' and '.join(fixed)} cannot change while a model is loaded: ros2 lifecycle set "
@@ -377,6 +445,10 @@ class Classifier(LifecycleNode):
 
     # What the worker tells, in its thread
 
+    def _pass_over(self, reason: str) -> None:
+        self._passed_over.append(reason)
+        self.get_logger().warning(f"not loaded, the next one is tried: {reason}")
+
     def loaded(self, source: worker.Worker) -> None:
         self.get_logger().info("model ready: " + ", ".join(f"{key} {value}" for key, value in source.facts.items()))
 
@@ -451,6 +523,9 @@ class Classifier(LifecycleNode):
             for name in ("pictures", "labels", "descriptions", "asks"):
                 figures[f"{name} per second"] = max(0, counts[name] - before[name]) / seconds
             figures |= source.facts
+            if self._passed_over:
+                figures["passed over"] = "; ".join(self._passed_over)
+            figures |= costs(source)
             figures |= {"state": source.state, "inference time [s]": source.inference_time}
             figures["pictures replaced by newer ones"] = source.newest.dropped
             figures |= {f"faults, {kind}": count for kind, count in source.faults.items()}
@@ -475,6 +550,23 @@ class Classifier(LifecycleNode):
             return f"nobody publishes {topic}{there} (-r camera/image_raw:=/your/topic)"
         hint = "" if os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") else FAST_DDS_HINT
         return f"{topic} has a publisher but no picture came: does the camera deliver?{hint}"
+
+
+def costs(source: worker.Worker) -> dict[str, object]:
+    """What the last answers cost, as far as the model tells."""
+    figures: dict[str, object] = {}
+    if decision := source.decision:
+        figures["decision time [s]"] = decision.seconds
+        figures["decision peak memory [MiB]"] = decision.peak_memory >> 20
+    if words := source.words:
+        figures["description time to first token [s]"] = words.time_to_first_token
+        figures["description tokens per second"] = words.tokens_per_second
+        figures["description tokens"] = words.tokens
+        figures["description peak memory [MiB]"] = words.peak_memory >> 20
+    if (device := source.facts.get("device", "")).startswith("cuda"):
+        used, there = memory.gpu_memory(device)
+        figures["GPU memory in use [MiB]"] = f"{used >> 20} of {there >> 20}"
+    return figures
 
 
 def one_line(error: Exception) -> str:

@@ -1,0 +1,203 @@
+"""The thread that owns the model, without ROS: what it asks when, and about which picture."""
+
+from __future__ import annotations
+
+import array
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vlm_perception.models.loader import load_model
+from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.worker import Ask, Settings, Worker
+from vlm_perception.questions import Answer, Choice, Text, Usage
+
+LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
+SIDE = Choice("side", "where is it?", ("left", "right"))
+WORDS = Text("description", "describe the scene", 40)
+
+
+def settings(**changes):
+    values = {"label": LABEL, "label_rate": 100.0, "description": WORDS, "description_rate": 10.0, "max_age": 60.0}
+    return Settings(**{**values, "smoothing": SmoothingSettings(), **changes})
+
+
+class Scripted:
+    """Answers the first option; notes each call; `during` is called at the time of each."""
+
+    name = "scripted"
+
+    def __init__(self):
+        self.calls, self.images, self.during = [], [], lambda questions: None
+
+    def answer(self, image, questions):
+        self.calls.append([question.name for question in questions])
+        self.images.append(image)
+        self.during(questions)
+        usage = Usage(2.0, 0.5, 4, 3 << 20)
+        return [
+            Answer(q.name, "words", 1.0, usage=usage)
+            if isinstance(q, Text)
+            else Answer(q.name, q.options[0], 0.9, q.options, (0.9, 0.1), usage)
+            for q in questions
+        ]
+
+    def describe_self(self):
+        return {}
+
+
+class Bench:
+    """A worker at work, and what came out: `heard` grows by (what, value)."""
+
+    def __init__(self, load, **changes):
+        self.heard, self.news = [], threading.Condition()
+        self.worker = Worker(load, settings(**changes), self, lambda: round(time.time() * 1e9))
+        self.worker.look(True)
+
+    def show(self, height=24, width=32, seed=0):
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
+        self.worker.put(
+            SimpleNamespace(header=header, height=height, width=width, step=3 * width, encoding="rgb8", is_bigendian=0,
+                            data=array.array("B", pixels.tobytes()))
+        )  # fmt: skip
+
+    def ask(self, *questions):
+        say = self.say
+        self.worker.ask(
+            Ask(list(questions), lambda picture, a: say("asked", a[0].name), lambda e: say("failed", str(e)))
+        )
+
+    def say(self, what, value):
+        with self.news:
+            self.heard.append((what, value))
+            self.news.notify()
+
+    def wait_for(self, *what):
+        with self.news:
+            done = self.news.wait_for(lambda: all(w in [heard for heard, _ in self.heard] for w in what), 20)
+        assert done, f"{what} did not come, but {self.heard}"
+
+    def loaded(self, worker):
+        self.say("loaded", worker)
+
+    def not_loaded(self, worker, error):
+        self.say("not loaded", error)
+
+    def labelled(self, picture, answer, smoothed):
+        self.say("labelled", picture)
+
+    def described(self, picture, answer):
+        self.say("described", picture)
+
+    def fault(self, kind, error):
+        self.say("fault", f"{kind}: {error}")
+
+
+@pytest.fixture
+def bench():
+    made = []
+
+    def make(load, **changes):
+        made.append(Bench(load, **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.worker.stop()
+        if one.worker.ident:
+            one.worker.join(20)
+            assert not one.worker.is_alive()
+
+
+def test_the_warm_up_asks_the_real_questions_about_the_cameras_size_and_few_words(bench):
+    asked, model = [], Scripted()
+    model.during = asked.extend
+    one = bench(lambda: model)
+    one.show(96, 128)
+    one.worker.start()
+    one.wait_for("loaded")
+    assert asked[0] == LABEL and (asked[1].prompt, asked[1].max_new_tokens) == (WORDS.prompt, 2)
+    assert [image.shape for image in model.images[:2]] == [(96, 128, 3)] * 2
+    assert model.images[0] is model.images[1] and not model.images[0].flags.writeable and not model.images[0].any()
+
+
+def test_without_a_picture_or_a_description_the_warm_up_is_as_small_as_can_be(bench):
+    model = Scripted()
+    one = bench(lambda: model, description_rate=0.0)
+    one.worker.start()
+    one.wait_for("loaded")
+    assert model.calls == [["label"]] and model.images[0].shape == (480, 640, 3)
+
+
+def test_a_broken_first_picture_does_not_spoil_the_warm_up(bench):
+    model = Scripted()
+    one = bench(lambda: model)
+    one.worker.put(SimpleNamespace(header=None, height=1, width=1, step=1, encoding="rgb9", is_bigendian=0, data=b"x"))
+    one.worker.start()
+    one.wait_for("loaded")
+
+
+def test_the_description_waits_while_somebody_asks(bench):
+    model = Scripted()
+    one = bench(lambda: model)
+    more = [SIDE, SIDE]
+
+    def somebody_else_asks(questions):
+        if any(question.name == "side" for question in questions) and more:
+            one.ask(more.pop())
+
+    model.during = somebody_else_asks
+    one.show()
+    one.ask(SIDE)
+    one.worker.start()
+    one.wait_for("described")
+    assert model.calls[:2] == [["label"], ["description"]], "the warm-up"
+    assert model.calls[2:6] == [["side", "label"], ["side"], ["side"], ["description"]]
+    assert [value for what, value in one.heard if what == "asked"] == ["side"] * 3
+
+
+def test_a_failed_answer_is_not_followed_by_a_description(bench):
+    model = Scripted()
+    one = bench(lambda: model)
+    one.worker.start()
+    one.wait_for("loaded")
+    model.calls.clear()
+
+    def fail(questions):
+        raise MemoryError("full")
+
+    model.during = fail
+    one.show()
+    one.wait_for("fault")
+    one.ask(SIDE)
+    one.wait_for("failed")
+    assert model.calls == [["label"]]
+
+
+def test_what_the_last_answers_cost_is_known(bench):
+    one = bench(Scripted)
+    one.worker.start()
+    one.show()
+    one.wait_for("labelled", "described")
+    assert one.worker.decision.seconds == 2.0 and one.worker.words.tokens_per_second == pytest.approx(2.0)
+
+
+def test_label_and_description_of_a_picture_encode_it_once(bench):
+    model = load_model("nano", "cpu")
+    encoded = []
+    encode = model._encode
+    model._encode = lambda images: encoded.append(images[0]) or encode(images)
+    one = bench(lambda: model)
+    one.worker.start()
+    one.wait_for("loaded")
+    encoded.clear()
+    one.show()
+    one.wait_for("labelled", "described")
+    (picture,) = [value for what, value in one.heard if what == "described"]
+    assert len(encoded) == 1 and encoded[0] is picture.frame.image and not picture.frame.image.flags.writeable
+    assert one.worker.words.tokens > 0 and one.worker.words.time_to_first_token < one.worker.words.seconds
