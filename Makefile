@@ -4,7 +4,8 @@
 TARGET ?= present
 SEED ?= 1
 ROOMS ?= 20
-FIRST_SEED ?= 1
+FIRST_SEED ?= 0
+DELAY ?= 0
 PYTHON ?= python3
 export PYTHON
 # A ROS distribution that the shell has sourced must not mix with the wheels, which have Fast DDS only.
@@ -30,8 +31,8 @@ lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
-evaluate: setup  ## Run the closed loop in ROOMS rooms from FIRST_SEED on
-	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --target "$(TARGET)" $(ARGS)
+evaluate: setup  ## Search in ROOMS rooms from FIRST_SEED on, answers DELAY seconds late, beside a simple controller
+	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --delay "$(DELAY)" $(ARGS)
 
 train: setup  ## Train the nano model again (hours)
 	@$(RUN) train $(ARGS)

@@ -32,6 +32,9 @@ class Parameters:
     seed: int = parameter(0, "Which room", minimum=0, maximum=2**32 - 1)
     width: int = parameter(640, "Width of the picture", unit="pixels", minimum=32, maximum=1920)
     height: int = parameter(480, "Height of the picture", unit="pixels", minimum=32, maximum=1080)
+    multisampling: int = parameter(
+        4, "Samples of each pixel: fewer render faster, with harder edges", minimum=0, maximum=16
+    )
     camera_rate: float = parameter(30.0, "How often a picture is published", unit="Hz", minimum=1.0, maximum=60.0)
     cmd_vel_timeout: float = parameter(
         0.5, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0, dynamic=True
@@ -68,7 +71,7 @@ class Simulator(Node):
 
     def _build(self, seed: int) -> World:
         values = self._table.values
-        world = World(make_room(seed), values.width, values.height)
+        world = World(make_room(seed), values.width, values.height, values.multisampling)
         world.picture()  # builds the renderer now: a missing driver shows at once, and the first frame is not late
         return world
 

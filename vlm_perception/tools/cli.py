@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "watch the robot find a thing by its name in a simulated room",
-    "evaluate": "run the closed loop in many rooms, one line of JSON each",
+    "evaluate": "search in many rooms beside a simple controller: figures, a table, pictures of the paths",
     "train": "train the nano model",
     "figures": "measure the nano model on rooms it has never seen",
     "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+TIME_LIMIT = 120.0  # [s]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the demo prints as its last line. `distance_m` ends at the target's nearest point."""
+
+    found: bool
+    target: str
+    seconds: float
+    distance_m: float | None
+    collisions: int
+    frames: int
+    labels_per_s: float
+    video: str
+    picture: str
+    seed: int
+    said: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="which room (default: %(default)s)")
     parser.add_argument(
-        "--time-limit", type=float, default=120.0, help="give up after so many seconds (default: %(default)s)"
+        "--time-limit", type=float, default=TIME_LIMIT, help="give up after so many seconds (default: %(default)s)"
     )
-    parser.add_argument(
-        "--model", default="nano", help="nano, or the folder of a PaliGemma model (default: %(default)s)"
-    )
+    parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--domain", type=int, help="ROS domain of its nodes (default: a free one from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="where video, picture and logs go")
 
@@ -36,9 +55,11 @@ def main(arguments: argparse.Namespace) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from vlm_perception.models.base import ModelError
-    from vlm_perception.models.loader import check_models
+    from vlm_perception.models.loader import check_folder
     from vlm_perception.simulation.room import make_room
-    from vlm_perception.tools.episode import Spectator, choose_target, run_episode
+    from vlm_perception.tools.episode import choose_target, run_episode
+    from vlm_perception.tools.film import Film
+    from vlm_perception.tools.pictures import draw_paths
     from vlm_perception.tools.stack import Stack
 
     began = time.monotonic()
@@ -49,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         room = make_room(arguments.seed)
         target = choose_target(arguments.target, room)
-        check_models(arguments.model)
+        check_folder(arguments.model)
     except (ValueError, ModelError) as error:
         print(f"vlm_perception demo: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
@@ -57,6 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
     say(f"room {room.seed} ({room.length:.1f} x {room.width:.1f} m) with {things}; the robot is to find: {target}")
     say(f"starting simulator, classifier and navigator; to look on: {where}")
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
+    video, picture = arguments.output / f"{name}.mp4", arguments.output / f"{name}.png"
     parameters: dict[str, dict[str, object]] = {
         "simulator": {"seed": room.seed},
         "classifier": {"model": arguments.model},
@@ -64,12 +86,12 @@ def main(arguments: argparse.Namespace) -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with Stack(arguments.output / "logs", parameters) as stack:
-            spectator = Spectator(say, stack.check)
+            film = Film(video, target, say, stack.check)
             try:
-                spectator.wait_for_the_robot()
-                result = run_episode(spectator, room.seed, target, arguments.time_limit, arguments.output, name)
+                film.wait_for_the_robot()
+                episode = run_episode(film, room, target, arguments.time_limit, watch=film.shoot)
             finally:
-                spectator.destroy_node()
+                film.close()
     except (KeyboardInterrupt, ExternalShutdownException):
         say("stopped")
         return 130
@@ -81,6 +103,20 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         rclpy.try_shutdown()
+    draw_paths(room, {"the robot": episode.path}, target, picture)
+    result = Result(
+        found=episode.found,
+        target=target,
+        seconds=round(episode.seconds, 1),
+        distance_m=None if episode.distance is None else round(episode.distance, 2),
+        collisions=episode.collisions,
+        frames=film.frames,
+        labels_per_s=round(film.labels / film.seconds, 1),
+        video=str(video),
+        picture=str(picture),
+        seed=room.seed,
+        said="arrived" if episode.arrived else "not found",
+    )
     say(f"{result.said}; video {result.video}, path {result.picture}")
-    print(result.json(), flush=True)
+    print(json.dumps(asdict(result)), flush=True)
     return 0 if result.found and result.collisions == 0 else 1

@@ -22,7 +22,7 @@ def prepare_environment(domain: int | None = None) -> str:
     profile = os.path.join(get_package_share_directory("vlm_perception"), "config", "fastdds.xml")
     os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_DOMAIN_ID"] = str(_free_domain() if domain is None else domain)
+    os.environ["ROS_DOMAIN_ID"] = str(free_domains(1)[0] if domain is None else domain)
     return f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
 
 
@@ -36,12 +36,19 @@ def end_as_if_interrupted() -> None:
         signal.signal(number, interrupt)
 
 
-def _free_domain() -> int:
+def free_domains(count: int) -> list[int]:
+    """Return `count` ROS domains that nobody on this machine uses. Raises RuntimeError when there are fewer."""
+    free = []
     for domain in random.sample(DOMAINS, len(DOMAINS)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("", 7410 + 250 * domain))  # where the first participant of a domain listens
-                return domain
             except OSError:
                 continue
-    raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use: choose one with --domain")
+        free.append(domain)
+        if len(free) == count:
+            return free
+    raise RuntimeError(
+        f"of the ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} {len(free)} are free, expected {count}: "
+        "choose one with --domain"
+    )

@@ -1,8 +1,8 @@
-"""What people look at: the camera's picture with the answers drawn on it, a video of it, the path from above."""
+"""What people look at: the camera's picture with the answers drawn on it, a video of it, the paths from above."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,8 +12,9 @@ from vlm_perception.simulation.room import Room
 from vlm_perception.simulation.world import World
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-WHITE, GREY, GREEN, RED = (255, 255, 255), (170, 170, 170), (90, 220, 90), (240, 90, 80)
+WHITE, BLACK, GREY, GREEN, RED = (255, 255, 255), (0, 0, 0), (170, 170, 170), (90, 220, 90), (240, 90, 80)
 DARK_GREEN, DARK_GREY = (40, 130, 40), (100, 100, 100)
+PATH_COLOURS = ((230, 40, 40), (40, 90, 230))
 
 
 def annotate(
@@ -82,23 +83,58 @@ class Video:
             self._writer = None
 
 
-def draw_path(room: Room, path: Sequence[tuple[float, float]], target: str, file: Path) -> None:
-    """Write a picture of the room from above with the robot's path (points in metres) and the target marked."""
+def draw_paths(
+    room: Room,
+    paths: Mapping[str, Sequence[tuple[float, float]]],
+    target: str,
+    file: Path,
+    crosses: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Write a picture of the room from above: the target, who went where, and crosses where something was touched.
+
+    `paths` holds points [m] by the name of who went there, in at most as many as there are `PATH_COLOURS`.
+    """
     with World(room, 960, 720) as world:
-        picture = cv2.cvtColor(world.picture("above"), cv2.COLOR_RGB2BGR)
-        points = [tuple(round(v) for v in world.pixel_from_above(x, y)) for x, y in path]
-        if len(points) > 1:
-            cv2.polylines(picture, [np.array(points, np.int32)], False, (255, 255, 255), 4, cv2.LINE_AA)
-            cv2.polylines(picture, [np.array(points, np.int32)], False, (40, 40, 230), 2, cv2.LINE_AA)
-        if points:
-            cv2.circle(picture, points[0], 6, (255, 255, 255), -1, cv2.LINE_AA)
-            cv2.circle(picture, points[-1], 8, (40, 40, 230), -1, cv2.LINE_AA)
-        thing = room.thing(target)
-        if thing is not None:
-            center = tuple(round(v) for v in world.pixel_from_above(thing.x, thing.y))
-            reach = world.pixel_from_above(thing.x + thing.outer_radius + 1.0, thing.y)[0] - center[0]
-            cv2.circle(picture, center, round(reach), (255, 255, 255), 1, cv2.LINE_AA)
-        cv2.putText(picture, f"room {room.seed}: {target}", (16, 32), FONT, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
+
+        def pixel(x: float, y: float) -> tuple[int, int]:
+            column, row = world.pixel_from_above(x, y)
+            return round(column), round(row)
+
+        picture = world.picture("above").copy()
+        for number, ((name, path), colour) in enumerate(zip(paths.items(), PATH_COLOURS, strict=False)):
+            points = [pixel(*place) for place in path]
+            if len(points) > 1:
+                cv2.polylines(picture, [np.array(points, np.int32)], False, WHITE, 4, cv2.LINE_AA)
+                cv2.polylines(picture, [np.array(points, np.int32)], False, colour, 2, cv2.LINE_AA)
+            if points:
+                cv2.circle(picture, points[0], 6, WHITE, -1, cv2.LINE_AA)
+                cv2.circle(picture, points[-1], 8, colour, -1, cv2.LINE_AA)
+            cv2.putText(picture, name, (16, 62 + 28 * number), FONT, 0.7, WHITE, 4, cv2.LINE_AA)
+            cv2.putText(picture, name, (16, 62 + 28 * number), FONT, 0.7, colour, 2, cv2.LINE_AA)
+        for place in crosses:
+            cv2.drawMarker(picture, pixel(*place), BLACK, cv2.MARKER_TILTED_CROSS, 18, 3, cv2.LINE_AA)
+        if (thing := room.thing(target)) is not None:
+            reach = pixel(thing.x + thing.outer_radius + 1.0, thing.y)[0] - pixel(thing.x, thing.y)[0]
+            cv2.circle(picture, pixel(thing.x, thing.y), reach, WHITE, 1, cv2.LINE_AA)
+        cv2.putText(picture, f"room {room.seed}: {target}", (16, 32), FONT, 0.8, WHITE, 2, cv2.LINE_AA)
+    _write(picture, file)
+
+
+def contact_sheet(pictures: Sequence[tuple[Path, bool]], file: Path, columns: int = 10) -> None:
+    """Write all `pictures` as one, small; those that are not good get a red frame."""
+    width, height, edge = 320, 240, 6
+    columns = min(columns, len(pictures))
+    sheet = np.zeros((-(-len(pictures) // columns) * height, columns * width, 3), np.uint8)
+    for number, (path, good) in enumerate(pictures):
+        small = cv2.resize(cv2.imread(str(path)), (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+        cv2.rectangle(small, (0, 0), (width - 1, height - 1), DARK_GREEN if good else RED, 1 if good else edge)
+        row, column = divmod(number, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = small
+    _write(sheet, file)
+
+
+def _write(picture: np.ndarray, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(file), picture):
+    if not cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise OSError(f"cannot write the picture {file}")

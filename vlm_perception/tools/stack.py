@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,26 +17,45 @@ STOP_SECONDS = 5.0
 
 
 class Stack:
-    """The nodes of the demo as processes, with the package's parameter files; each writes to its log in `logs`."""
+    """The nodes of the demo as processes, with the package's parameter files; each writes to its log in `logs`.
 
-    def __init__(self, logs: Path, parameters: dict[str, dict[str, object]]):
+    `parameters` are by node and name. `commands` are those of further nodes, or of nodes that take another's place.
+    Their ROS domain is that of the environment, unless there is a `domain`.
+    """
+
+    def __init__(
+        self,
+        logs: Path,
+        parameters: Mapping[str, Mapping[str, object]],
+        commands: Mapping[str, Sequence[str]] | None = None,
+        domain: int | None = None,
+    ):
+        executables = Path(get_package_prefix("vlm_perception"), "lib", "vlm_perception")
         self._logs = logs
         self._parameters = parameters
+        self._commands = {**{node: [str(executables / node)] for node in NODES}, **(commands or {})}
+        self._environment = {**os.environ, **({} if domain is None else {"ROS_DOMAIN_ID": str(domain)})}
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Stack:
         self._logs.mkdir(parents=True, exist_ok=True)
-        executables = Path(get_package_prefix("vlm_perception"), "lib", "vlm_perception")
         config = Path(get_package_share_directory("vlm_perception"), "config")
-        for node in NODES:
-            command = [str(executables / node), "--ros-args", "--params-file", str(config / f"{node}.yaml")]
+        for node, start in self._commands.items():
+            command = [*start, "--ros-args"]
+            if (defaults := config / f"{node}.yaml").exists():
+                command += ["--params-file", str(defaults)]
             for name, value in self._parameters.get(node, {}).items():
                 command += ["-p", f"{name}:={value}"]
             try:
                 with open(self._logs / f"{node}.log", "wb") as log:
                     # A group of its own: Ctrl-C reaches only us, and we end the nodes in order.
                     self._processes[node] = subprocess.Popen(
-                        command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+                        command,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        stdin=subprocess.DEVNULL,
+                        env=self._environment,
+                        start_new_session=True,
                     )
             except BaseException as error:
                 self.__exit__(type(error), error, error.__traceback__)
@@ -43,9 +63,8 @@ class Stack:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for node in reversed(NODES):
-            if node in self._processes:
-                self._processes[node].send_signal(signal.SIGINT)
+        for process in reversed(self._processes.values()):
+            process.send_signal(signal.SIGINT)
         end = time.monotonic() + STOP_SECONDS
         for process in self._processes.values():
             try:

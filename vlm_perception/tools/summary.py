@@ -1,0 +1,139 @@
+"""What an evaluation says in figures: rates with Wilson's intervals, medians and SPL with bootstrapped ones."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlm_perception.tools.episode import Episode
+
+KEYS = (
+    "rooms",
+    "found",
+    "spl",
+    "median_seconds",
+    "false_arrivals_present",
+    "false_arrivals_absent",
+    "collisions",
+)
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One controller in one room: with a target that is there, `shortest` [m] away, and with one that is not."""
+
+    present: Episode
+    absent: Episode | None
+    shortest: float
+
+
+def summarize(trials: Sequence[Trial], time_limit: float) -> dict[str, object]:
+    """Return the figures of one controller under `KEYS`, and `intervals` of 95 % and more beside them.
+
+    `found`, the false arrivals and `collisions` are counts (of rooms, of rooms, of touches); `median_seconds` is that
+    of the rooms where the target was found, `median_seconds_of_all` counts the others as `time_limit` [s].
+    None stands for what was not measured.
+    """
+    found = [trial.present for trial in trials if trial.present.found]
+    absent = [trial.absent for trial in trials if trial.absent]
+    episodes = [*(trial.present for trial in trials), *absent]
+    seconds = [episode.seconds for episode in found]
+    of_all = [trial.present.seconds if trial.present.found else time_limit for trial in trials]
+    shares = [share for trial in trials if (share := path_share(trial)) is not None]
+    false_present = sum(trial.present.arrived and not trial.present.found for trial in trials)
+    false_absent = sum(episode.arrived for episode in absent) if absent else None
+    touched = sum(episode.collisions > 0 for episode in episodes)
+    return {
+        "rooms": len(trials),
+        "found": len(found),
+        "spl": statistics.fmean(shares) if shares else None,
+        "median_seconds": statistics.median(seconds) if seconds else None,
+        "false_arrivals_present": false_present,
+        "false_arrivals_absent": false_absent,
+        "collisions": sum(episode.collisions for episode in episodes),
+        "median_seconds_of_all": statistics.median(of_all),
+        "rooms_for_spl": len(shares),
+        "absent_rooms": len(absent),
+        "episodes_with_collisions": touched,
+        "intervals": {
+            "found": wilson(len(found), len(trials)),
+            "spl": bootstrap(shares, statistics.fmean),
+            "median_seconds": bootstrap(seconds, statistics.median),
+            "false_arrivals_present": wilson(false_present, len(trials)),
+            "false_arrivals_absent": wilson(false_absent, len(absent)) if false_absent is not None else None,
+            "episodes_with_collisions": wilson(touched, len(episodes)),
+        },
+    }
+
+
+def path_share(trial: Trial) -> float | None:
+    """Return success weighted by path length, 0..1; None where the robot stands in reach of its target from the start.
+
+    After Anderson et al., On Evaluation of Embodied Navigation Agents, 2018, https://arxiv.org/abs/1807.06757.
+    """
+    if trial.shortest <= 0.0:
+        return None
+    return trial.shortest / max(trial.shortest, trial.present.driven) if trial.present.found else 0.0
+
+
+def wilson(count: int, total: int) -> Interval | None:
+    """Return the 95 % interval of the share `count` / `total` (Wilson 1927), None for a total of 0."""
+    if total == 0:
+        return None
+    z = 1.96
+    share, scale = count / total, 1.0 + z * z / total
+    middle = (share + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(share * (1.0 - share) / total + z * z / (4 * total * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap(values: Sequence[float], statistic: Callable[[Sequence[float]], float]) -> Interval | None:
+    """Return the 95 % interval of a `statistic` by 2,000 resamplings (percentiles; Efron 1979), None without values."""
+    if not values:
+        return None
+    rng = np.random.default_rng(0)
+    drawn = [statistic(rng.choice(values, len(values)).tolist()) for _ in range(2000)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def table(summaries: dict[str, dict[str, object]]) -> str:
+    """Return the figures of controllers side by side, in Markdown."""
+    rows = [
+        ("target found", "found", "rooms", "{:.0%}"),
+        ("SPL", "spl", "", "{:.2f}"),
+        ("median time to the target", "median_seconds", "", "{:.1f} s"),
+        ("false arrivals, target present", "false_arrivals_present", "rooms", "{:.1%}"),
+        ("false arrivals, target absent", "false_arrivals_absent", "absent_rooms", "{:.1%}"),
+        ("episodes with collisions", "episodes_with_collisions", "", "{:.1%}"),
+        ("collisions", "collisions", "", "{:.0f}"),
+    ]
+    text = f"| | {' | '.join(summaries)} |\n|{' --- |' * (len(summaries) + 1)}\n"
+    for words, key, total, form in rows:
+        cells = [_cell(figures, key, total, form) for figures in summaries.values()]
+        text += f"| {words} | {' | '.join(cells)} |\n"
+    return text
+
+
+def _cell(figures: dict, key: str, total: str, form: str) -> str:
+    value, interval = figures[key], figures["intervals"].get(key)
+    if value is None:
+        return "-"
+    words = f"{value} of {figures[total]}" if total else str(value) if isinstance(value, int) else form.format(value)
+    return f"{words} ({' to '.join(form.format(end) for end in interval)})" if interval else words
+
+
+def rounded(value: object) -> object:
+    """Return `value`, a tree of dictionaries and lists, with numbers of four digits after the point."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return value
