@@ -38,7 +38,7 @@ from torch import Tensor
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.chat import chat_text
 from vlm_perception.models.local import LocalModel, Words
-from vlm_perception.models.scoring import ROOT, Packed, Path, Tree, build_tree, log_likelihoods, pack
+from vlm_perception.models.scoring import ROOT, Packed, Path, Tree, build_tree, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Question, Text
 
@@ -140,7 +140,7 @@ class Blip2(LocalModel):
         return tokens
 
     def _as_options(self, options: tuple[str, ...]) -> list[tuple[int, ...]]:
-        return [self._tokens(self._space + option) for option in options]
+        return list(map(tuple, option_tokens(self._tokenizer, [self._space + option for option in options])))
 
     @property
     def _picture_length(self) -> int:

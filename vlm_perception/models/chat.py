@@ -32,7 +32,7 @@ from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.decision import Decision, load_decision
 from vlm_perception.models.local import LocalModel, Words
-from vlm_perception.models.scoring import build_tree, log_likelihoods
+from vlm_perception.models.scoring import build_tree, log_likelihoods, option_tokens
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
 
@@ -222,7 +222,11 @@ class ChatModel(LocalModel):
 
     def _covers_picture(self, pictures: Pictures, tokens: int) -> bool:
         """Whether the picture lies within the first `tokens` of the prompt."""
-        behind = common_start([pictures.ids[::-1], pictures.bare[::-1]])
+        place = getattr(self._model.config, "image_token_id", None)
+        if place in pictures.ids:
+            behind = pictures.ids[::-1].index(place)
+        else:  # at the latest it ends where the prompt goes on as the template wrote it
+            behind = common_start([pictures.ids[::-1], pictures.bare[::-1]])
         return tokens >= len(pictures.ids) - behind
 
     # Closed questions
@@ -231,8 +235,8 @@ class ChatModel(LocalModel):
         if self._decision:
             labels = self._decision.labels(question, self._tokenizer)
             return Asked(self._as_words(self._decision.prompt(question)), tuple((label,) for label in labels))
-        encoded = self._tokenizer(list(question.options), add_special_tokens=False, split_special_tokens=True)
-        return Asked(self._as_words(chat_text(question)), tuple(map(tuple, encoded["input_ids"])))
+        options = option_tokens(self._tokenizer, question.options)
+        return Asked(self._as_words(chat_text(question)), tuple(map(tuple, options)))
 
     def _as_words(self, text: str) -> str:
         """The text with the tokenizer's special tokens broken, so that nobody can write one."""

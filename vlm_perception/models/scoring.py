@@ -65,8 +65,8 @@ def option_tokens(tokenizer: Any, options: Sequence[str]) -> list[list[int]]:
     for option, tokens in zip(options, encoded, strict=True):
         if tokenizer.unk_token_id in tokens:
             raise ValueError(
-                f"the model does not know all characters of {option!r}: say it in other words, or choose a model for "
-                "this language"
+                f"the model does not know all characters of {option.strip()!r}: say it in other words, or choose a "
+                "model for this language"
             )
     return encoded
 

@@ -12,6 +12,9 @@ FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-z
 """In the order in which they are tried; Debian and Ubuntu have them as fonts-dejavu-core, fonts-noto-cjk, and so on."""
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
 def annotate(image: np.ndarray, label: str, confidence: float, words: str, choices: Sequence[str]) -> np.ndarray:
     """Return a copy of the RGB `image` (height, width, 3) with the label and the description written on it.
 
@@ -31,7 +34,7 @@ def annotate(image: np.ndarray, label: str, confidence: float, words: str, choic
 
 
 @functools.lru_cache(maxsize=512)
-def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
+def _font_for(text: str, size: int) -> Font | None:
     """The first font, `size` pixels high, that has every character of `text`."""
     for font in _fonts(size):
         missing = _shape(font, "\uffff")  # no character: what a font draws for one that it does not have
@@ -41,9 +44,9 @@ def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
 
 
 @functools.cache
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+def _fonts(size: int) -> list[Font]:
     """Those of `FONTS` that are installed, and the one that Pillow brings, which has little more than ASCII."""
-    fonts = []
+    fonts: list[Font] = []
     for name in FONTS:
         try:
             fonts.append(ImageFont.truetype(name, size))
@@ -52,6 +55,6 @@ def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
     return [*fonts, ImageFont.load_default(size)]
 
 
-def _shape(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+def _shape(font: Font, character: str) -> tuple[tuple[int, int], bytes]:
     mask = font.getmask(character)
     return mask.size, bytes(mask)
