@@ -23,10 +23,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+from vlm_perception.models.loader import load_first
+from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question, SceneLabel
-from vlm_perception.nodes import run
+from vlm_perception.nodes import conversions, run
 from vlm_perception.nodes.classifier import Classifier
-from vlm_perception.questions import Answer, Text
+from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
 
 RED, GREEN = (200, 20, 20), (20, 200, 20)
@@ -36,6 +38,8 @@ class Scripted:
     """Says the first option for a reddish picture, the last for any other; the description is the mean colour."""
 
     name = "scripted"
+    decision = Usage(0.25, 0.25, 0, 5 << 20)
+    words = Usage(2.0, 0.5, 31, 7 << 20)
 
     def __init__(self):
         self.error = None
@@ -51,13 +55,12 @@ class Scripted:
         first = image[..., 0].mean() > image[..., 1].mean()
         words = "red" if first else "green"
         return [self.reply(q, 0 if first else len(q.options) - 1) if not isinstance(q, Text) else
-                Answer(q.name, words, 1.0) for q in questions]  # fmt: skip
+                Answer(q.name, words, 1.0, usage=self.words) for q in questions]  # fmt: skip
 
-    @staticmethod
-    def reply(question, best):
+    def reply(self, question, best):
         rest = 0.1 / (len(question.options) - 1)
         probabilities = tuple(0.9 if i == best else rest for i in range(len(question.options)))
-        return Answer(question.name, question.options[best], 0.9, question.options, probabilities)
+        return Answer(question.name, question.options[best], 0.9, question.options, probabilities, self.decision)
 
     def describe_self(self):
         return {"family": "scripted"}
@@ -141,6 +144,29 @@ def test_a_picture_becomes_a_label_a_description_and_answers_with_its_header(ros
     assert status.name == "classifier" and values["family"] == "scripted" and float(values["pictures per second"]) > 5
 
 
+def test_what_an_answer_cost_is_told_to_the_asker_and_in_the_diagnostics(ros):
+    world = World(ros)
+    world.until_label("clear")
+    side, words = world.ask(SIDE, WORDS).answers
+    assert (side.seconds, side.time_to_first_token, side.tokens, side.tokens_per_second) == (0.25, 0.25, 0, 0.0)
+    assert (words.tokens, words.tokens_per_second, words.peak_memory) == (31, 20.0, 7 << 20)
+    assert conversions.answer_from_message(words).usage == Scripted.words
+    values = {v.key: v.value for v in world.until_health("looking").values}
+    assert values["decision time [s]"] == "0.25" and values["decision peak memory [MiB]"] == "5"
+    assert values["description tokens per second"] == "20" and values["description tokens"] == "31"
+    assert values["description time to first token [s]"] == "0.5" and values["description peak memory [MiB]"] == "7"
+
+
+def test_a_model_that_does_not_tell_what_it_cost_is_fine(ros):
+    world = World(ros)
+    world.model.decision = world.model.words = None
+    world.until_label("clear")
+    reply = world.ask(SIDE, WORDS)
+    assert reply.success and reply.answers[0].seconds == 0 == reply.answers[1].peak_memory
+    assert conversions.answer_from_message(reply.answers[1]).usage is None
+    world.until_health("looking")
+
+
 def test_compressed_pictures(ros):
     import cv2
 
@@ -167,7 +193,7 @@ def test_compressed_pictures(ros):
         ([Question(name="a", prompt="", options=["x", "y"])], ["prompt", "empty"]),
         ([Question(name="a", prompt="p\x07", options=["x", "y"])], ["control character"]),
         ([Question(name="a", type=9, prompt="b")], ["type 9"]),
-        ([Question(name="a", type=Question.TEXT, prompt="b", options=["x", "y"])], ["text question", "'x'"]),
+        ([Question(name="a", type=Question.TEXT, prompt="b", descriptions=["x"])], ["text question", "'x'"]),
     ],
 )
 def test_bad_questions_are_refused_with_the_reason(ros, questions, words):
@@ -339,10 +365,34 @@ def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_a
 
 
 def test_a_real_missing_folder_is_reported_by_the_real_loader(ros):
-    from vlm_perception.models.loader import load_first
-
     world = World(ros, load=load_first, model="/does/not/exist")
     world.until_health("/does/not/exist", DiagnosticStatus.ERROR)
+
+
+def test_of_several_models_the_first_that_can_be_loaded_answers_and_the_diagnostics_say_why_no_other(ros):
+    world = World(ros, load=load_first, model="/does/not/exist, nano", device="cpu")
+    world.timer.cancel()
+    ros.until(lambda: world.classifier._worker.state == "ready", "model", 60)
+    values = {v.key: v.value for v in world.until_health("picture").values}
+    assert values["model"] == "nano" and "'/does/not/exist' does not exist" in values["passed over"]
+
+
+def test_how_the_model_is_loaded_are_parameters_checked_and_fixed_while_it_is_there(ros):
+    asked, model = [], Scripted()
+    world = World(
+        ros, load=lambda *a: asked.append(a[1]) or model, image_size=448, temperatures=[1.0, 2.0, 3.0], tf32=True
+    )
+    world.until_label("clear")
+    assert asked[0] == LoadOptions(image_size=448, temperatures=(1.0, 2.0, 3.0), tf32=True)
+    for name, value, word in [
+        ("quantization", "int8", "quantization cannot change while a model is loaded"),
+        ("check_memory", False, "check_memory cannot change"),
+        ("temperatures", [1.0], "temperatures has 1 numbers"),
+        ("empty_picture", [2.0, 0.0, 0.0], "empty_picture of 'choice' is 2.0"),
+        ("attn_implementation", "best", "expected one of auto, eager, sdpa"),
+    ]:
+        result = ros.set_parameter("classifier", name, value)
+        assert not result.successful and word in result.reason, (name, result.reason)
 
 
 def test_inactive_means_silent_and_the_model_stays(ros):
