@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM
 
+from vlm_perception.models.adapter import merge_adapter
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.chat import chat_text
-from vlm_perception.models.loader import load_model
+from vlm_perception.models.loader import _load_weights, load_model
 from vlm_perception.models.local import LocalModel
+from vlm_perception.models.options import LoadOptions
+from vlm_perception.models.precision import settle
+from vlm_perception.models.processor import load_processor
 from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
 
 NEED_TORCHVISION = {"lfm2-vl", "mistral-3", "phi-4-multimodal"}
@@ -115,7 +121,7 @@ def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def closeness(found: Any, expected: Any) -> float:
-    return float(np.abs(np.array(found) - np.array(expected)).max())
+    return float(np.abs(np.asarray(found) - np.asarray(expected)).max())
 
 
 # Any text can be asked, any text can be an answer.
@@ -165,6 +171,23 @@ def test_questions_share_the_picture_and_change_nothing_for_each_other(case):
         assert closeness(alone.probabilities, answer.probabilities) < 1e-4
 
 
+def test_the_tower_sees_a_picture_once(case):
+    sharing = SHARING.get(case.family, "tree")
+    if sharing == "whole":
+        pytest.skip("each option is a pass of its own")
+    looks = []
+    patches = next(m for m in case.model._model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Conv3d))
+    hook = patches.register_forward_hook(lambda *_: looks.append(1))
+    image = picture(9)
+    image.flags.writeable = False
+    case.model.answer(image, QUESTIONS)
+    assert len(looks) == 1
+    if sharing == "tree":
+        case.model.answer(image, [*QUESTIONS[1:3], TEXT])
+        assert len(looks) == 1
+    hook.remove()
+
+
 def test_a_batch_answers_as_each_picture_alone(case):
     images = [picture(2), picture(3, 64, 48), picture(4), picture(5, 20, 90)]
     batch = case.model.answer_batch(images, [*QUESTIONS, TEXT])
@@ -179,9 +202,11 @@ def test_a_batch_answers_as_each_picture_alone(case):
 def test_words_are_those_of_the_stock_generate(case):
     image = picture(6)
     image.flags.writeable = False
-    case.model.answer(image, QUESTIONS[:2])  # whose encoding the words go on from
+    before = case.model.answer(image, QUESTIONS[:2])  # whose encoding the words go on from
     (answer,) = case.model.answer(image, [TEXT])
     assert answer.value == case.words(image, TEXT)
+    for one, again in zip(before, case.model.answer(image, QUESTIONS[:2]), strict=True):
+        assert closeness(one.probabilities, again.probabilities) < 1e-4
     assert 0 < answer.confidence <= 1
     assert answer.usage.tokens >= 1
     assert 0 < answer.usage.time_to_first_token <= answer.usage.seconds
@@ -199,6 +224,68 @@ def test_facts_for_diagnostics(case):
     assert facts["dtype"] == "float32"
     if not case.family.startswith("paligemma"):
         assert facts["sharing"].split()[0] == SHARING.get(case.family, "tree"), facts["sharing"]
+
+
+def test_a_folder_of_the_first_days_is_asked_as_a_complete_one(tmp_path):
+    """Without the processor's settings, and with a chat template for words alone."""
+    message = [{"type": "image", "image": Image.fromarray(picture(8))}, {"type": "text", "text": "is it there?"}]
+    prompts = []
+    for family in ("llava-phi-3", "llava-phi-3, as published"):
+        processor = load_processor(tiny_models.save(family, tmp_path / family))
+        prompts.append(
+            processor.apply_chat_template(
+                [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+        )
+    assert prompts[0]["input_ids"] == prompts[1]["input_ids"]
+    assert prompts[0]["input_ids"][0].count(processor.image_token_id) == 4
+
+
+def vision_adapter(model, folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Save a random one for the text layers of `model`, as peft does; return its factors by layer."""
+    factors = {
+        name: (torch.randn(3, layer.in_features), torch.randn(layer.out_features, 3))
+        for name, layer in model.named_modules()
+        if name.startswith("model.layers.") and isinstance(layer, torch.nn.Linear)
+    }
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"], tensors[f"base_model.model.{name}.lora_B.weight"] = a, b
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": "model.layers.*"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return factors
+
+
+def test_phi_4_sees_through_its_vision_adapter(tmp_path):
+    folder = tiny_models.save("phi-4-multimodal", tmp_path)
+    stock = AutoModelForMultimodalLM.from_pretrained(folder).eval()
+    factors = vision_adapter(stock, folder / "vision-lora")
+    options = settle(LoadOptions(device="cpu", dtype="float32"))
+    model = _load_weights(folder, "AutoModelForMultimodalLM", options).eval()
+    for name, (a, b) in factors.items():
+        stock.get_submodule(name).register_forward_hook(lambda _, x, y, a=a, b=b: y + 2 * x[0] @ a.T @ b.T)
+    ids = torch.arange(20)[None]
+    with torch.inference_mode():
+        assert closeness(model(input_ids=ids).logits, stock(input_ids=ids).logits) < 1e-3
+
+
+def test_an_adapter_that_does_not_fit_is_refused(tmp_path):
+    model = AutoModelForMultimodalLM.from_pretrained(tiny_models.save("phi-4-multimodal", tmp_path / "model"))
+    folder = tmp_path / "adapter"
+    vision_adapter(model, folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
+    with pytest.raises(ModelError, match="another kind.*merge_and_unload"):
+        merge_adapter(model, folder)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    model.model.layers[0].self_attn.o_proj = torch.nn.Linear(7, 7)
+    with pytest.raises(ModelError, match="cannot be merged into .*o_proj"):
+        merge_adapter(model, folder)
+    del model.model.layers[0].self_attn.o_proj
+    with pytest.raises(ModelError, match="o_proj is lacking"):
+        merge_adapter(model, folder)
 
 
 @pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is there")

@@ -225,6 +225,17 @@ def llava_phi3() -> Tiny:
     return tiny
 
 
+def llava_phi3_as_published() -> Tiny:
+    """As its folder was made in LLaVA's first days: a chat template for words alone, no settings of the processor."""
+    tiny = llava_phi3()
+    tiny.template = (
+        "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+        "{{ '<|user|>\n' + message['content'] + '<|end|>\n<|assistant|>\n' }}{% endif %}{% endfor %}"
+    )
+    tiny.processor = {}
+    return tiny
+
+
 def bakllava(window: int = 4096) -> Tiny:
     tokenizer = piece_tokenizer("</s>", "<image>", "<pad>")
     return _llava(tokenizer, {"model_type": "mistral", "sliding_window": window}, VICUNA)
@@ -634,6 +645,7 @@ FAMILIES: dict[str, Callable[[], Tiny]] = {
     "paligemma-2": paligemma2,
     "llava-1.5": llava_vicuna,
     "llava-phi-3": llava_phi3,
+    "llava-phi-3, as published": llava_phi3_as_published,
     "bakllava": bakllava,
     "bakllava, short window": lambda: bakllava(window=32),
     "llava-next-mistral": llava_next_mistral,

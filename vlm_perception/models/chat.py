@@ -43,6 +43,7 @@ Scores = list[list[float]]
 """Log-likelihoods by question and option."""
 TESTED = {
     "llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "glm4v", "gemma3", "internvl",
+    "phi4_multimodal",
 }  # fmt: skip
 """Model types whose *tree* is shown to be exact by this package's tests."""
 _CHECK = (

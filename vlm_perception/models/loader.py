@@ -223,6 +223,8 @@ def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> 
     import torch
     import transformers
 
+    from vlm_perception.models.adapter import VISION_ADAPTER, merge_adapter
+
     model, report = getattr(transformers, auto).from_pretrained(
         folder,
         output_loading_info=True,
@@ -236,6 +238,8 @@ def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> 
     random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if random:
         raise ModelError(f"{folder} lacks {len(random)} weights, e.g. {random[0]}: is the download complete?")
+    if (folder / VISION_ADAPTER / "adapter_config.json").is_file():
+        merge_adapter(model, folder / VISION_ADAPTER)
     return model if "device_map" in how else model.to(options.device)
 
 

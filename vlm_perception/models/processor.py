@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from vlm_perception.models.base import ModelError
+
+_PICTURES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
+{%%- for message in messages -%%}
+{%%- set content -%%}
+{%%- if message['content'] is string -%%}{{ message['content'] }}{%%- else -%%}
+{%%- for part in message['content'] -%%}{{ %s + '\\n' if part['type'] == 'image' else part['text'] }}{%%- endfor -%%}
+{%%- endif -%%}
+{%%- endset -%%}
+{%%- set all.messages = all.messages + [{'role': message['role'], 'content': content}] -%%}
+{%%- endfor -%%}
+{%%- set messages = all.messages -%%}
+"""
+"""Put before a chat template for words alone: it is given text in which the picture's token stands."""
 
 
 def load_processor(folder: Path) -> Any:
@@ -29,6 +43,8 @@ def load_processor(folder: Path) -> Any:
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and not processor.chat_template:
         processor.chat_template = tokenizer.chat_template  # where folders kept it before processors had one
+    if processor.chat_template and getattr(processor, "image_token", None) and not _writes_pictures(processor):
+        processor.chat_template = _PICTURES_AS_WORDS % json.dumps(str(processor.image_token)) + processor.chat_template
     return processor
 
 
@@ -60,6 +76,18 @@ def _load_without_videos(folder: Path, config: Any) -> Any:
             f"{folder}: {stock.__name__} needs torchvision: pip install the one made for your torch, see "
             "https://pytorch.org/get-started/locally"
         ) from error
+
+
+def _writes_pictures(processor: Any) -> bool:
+    """Whether the chat template knows messages of several parts and shows where the pictures among them stand."""
+    words = {"type": "text", "text": "?"}
+    prompts = []
+    for parts in ([words], [{"type": "image"}, words]):
+        try:
+            prompts.append(processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False))
+        except Exception:  # a template's mistakes come as whatever Jinja makes of them
+            return False
+    return prompts[0] != prompts[1]
 
 
 def _complete(processor: Any, config: Any) -> None:
