@@ -7,14 +7,16 @@ on the prompt and cannot be shared between questions; its features can, and the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
@@ -24,6 +26,21 @@ from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
 
 _FIRST_POSITION = 1  # PaliGemma counts positions from 1
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What closed questions need whatever the pictures are, one row of L tokens for each; on the model's device.
+
+    `ids` and `positions` (questions, L) int64; `mask` (questions, 1, L, L) in the model's dtype, to be added to the
+    attention; `reads` int64: the tokens, counted through all rows, whose next one is asked for, tree by tree.
+    """
+
+    trees: list[Tree]
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    reads: Tensor
 
 
 class PaliGemma(LocalModel):
@@ -38,6 +55,7 @@ class PaliGemma(LocalModel):
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self._tree = lru_cache(maxsize=256)(self._build_tree)
         self._prefix = lru_cache(maxsize=256)(self._build_prefix)
+        self._moment = lru_cache(maxsize=16)(self._build_moment)
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """The pictures' features, (images, image tokens, width); the processor squashes each to the model's square."""
@@ -60,26 +78,33 @@ class PaliGemma(LocalModel):
     def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
         """One row for each pair of picture and question."""
         images = len(encoded)
-        trees = [self._tree(question.options) for question in questions]
-        prefixes = [self._prefix(question.prompt) for question in questions]
+        moment = self._moment(tuple((question.prompt, question.options) for question in questions))
+        reads = (torch.arange(images, device=encoded.device)[:, None] * moment.ids.numel() + moment.reads).flatten()
+        with compute_only_at(reads, self._model.model.language_model.layers[-1].mlp):
+            hidden = self._model.model(
+                input_ids=moment.ids.repeat(images, 1),
+                attention_mask=moment.mask.repeat(images, 1, 1, 1),
+                position_ids=moment.positions.repeat(images, 1),
+                mm_encoder_outputs=_as_encoder_output(encoded.repeat_interleave(len(questions), 0)),
+                use_cache=False,
+            ).last_hidden_state
+        logits = self._logits(hidden.flatten(0, 1)[reads]).unflatten(0, (images, -1))
+        by_tree = logits.split([len(tree.reads) for tree in moment.trees], dim=1)
+        end = [self._tokenizer.eos_token_id]
+        return [
+            [log_likelihoods(tree, part[image], end)[0] for tree, part in zip(moment.trees, by_tree, strict=True)]
+            for image in range(images)
+        ]
+
+    def _build_moment(self, questions: tuple[tuple[str, tuple[str, ...]], ...]) -> Moment:
+        prefixes = [self._prefix(prompt) for prompt, _ in questions]
+        trees = [self._tree(options) for _, options in questions]
         packed = pack(prefixes, trees, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
         device, dtype = self._model.device, self._model.dtype
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
-        hidden = self._model.model(
-            input_ids=packed.ids.repeat(images, 1).to(device),
-            attention_mask=mask.repeat(images, 1, 1, 1).to(device),
-            position_ids=packed.positions.repeat(images, 1).to(device),
-            mm_encoder_outputs=_as_encoder_output(encoded.repeat_interleave(len(questions), 0)),
-            use_cache=False,
-        ).last_hidden_state.unflatten(0, (images, len(questions)))
-        row = torch.tensor([row for row, reads in enumerate(packed.reads) for _ in reads], device=device)
-        column = torch.tensor([position for reads in packed.reads for position in reads], device=device)
-        logits = self._logits(hidden[:, row, column]).split([len(reads) for reads in packed.reads], dim=1)
-        end = [self._tokenizer.eos_token_id]
-        return [
-            [log_likelihoods(tree, part[image], end)[0] for tree, part in zip(trees, logits, strict=True)]
-            for image in range(images)
-        ]
+        length = packed.ids.shape[1]
+        reads = torch.tensor([row * length + place for row, places in enumerate(packed.reads) for place in places])
+        return Moment(trees, *(part.to(device) for part in (packed.ids, packed.positions, mask, reads)))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = self._model.lm_head(hidden)
@@ -125,3 +150,26 @@ class PaliGemma(LocalModel):
 
 def _as_encoder_output(features: Tensor) -> dict[str, BaseModelOutputWithPooling]:
     return {"image": BaseModelOutputWithPooling(pooler_output=features)}
+
+
+@contextmanager
+def compute_only_at(tokens: Tensor, module: nn.Module) -> Iterator[None]:
+    """Let `module`, to which every token stands alone, give zeros for all but `tokens`, counted through all rows.
+
+    Nobody reads the other tokens of a model's last layer, and most of a layer's work is its multi-layer perceptron.
+    """
+    shape: list[int] = []
+
+    def pick(_: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
+        shape[:] = arguments[0].shape
+        return arguments[0].flatten(0, 1)[tokens]
+
+    def put(_: nn.Module, arguments: tuple[Tensor, ...], found: Tensor) -> Tensor:
+        return found.new_zeros(shape).flatten(0, 1).index_copy_(0, tokens, found).view(shape)
+
+    hooks = [module.register_forward_pre_hook(pick), module.register_forward_hook(put)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
