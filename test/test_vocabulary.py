@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
 
+import test_contrastive
 import tiny_models
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
@@ -105,7 +106,7 @@ def test_what_is_asked_changes_with_the_next_picture_and_smoothing_begins_anew(r
         def reply(self, question):
             if isinstance(question, Text):
                 return Answer(question.name, question.prompt, 1.0)
-            return Scripted.reply(question, question.options.index(question.prompt.split()[-1]))
+            return Scripted().reply(question, question.options.index(question.prompt.split()[-1]))
 
         def describe_self(self):
             return {}
@@ -138,3 +139,24 @@ def test_labels_that_the_model_cannot_read_are_named_and_the_node_goes_on(ros):
     assert not world.labels, "nothing is published about labels that cannot be read"
     assert ros.set_parameter("classifier", "labels", ["wall", "clear"]).successful
     assert ros.until(lambda: world.labels, "label again")[0].choices == ["wall", "clear"]
+
+
+def test_a_dual_encoder_says_and_answers_in_chinese_and_its_phrases_change(ros, tmp_path):
+    for part in test_contrastive.build("chinese_clip", tmp_path):
+        part.save_pretrained(tmp_path)
+    world = World(
+        ros, load=load_first, model=str(tmp_path), device="cpu", dtype="float32", labels=["门口", "墙"],
+        label_prompt="一张{}的照片", description_phrases=["走廊"],
+    )  # fmt: skip
+    ros.until(lambda: any(m.data == "走廊 (100%)" for m in world.descriptions), "description by its only phrase")
+    assert world.labels[-1].choices == ["门口", "墙"]
+    assert set_together(ros, labels=["有人", "没有人"], description_phrases=["空房间"]).successful
+    ros.until(lambda: any(m.data == "空房间 (100%)" for m in world.descriptions), "description by the new phrase")
+    label = ros.until(lambda: next((m for m in world.labels if m.choices == ["有人", "没有人"]), None), "new labels")
+    model = load_model(str(tmp_path), device="cpu", dtype="float32")
+    (expected,) = model.answer(PICTURES[RED], [Choice("label", "一张{}的照片", ("有人", "没有人"))])
+    assert list(label.probabilities) == pytest.approx(expected.probabilities, abs=1e-4)
+    reply = world.ask(Question(name="words", type=Question.TEXT, prompt="我看见{}。", options=["墙"]))
+    assert reply.success and reply.answers[0].value == "我看见墙 (100%)。"
+    reply = world.ask(Question(name="fire", type=Question.YES_NO, prompt="有人吗？"))
+    assert not reply.success and "description" in reply.message

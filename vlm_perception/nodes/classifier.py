@@ -174,6 +174,9 @@ class Parameters:
     description_prompt: str = parameter(
         "describe the scene", "What the model is asked for the description", dynamic=True
     )
+    description_phrases: tuple[str, ...] = parameter(
+        (), "What a dual encoder may say in a description; none: its usual phrases", dynamic=True
+    )
     description_rate: float = parameter(
         0.5, "How often the scene is described, at most; 0 is never", unit="Hz", minimum=0.0, maximum=10.0, dynamic=True
     )
@@ -210,7 +213,9 @@ class Parameters:
         return Settings(
             label=Choice("label", self.label_prompt, self.labels, self.label_descriptions),
             label_rate=self.label_rate,
-            description=Text("description", self.description_prompt, self.description_max_new_tokens),
+            description=Text(
+                "description", self.description_prompt, self.description_max_new_tokens, self.description_phrases
+            ),
             description_rate=self.description_rate,
             max_age=self.max_frame_age,
             smoothing=SmoothingSettings(

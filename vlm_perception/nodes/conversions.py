@@ -20,10 +20,11 @@ def question_from_message(message: msg.Question, max_new_tokens: int = 64) -> Qu
     if kind is None:
         raise ValueError(f"question {message.name!r:.100} has type {message.type}, expected one of {sorted(TYPES)}")
     if kind is Text:
-        if options or descriptions:
-            given = list(options + descriptions)
-            raise ValueError(f"text question {message.name!r:.100} has options {given!r:.100}, expected none")
-        return Text(message.name, message.prompt, max_new_tokens)
+        if descriptions:
+            raise ValueError(
+                f"text question {message.name!r:.100} has descriptions {list(descriptions)!r:.100}, expected none"
+            )
+        return Text(message.name, message.prompt, max_new_tokens, phrases=options)
     if kind is YesNo and not options:
         options = YesNo.options
     return kind(message.name, message.prompt, options, descriptions)  # type: ignore[call-arg]
@@ -35,6 +36,8 @@ def question_to_message(question: Question) -> msg.Question:
     message = msg.Question(name=question.name, type=kind, prompt=question.prompt)
     if isinstance(question, ClosedQuestion):
         message.options, message.descriptions = list(question.options), list(question.descriptions)
+    elif isinstance(question, Text):
+        message.options = list(question.phrases)
     return message
 
 
