@@ -18,7 +18,7 @@ SHARE = FindPackageShare("vlm_perception")
 ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes, e.g. robot1"),
     DeclareLaunchArgument("params_file", default_value="", description="YAML file that overrides those in config/"),
-    DeclareLaunchArgument("model", default_value="", description="'nano', or the folder of a PaliGemma model"),
+    DeclareLaunchArgument("model", default_value="", description="'nano', a model folder, a server, or a list of them"),
     DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="The camera's pictures"),
     DeclareLaunchArgument("cmd_vel_topic", default_value="cmd_vel", description="Where velocity commands go"),
     DeclareLaunchArgument(

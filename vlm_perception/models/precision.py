@@ -73,7 +73,7 @@ def _attention(folder: Path, config: dict[str, Any], options: LoadOptions) -> st
     """Which attention computes what the model was trained with: only the eager one caps logits, as Gemma 2 does."""
     capped = bool((config.get("text_config") or {}).get("attn_logit_softcapping"))
     if options.attn_implementation == "auto":
-        return "eager" if capped else None
+        return {"text_config": "eager"} if capped else None
     if options.attn_implementation == "flash_attention_2":
         if options.device == "cpu" or not importlib.util.find_spec("flash_attn"):
             raise ModelError("attn_implementation flash_attention_2 needs a GPU and flash-attn: pip install flash-attn")
