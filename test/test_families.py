@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+import transformers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,6 +32,7 @@ from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Te
 
 NEED_TORCHVISION = {"lfm2-vl", "mistral-3", "phi-4-multimodal"}
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
+RECENT = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)
 SHARING = {"mllama": "whole", "qwen3.5": "rows", "lfm2-vl": "rows"}
 """How the picture is shared, where it is not by a tree."""
 
@@ -44,7 +46,7 @@ QUESTIONS = [
 TEXT = Text("text", "describe the scene", max_new_tokens=9)
 
 
-@dataclass
+@dataclass(repr=False)
 class Case:
     """Our model and the stock one of the same folder; the stock one's attention is another implementation."""
 
@@ -53,6 +55,9 @@ class Case:
     model: LocalModel
     stock: Any
     processor: Any
+
+    def __repr__(self) -> str:
+        return self.family
 
     def prompt(self, image: np.ndarray, question: Question) -> dict[str, Any]:
         """What the stock processor makes of picture and question."""
@@ -142,10 +147,13 @@ def closed_questions(draw: st.DrawFn) -> ClosedQuestion:
     return kind("q", draw(TEXTS), tuple(dict.fromkeys([*options, longer])))
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(questions=st.lists(closed_questions(), min_size=1, max_size=2), shape=st.sampled_from([(48, 64), (90, 30)]))
 @example(questions=QUESTIONS, shape=(48, 64))
+@example(questions=[Choice("q", "0", ("left", "0")), Choice("q", "left", ("left", "left left"))], shape=(48, 64))
 def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape):
+    if case.family == "paligemma-2" and not RECENT:
+        pytest.skip("the stock model's sliding layers do not see the whole prefix yet")
     image = picture(0, *shape)
     tokens = [[tuple(case.tokens(option)) for option in question.options] for question in questions]
     if any(len(set(some)) < len(some) for some in tokens):

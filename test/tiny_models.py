@@ -334,11 +334,11 @@ def _idefics3(config: type[PreTrainedConfig], images: str, processor: str, start
     chat = template("User:", "<image>", "<end_of_utterance>\n", "Assistant:", start)
     return Tiny(
         config(
-            vision_config=VISION,
+            vision_config={**VISION, "image_size": 32, "patch_size": 4},
             text_config={"model_type": "llama", **TEXT, **_vocabulary(tokenizer)},
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             pad_token_id=tokenizer.pad_token_id,
-            scale_factor=2,
+            scale_factor=4,
         ),
         tokenizer,
         chat,
@@ -346,11 +346,11 @@ def _idefics3(config: type[PreTrainedConfig], images: str, processor: str, start
         {
             "image_processor_type": images,
             "do_image_splitting": True,
-            "size": {"longest_edge": 56},
-            "max_image_size": {"longest_edge": 28},
+            "size": {"longest_edge": 64},
+            "max_image_size": {"longest_edge": 32},
             **NORM,
         },
-        {"processor_class": processor, "image_seq_len": 1},
+        {"processor_class": processor, "image_seq_len": 4},
     )
 
 

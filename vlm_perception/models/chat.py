@@ -37,6 +37,8 @@ from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
 
 TREE, ROWS, WHOLE = "tree", "rows", "whole"
+MAX_PROMPTS = 256
+"""How many texts are remembered as tokens."""
 Options = tuple[tuple[int, ...], ...]
 """The tokens of every option of a question."""
 Scores = list[list[float]]
@@ -120,8 +122,10 @@ class ChatModel(LocalModel):
             key=len,
             reverse=True,
         )
-        self._asked = lru_cache(maxsize=256)(self._as_asked)
-        self._bare = lru_cache(maxsize=256)(self._as_bare)
+        self._special_ids = {id_ for id_, t in self._tokenizer.added_tokens_decoder.items() if t.special}
+        self._asked = lru_cache(maxsize=MAX_PROMPTS)(self._as_asked)
+        self._bare = lru_cache(maxsize=MAX_PROMPTS)(self._as_bare)
+        self._expanded: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         self._way, self._why = TREE, "as tested for this family"
         if self._model.config.model_type not in TESTED:
             self._way, self._why = self._find_way()
@@ -168,7 +172,8 @@ class ChatModel(LocalModel):
         """The prompt's tokens with the picture's among them, as the stock processor gives them.
 
         Only the first text goes through the processor. Of another one, what comes behind the place where both
-        prompts part is taken over, as that is behind the picture.
+        prompts part is taken over, as that is behind the picture; unless the processor wrote something of its own
+        there (Idefics 2 a space, Gemma 3 empty lines), with which the text might become other tokens.
         """
         bare = self._bare(text)
         if not pictures.ids:
@@ -180,9 +185,17 @@ class ChatModel(LocalModel):
             return pictures.ids
         kept = common_start([bare, pictures.bare])
         rest = len(pictures.bare) - kept
-        if rest <= common_start([pictures.ids[::-1], pictures.bare[::-1]]):
-            return pictures.ids[: len(pictures.ids) - rest] + bare[kept:]
-        return self._process(Pictures([0], pictures.images[:1]), text)["input_ids"][0].tolist()
+        before = pictures.ids[: len(pictures.ids) - rest]
+        alike = before[-1] == bare[kept - 1] or {before[-1], bare[kept - 1]} <= self._special_ids
+        if alike and rest <= common_start([pictures.ids[::-1], pictures.bare[::-1]]):
+            return before + bare[kept:]
+        known = (text, pictures.images[0].shape)
+        if known not in self._expanded:
+            if len(self._expanded) == MAX_PROMPTS:
+                self._expanded.clear()
+            inputs = self._process(Pictures([0], pictures.images[:1]), text)
+            self._expanded[known] = inputs["input_ids"][0].tolist()
+        return self._expanded[known]
 
     def _inputs(self, pictures: Pictures, ids: Sequence[int]) -> dict[str, Any]:
         """The model's inputs for the pictures and other tokens, which begin with the picture's."""
