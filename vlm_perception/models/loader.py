@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from vlm_perception.models import memory
 from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import arguments, settle
-from vlm_perception.models.weights import read_headers, refuse_pointer
+from vlm_perception.models.weights import Header, read_headers, refuse_pointer
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 
@@ -142,11 +143,10 @@ def _load(name: str, options: LoadOptions) -> Model:
     folder, config = check_folder(name)
     headers = read_headers(folder)
     try:
-        import torch
-        import transformers
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
     except ImportError as error:
         raise ModelError(f"{error.name} is not installed: pip install torch transformers") from error
-    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     from vlm_perception.models.calibration import Calibration
@@ -157,10 +157,9 @@ def _load(name: str, options: LoadOptions) -> Model:
     options = settle(options)
     family = _family(folder, config)
     kind = getattr(importlib.import_module(f"vlm_perception.models.{family.file}"), family.name)
-    try:
-        if options.check_memory:
-            stock = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            memory.check(str(folder), memory.estimate(headers, stock, options), options)
+    calibration = options.calibration(Calibration.from_folder(folder))
+    with _explained(folder):
+        _check_memory(folder, headers, options)
         processor = load_processor(folder)
         if getattr(processor, "image_processor", None) is None:
             raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no pictures: choose another one")
@@ -168,25 +167,8 @@ def _load(name: str, options: LoadOptions) -> Model:
         model = _load_weights(folder, family.auto, options, **arguments(folder, config, options))
         if options.image_size:
             set_image_size(model, processor, options.image_size)
-        more = {"describer": _load_describer(options)} if options.describer and family.file == "contrastive" else {}
-    except torch.OutOfMemoryError as error:
-        raise ModelOutOfMemoryError(
-            f"{folder} does not fit into the memory of {options.device}: choose a smaller model, dtype or "
-            "quantization, or device cpu"
-        ) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        raise _explained(folder, error) from error
-    calibration = options.calibration(Calibration.from_folder(folder))
-    return kind(name, folder, model, processor, calibration, **more)
+        more = {"describer": _load_describer(options)} if options.describer and family.name == "Contrastive" else {}
+        return kind(name, folder, model, processor, calibration, **more)
 
 
 def _family(folder: Path, config: dict[str, Any]) -> Family:
@@ -216,6 +198,14 @@ def _family(folder: Path, config: dict[str, Any]) -> Family:
         f"{folder} is a {kind!r} model, which transformers {transformers.__version__} does not know; it was saved by "
         f"transformers {made}: pip install --upgrade transformers"
     )
+
+
+def _check_memory(folder: Path, headers: dict[str, Header], options: LoadOptions) -> None:
+    if options.check_memory:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        memory.check(str(folder), memory.estimate(headers, config, options), options)
 
 
 def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> Any:
@@ -249,21 +239,27 @@ def _load_describer(options: LoadOptions) -> Any:
     from vlm_perception.models.describer import Describer
 
     folder, config = check_folder(options.describer)
-    read_headers(folder)
+    _check_memory(folder, read_headers(folder), options)
     model = _load_weights(folder, "AutoModelForCausalLM", options, **arguments(folder, config, options))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return Describer(folder, model, tokenizer)
 
 
-def _explained(folder: Path, error: Exception) -> ModelError:
-    """What transformers says when it cannot load, in one line, with the remedy if it names one."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    if "out of memory" in words.lower() or "can't allocate memory" in words.lower():
-        return ModelOutOfMemoryError(
-            f"{folder} does not fit into memory: choose a smaller model, dtype or quantization"
-        )
-    if package := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
-        return ModelError(f"{folder} needs {package[1]}: pip install {package[1]} ({words:.200})")
-    if library := re.search(r"requires the (\w+) library but it was not found", words):
-        return ModelError(f"{folder} needs {library[1]}: pip install {library[1].lower()}")
-    return ModelError(f"{folder} cannot be loaded: {words:.300}; is the download complete?")
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say in one line, with the remedy if there is one, why a model cannot be loaded."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # transformers and what is below it raise whatever they like
+        words = " ".join(str(error).split()) or type(error).__name__
+        if "out of memory" in words.lower() or "can't allocate memory" in words.lower():
+            raise ModelOutOfMemoryError(
+                f"{folder} does not fit into memory: choose a smaller model, dtype or quantization"
+            ) from error
+        if package := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
+            raise ModelError(f"{folder} needs {package[1]}: pip install {package[1]} ({words:.200})") from error
+        if library := re.search(r"requires the (\w+) library but it was not found", words):
+            raise ModelError(f"{folder} needs {library[1]}: pip install {library[1].lower()}") from error
+        raise ModelError(f"{folder} cannot be loaded: {words:.300}; is the download complete?") from error
