@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,6 +296,12 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path):
     del model.model.layers[0].self_attn.o_proj
     with pytest.raises(ModelError, match="o_proj is lacking"):
         merge_adapter(model, folder)
+
+
+def test_processors_that_cannot_be_imported_are_an_error_with_the_usual_reason(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", types.ModuleType("transformers"))
+    with pytest.raises(ModelError, match="torchvision that was not made for this torch"):
+        load_processor(tmp_path)
 
 
 @pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is there")

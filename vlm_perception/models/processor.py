@@ -26,10 +26,16 @@ _PICTURES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 def load_processor(folder: Path) -> Any:
     """Load the stock processor of `folder`, as far as pictures and text need it.
 
-    Raises ModelError when it needs torchvision, which is not there, and what transformers raises for broken files
-    (OSError, ValueError, ...).
+    Raises ModelError when it needs torchvision, which is not there or does not fit, and what transformers raises for
+    broken files (OSError, ValueError, ...).
     """
-    from transformers import AutoConfig, AutoProcessor
+    try:
+        from transformers import AutoConfig, AutoProcessor
+    except ImportError as error:
+        raise ModelError(
+            f"the processors of transformers cannot be imported ({error.__cause__ or error}): the usual reason is a "
+            "torchvision that was not made for this torch; install the one that was, or none"
+        ) from error
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     try:
