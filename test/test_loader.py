@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+import transformers
 from transformers import AutoConfig
 
 from vlm_perception.models import memory, precision
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+from vlm_perception.models.image_size import set_image_size
 from vlm_perception.models.loader import FAMILIES, NANO_FOLDER, check_models, load_first, load_model
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.weights import read_headers
@@ -285,8 +288,6 @@ def test_every_family_of_the_table_has_its_class():
     for family in FAMILIES.values():
         module = importlib.import_module(f"vlm_perception.models.{family.file}")
         assert hasattr(module, family.name)
-        import transformers
-
         assert hasattr(transformers, family.auto)
 
 
@@ -457,16 +458,25 @@ def test_a_picture_keeps_the_models_own_size_unless_told_otherwise():
         load_model("nano", "cpu", image_size=edge + 1)
 
 
-def test_what_a_table_of_positions_says_about_a_place_it_says_at_another_size_too():
-    from vlm_perception.models.image_size import _interpolated
-
-    ramp = torch.arange(4.0).repeat(4, 1)
-    table = torch.stack([ramp, ramp.T], -1).reshape(16, 2)
-    grown = _interpolated(table, 4, 8).reshape(8, 8, 2)
-    inner = slice(1, 7)  # bicubic curves bend at the border
-    places = (torch.arange(8.0) + 0.5) / 2 - 0.5
-    assert torch.allclose(grown[0, inner, 0], places[inner], atol=0.1)
-    assert torch.allclose(grown[inner, 0, 1], places[inner], atol=0.1)
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip", "Blip2"])
+def test_another_size_is_what_the_stock_models_interpolate(kind):
+    """They do so anew for every picture, where they are told to."""
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"model_type": "opt", "vocab_size": 50, "word_embed_proj_dim": 32, "ffn_dim": 48} if kind == "Blip2" else {}
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config={**tower, "image_size": 28, "patch_size": 7}, text_config={**tower, **text}
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration" if kind == "Blip2" else f"{kind}Model")(
+        config
+    ).eval()
+    images = transformers.CLIPImageProcessorPil(do_center_crop=False, size={"height": 28, "width": 28})
+    with torch.inference_mode():
+        pixels = torch.randn(2, 3, 42, 42)
+        expected = model.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
+        set_image_size(model, SimpleNamespace(image_processor=images), 42)
+        assert torch.equal(model.vision_model(pixels).last_hidden_state, expected)
+    assert images(random_image())["pixel_values"][0].shape == (3, 42, 42)
 
 
 @pytest.mark.parametrize(
