@@ -98,11 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Assemble, then load what was written and ask it a question; prints what becomes of each piece."""
+    from transformers.utils import logging
+
     from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
     from vlm_perception.models.calibration import EMPTY_PICTURE
     from vlm_perception.models.loader import load_model
     from vlm_perception.questions import YesNo
 
+    logging.disable_progress_bar()
     try:
         assemble(arguments.blip2, arguments.language, arguments.projection, arguments.output, arguments.dtype, _say)
         try:
@@ -310,7 +313,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _kinds(names: Iterable[str]) -> str:
-    return ", ".join(sorted({re.sub(r"\d+", "*", ".".join(name.split(".")[:3])) for name in names}))
+    return ", ".join(sorted({re.sub(r"\.\d+(?=\.|$)", ".*", ".".join(name.split(".")[:3])) for name in names}))
 
 
 def _note_other_qformer(path: Path, found: Mapping[str, Piece], say: Callable[[str], None]) -> None:
