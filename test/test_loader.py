@@ -260,14 +260,15 @@ def test_a_chat_model_without_a_template_says_so(tiny, tmp_path):
             "Package `num2words` is required to run SmolVLM processor. Install it with `pip install num2words`.",
             "num2words",
         ),
+        ("No module named 'timm'", "install timm"),
         ("requires accelerate: `pip install 'accelerate>=1.1.0'`", "install accelerate"),
     ],
 )
 def test_a_missing_package_is_named(folder, monkeypatch, message, words):
-    """The words are those of transformers' own errors."""
+    """The words are those of transformers' own errors, and Python's."""
 
     def lacking(_):
-        raise ImportError(message)
+        raise ModuleNotFoundError(message, name="timm") if "No module" in message else ImportError(message)
 
     monkeypatch.setattr("vlm_perception.models.processor.load_processor", lacking)
     with pytest.raises(ModelError, match=f"{folder} needs .*{words}"):

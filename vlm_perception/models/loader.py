@@ -260,6 +260,8 @@ def _explained(folder: Path) -> Iterator[None]:
             ) from error
         if package := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
             raise ModelError(f"{folder} needs {package[1]}: pip install {package[1]} ({words:.200})") from error
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlm_perception"):
+            raise ModelError(f"{folder} needs {error.name}: pip install {error.name}") from error
         if library := re.search(r"requires the (\w+) library but it was not found", words):
             raise ModelError(f"{folder} needs {library[1]}: pip install {library[1].lower()}") from error
         raise ModelError(f"{folder} cannot be loaded: {words:.300}; is the download complete?") from error
