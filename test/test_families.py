@@ -16,7 +16,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
@@ -156,6 +156,8 @@ def closed_questions(draw: st.DrawFn) -> ClosedQuestion:
 def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape):
     if case.family == "paligemma-2" and not RECENT:
         pytest.skip("the stock model's sliding layers do not see the whole prefix yet")
+    texts = [text for question in questions for text in (question.prompt, *question.options)]
+    assume(not any(token in text for token in case.processor.tokenizer.all_special_tokens for text in texts))
     image = picture(0, *shape)
     tokens = [[tuple(case.tokens(option)) for option in question.options] for question in questions]
     if any(len(set(some)) < len(some) for some in tokens):
