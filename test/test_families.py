@@ -35,7 +35,7 @@ from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Te
 NEED_TORCHVISION = {"lfm2-vl", "mistral-3", "phi-4-multimodal"}
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 RECENT = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)
-SHARING = {"mllama": "whole", "qwen3.5": "rows", "lfm2-vl": "rows"}
+SHARING = {"mllama": "rows", "qwen3.5": "rows", "lfm2-vl": "rows"}
 """How the picture is shared, where it is not by a tree."""
 
 QUESTIONS = [
@@ -184,9 +184,6 @@ def test_questions_share_the_picture_and_change_nothing_for_each_other(case):
 
 
 def test_the_tower_sees_a_picture_once(case):
-    sharing = SHARING.get(case.family, "tree")
-    if sharing == "whole":
-        pytest.skip("each option is a pass of its own")
     looks = []
     patches = next(m for m in case.model._model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Conv3d))
     hook = patches.register_forward_hook(lambda *_: looks.append(1))
@@ -194,7 +191,7 @@ def test_the_tower_sees_a_picture_once(case):
     image.flags.writeable = False
     case.model.answer(image, QUESTIONS)
     assert len(looks) == 1
-    if sharing == "tree":
+    if SHARING.get(case.family, "tree") == "tree":
         case.model.answer(image, [*QUESTIONS[1:3], TEXT])
         assert len(looks) == 1
     hook.remove()
@@ -222,6 +219,20 @@ def test_words_are_those_of_the_stock_generate(case):
     assert 0 < answer.confidence <= 1
     assert answer.usage.tokens >= 1
     assert 0 < answer.usage.time_to_first_token <= answer.usage.seconds
+
+
+@pytest.mark.parametrize("family", ["llava-next-mistral", "qwen3-vl"])
+def test_every_way_of_sharing_answers_the_same(family, tmp_path):
+    model = load_model(str(tiny_models.save(family, tmp_path)), device="cpu", dtype="float32")
+    answers = {}
+    for model._way in ("tree", "rows", "whole"):
+        answers[model._way] = model.answer_batch([picture(0), picture(1), picture(2, 64, 48)], [*QUESTIONS, TEXT])
+    for way in ("rows", "whole"):
+        for found, expected in zip(sum(answers[way], []), sum(answers["tree"], []), strict=True):
+            assert found.value == expected.value
+            assert (*found.probabilities, found.confidence) == pytest.approx(
+                (*expected.probabilities, expected.confidence), abs=1e-4
+            )
 
 
 def test_special_tokens_in_a_prompt_are_only_text(case):

@@ -289,6 +289,7 @@ class ChatModel(LocalModel):
         sees = torch.cat([torch.ones(length, start, dtype=torch.bool), tree.sees()], dim=1)
         mask = torch.zeros(sees.shape, dtype=self._model.dtype).masked_fill_(~sees, torch.finfo(self._model.dtype).min)
         logits = self._forward(
+            pictures,
             pictures.cache,
             torch.tensor([tree.tokens]).expand(rows, -1),
             self._positions(pictures, torch.tensor(tree.depths)),
@@ -307,6 +308,7 @@ class ChatModel(LocalModel):
         cache.reorder_cache(torch.arange(len(pictures.images), device=self._device).repeat_interleave(len(rows)))
         positions = self._positions(pictures, torch.arange(length))
         logits = self._forward(
+            pictures,
             cache,
             ids.repeat(len(pictures.images), 1),
             positions.repeat_interleave(len(rows), dim=-2),
@@ -362,7 +364,13 @@ class ChatModel(LocalModel):
         return (positions + pictures.delta.to(self._device)).expand(3, -1, -1)  # time, height, width: alike for words
 
     def _forward(
-        self, cache: Any, ids: Tensor, positions: Tensor, reads: Sequence[int], mask: Tensor | None = None
+        self,
+        pictures: Pictures,
+        cache: Any,
+        ids: Tensor,
+        positions: Tensor,
+        reads: Sequence[int],
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The logits at `reads` of the tokens `ids` (rows, tokens) that go on behind the cache."""
         wanted = torch.tensor(list(reads), device=self._device)
@@ -373,9 +381,20 @@ class ChatModel(LocalModel):
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
+            **self._per_token(pictures, ids),
             **keep,
         ).logits
         return logits if keep else logits[:, wanted]
+
+    def _per_token(self, pictures: Pictures, ids: Tensor) -> dict[str, Any]:
+        """What tokens behind the prompt see of the picture by themselves (cross attention): what its last one sees."""
+        images, length = len(pictures.images), len(pictures.ids)
+        inputs = {
+            name: value[:, -1:].repeat_interleave(ids.shape[1], 1).repeat_interleave(len(ids) // images, 0)
+            for name, value in pictures.inputs.items()
+            if isinstance(value, Tensor) and value.ndim > 2 and value.shape[:2] == (images, length)
+        }
+        return self._on_device(inputs)
 
     def _keep(self, wanted: int | Tensor) -> dict[str, Any]:
         """Ask for some logits only, the last ones or those at some places: with a big vocabulary that saves much."""
@@ -419,6 +438,12 @@ class ChatModel(LocalModel):
         prompts = [self._prompt(pictures, one.text) for one in asked]
         if score != self._score_whole:
             self._read(pictures, prompts)
+        if score == self._score_tree and any(
+            getattr(layer, "get_seq_length", int)() != len(pictures.prefix) for layer in pictures.cache.layers
+        ):
+            raise ValueError(
+                "a layer remembers other things than tokens, so it cannot be cut back to the prompt"
+            )
         return torch.tensor(sum(score(pictures, prompts, [one.options for one in asked])[0], []))
 
     # Words
@@ -442,7 +467,7 @@ class ChatModel(LocalModel):
         first = 0.0
         while True:
             depths = torch.arange(depth, depth + ids.shape[1])
-            logits = self._forward(cache, ids, self._positions(pictures, depths), [ids.shape[1] - 1])[:, -1]
+            logits = self._forward(pictures, cache, ids, self._positions(pictures, depths), [ids.shape[1] - 1])[:, -1]
             depth += ids.shape[1]
             log_p, best = logits.float().log_softmax(-1).max(-1)
             steps.append((best.tolist(), log_p.tolist()))
