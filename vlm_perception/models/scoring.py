@@ -124,13 +124,11 @@ def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[lis
     paths = [path for found in tree.paths for path in found]
     steps = [(option, row[node], token) for option, path in enumerate(paths) for node, token in path.steps]
     option, node, token = torch.tensor(steps, device=logits.device).T
-    logits = logits.float()
-    total = logits.logsumexp(-1)
-    sums = total.new_zeros(len(paths), dtype=torch.double)
-    sums.index_add_(0, option, (logits[node, token] - total[node]).double())
+    log_p = logits.log_softmax(-1, dtype=torch.float)
+    sums = log_p.new_zeros(len(paths), dtype=torch.double).index_add_(0, option, log_p[node, token].double())
     if lasts := [row[path.last] for path in paths if path.last is not None]:
-        last = torch.tensor(lasts, device=logits.device)
-        sums += logits[last][:, list(ends)].logsumexp(-1) - total[last]
+        last, end = (torch.tensor(some, device=logits.device) for some in (lasts, list(ends)))
+        sums += log_p[last[:, None], end].logsumexp(-1)
     values = iter(sums.tolist())
     return [[next(values) for _ in found] for found in tree.paths]
 
