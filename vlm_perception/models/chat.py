@@ -441,9 +441,7 @@ class ChatModel(LocalModel):
         if score == self._score_tree and any(
             getattr(layer, "get_seq_length", int)() != len(pictures.prefix) for layer in pictures.cache.layers
         ):
-            raise ValueError(
-                "a layer remembers other things than tokens, so it cannot be cut back to the prompt"
-            )
+            raise ValueError("a layer remembers other things than tokens, so it cannot be cut back to the prompt")
         return torch.tensor(sum(score(pictures, prompts, [one.options for one in asked])[0], []))
 
     # Words
