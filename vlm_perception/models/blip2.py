@@ -24,7 +24,6 @@ Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,7 +36,7 @@ from torch import Tensor
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.chat import chat_text
-from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.local import LocalModel, Words, words_until_end
 from vlm_perception.models.scoring import ROOT, Packed, Path, Tree, build_tree, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Question, Text
@@ -289,12 +288,10 @@ class Blip2(LocalModel):
             pad_token_id=self._ends[0],
             logits_processor=[watch],
         )[:, -len(times) :].tolist()
-        return [self._spoken(tokens, [step[row] for step in log_p], times[0]) for row, tokens in enumerate(said)]
-
-    def _spoken(self, tokens: list[int], log_p: list[float], first_token: float) -> Words:
-        steps = next((n for n, token in enumerate(tokens) if token in self._ends), len(tokens) - 1) + 1
-        text = self._tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
-        return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
+        return [
+            words_until_end(self._tokenizer, tokens, [step[row] for step in log_p], self._ends, times[0])
+            for row, tokens in enumerate(said)
+        ]
 
 
 def _ends(*models: Any) -> tuple[int, ...]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,7 +30,7 @@ from torch import Tensor
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.decision import Decision, load_decision
-from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.local import LocalModel, Words, words_until_end
 from vlm_perception.models.scoring import build_tree, log_likelihoods, option_tokens
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
@@ -474,7 +473,10 @@ class ChatModel(LocalModel):
             if all(ended) or len(steps) > question.max_new_tokens:
                 break
             ids = best[:, None]
-        return [self._words([t[row] for t, _ in steps], [p[row] for _, p in steps], first) for row in range(rows)]
+        return [
+            words_until_end(self._tokenizer, [t[row] for t, _ in steps], [p[row] for _, p in steps], self._ends, first)
+            for row in range(rows)
+        ]
 
     def _say_whole(self, pictures: Pictures, prompt: list[int], max_new_tokens: int, meter: Meter) -> list[Words]:
         times: list[float] = []
@@ -492,13 +494,10 @@ class ChatModel(LocalModel):
             stopping_criteria=[watch],
         )
         log_p, best = torch.stack(outputs.logits, 1).float().log_softmax(-1).max(-1)
-        return [self._words(t, p, times[0]) for t, p in zip(best.tolist(), log_p.tolist(), strict=True)]
-
-    def _words(self, tokens: list[int], log_p: list[float], first_token: float) -> Words:
-        """The words up to the end; the last step says only how likely it was to end there."""
-        steps = next((n for n, token in enumerate(tokens) if token in self._ends), len(tokens) - 1) + 1
-        text = self._tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
-        return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
+        return [
+            words_until_end(self._tokenizer, t, p, self._ends, times[0])
+            for t, p in zip(best.tolist(), log_p.tolist(), strict=True)
+        ]
 
 
 def common_start(sequences: Sequence[Sequence[int]]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,18 @@ class Words:
     confidence: float
     tokens: int
     first_token: float
+
+
+def words_until_end(
+    tokenizer: Any, tokens: Sequence[int], log_p: Sequence[float], ends: Collection[int], first_token: float
+) -> Words:
+    """The words that greedy steps have said: each step's token and its log-probability, up to one of `ends`.
+
+    The last step, an end or one too many, says only how likely it was to end there.
+    """
+    steps = next((n for n, token in enumerate(tokens) if token in ends), len(tokens) - 1) + 1
+    text = tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
+    return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
 
 
 class LocalModel(ABC):

@@ -6,7 +6,6 @@ on the prompt and cannot be shared between questions; its features can, and the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
-from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.local import LocalModel, Words, words_until_end
 from vlm_perception.models.scoring import Tree, build_tree, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
@@ -127,16 +126,17 @@ class PaliGemma(LocalModel):
             use_cache=True,
         )
         said: list[int] = []
-        log_p_sum = first_token = 0.0
+        log_p: list[float] = []
+        first_token = 0.0
         end = self._tokenizer.eos_token_id
         while True:
-            log_p = self._logits(outputs.last_hidden_state[0, -1]).float().log_softmax(-1)
-            token = int(log_p.argmax())
-            log_p_sum += float(log_p[token])
-            first_token = first_token or meter.now()
-            if token == end or len(said) == question.max_new_tokens:
-                break
+            best = self._logits(outputs.last_hidden_state[0, -1]).float().log_softmax(-1).max(-1)
+            token = int(best.indices)
             said.append(token)
+            log_p.append(float(best.values))
+            first_token = first_token or meter.now()
+            if token == end or len(said) > question.max_new_tokens:
+                break
             position = torch.tensor([[prefix.shape[1] + len(said)]], device=device)
             outputs = self._model.model(
                 input_ids=torch.tensor([[token]], device=device),
@@ -144,8 +144,7 @@ class PaliGemma(LocalModel):
                 past_key_values=outputs.past_key_values,
                 use_cache=True,
             )
-        text = self._tokenizer.decode(said, skip_special_tokens=True).strip()
-        return Words(text, math.exp(log_p_sum / (len(said) + 1)), len(said), first_token)
+        return words_until_end(self._tokenizer, said, log_p, [end], first_token)
 
 
 def _as_encoder_output(features: Tensor) -> dict[str, BaseModelOutputWithPooling]:
