@@ -16,9 +16,9 @@ from vlm_perception.nodes.navigator import Parameters
 from vlm_perception.srv import Ask, SetSearchTarget
 from vlm_perception.tools import cli, slow_classifier
 from vlm_perception.tools.episode import Episode
-from vlm_perception.tools.evaluate import Setting, failures_in_words
+from vlm_perception.tools.evaluation import Setting
 from vlm_perception.tools.simple_controller import SimpleController, obey
-from vlm_perception.tools.summary import KEYS, Trial, bootstrap, path_share, summarize, table, wilson
+from vlm_perception.tools.summary import KEYS, Trial, bootstrap, failures_in_words, path_share, summarize, table, wilson
 
 
 def episode(**facts) -> Episode:

@@ -1,4 +1,4 @@
-"""What an evaluation says in figures: rates with Wilson's intervals, medians and SPL with bootstrapped ones."""
+"""What an evaluation says: rates with Wilson's intervals, medians and SPL with bootstrapped ones, failures in words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlm_perception.simulation.room import Room, make_room
 from vlm_perception.tools.episode import Episode
 
 KEYS = (
@@ -126,6 +127,44 @@ def _cell(figures: dict, key: str, total: str, form: str) -> str:
         return "-"
     words = f"{value} of {figures[total]}" if total else str(value) if isinstance(value, int) else form.format(value)
     return f"{words} ({' to '.join(form.format(end) for end in interval)})" if interval else words
+
+
+def failures_in_words(trial: Trial) -> list[str]:
+    """Return what went wrong, with what the controller said last; nothing when nothing did."""
+    failures = []
+    for episode in filter(None, (trial.present, trial.absent)):
+        is_present = episode is trial.present
+        what = []
+        if episode.arrived and not episode.found:
+            what.append(f"false arrival after {episode.seconds:.0f} s at {_nearest(make_room(episode.seed), episode)}")
+        elif is_present and not episode.found:
+            what.append(f"not found within {episode.seconds:.0f} s")
+        if episode.collisions:
+            what.append(f"{episode.collisions} collisions")
+        if what:
+            there = "" if is_present else " (absent)"
+            last = "; ".join(f"{at:.0f} s {state}: {reason}" for at, state, reason in episode.states[-6:])
+            failures.append(f"room {episode.seed}, {episode.target}{there}: {', '.join(what)}. Last: {last}")
+    return failures
+
+
+def _nearest(room: Room, episode: Episode) -> str:
+    thing = min(room.things, key=lambda thing: thing.distance_to(*episode.path[-1]))
+    away = "" if episode.distance is None else f", {episode.distance:.2f} m from the target"
+    return f"the {thing.name} ({thing.distance_to(*episode.path[-1]):.2f} m){away}"
+
+
+def in_words(trial: Trial) -> str:
+    """Return what a controller did in a room."""
+    present = trial.present
+    if present.found:
+        words = f"found it in {present.seconds:.1f} s on {present.driven:.1f} m"
+    else:
+        words = "stopped elsewhere" if present.arrived else "did not find it"
+    if trial.absent and trial.absent.arrived:
+        words += ", found what is not there"
+    collisions = present.collisions + (trial.absent.collisions if trial.absent else 0)
+    return words + (f", {collisions} collisions" if collisions else "")
 
 
 def rounded(value: object) -> object:

@@ -1,0 +1,214 @@
+"""Visits rooms with the real nodes, several rooms at a time, and reports what came of it."""
+
+from __future__ import annotations
+
+import json
+import queue
+import statistics
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import rclpy
+from rclpy.context import Context
+from rclpy.signals import SignalHandlerOptions
+
+from vlm_perception.simulation.room import Room, make_room
+from vlm_perception.simulation.shortest_path import shortest_path
+from vlm_perception.tools import simple_controller
+from vlm_perception.tools.episode import (
+    ABSENT,
+    FOUND_WITHIN,
+    PRESENT,
+    Episode,
+    Spectator,
+    choose_target,
+    run_episode,
+)
+from vlm_perception.tools.pictures import contact_sheet, draw_paths
+from vlm_perception.tools.stack import Stack
+from vlm_perception.tools.summary import Trial, failures_in_words, in_words, rounded, summarize, table
+
+OURS, SIMPLE = "ours", "simple"
+PREFIXES = {OURS: "", SIMPLE: f"{simple_controller.NAME}/"}
+BUSY = 0.4  # [s] an answer takes that long, delay apart, only on a machine that has other things to do
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is evaluated. Times in [s]."""
+
+    delay: float
+    time_limit: float
+    controllers: tuple[str, ...]
+    with_absent: bool
+    model: str
+
+    @property
+    def absent_time_limit(self) -> float:
+        """How long to look for what is not there: less, because a right search goes on to the end."""
+        return self.time_limit / 3
+
+    def parameters(self, seed: int) -> dict[str, dict[str, object]]:
+        """Those of the nodes that differ from the shipped ones.
+
+        The picture is as large as the nano model's training pictures were and its answers are the same as for the
+        demo's four times as large one, and the model answers nobody but the robot: both spare the processor. With a
+        delay the time-outs are as much longer as the README says for large models; nothing else knows of it.
+        """
+        parameters: dict[str, dict[str, object]] = {
+            "simulator": {"seed": seed, "width": 320, "height": 240, "multisampling": 0, "camera_rate": 20.0},
+            "classifier": {"model": self.model, "label_rate": 0.0, "description_rate": 0.0},
+        }
+        if self.delay:
+            longer = 2.0 * self.delay
+            parameters["classifier"]["ask_timeout"] = 5.0 + longer
+            parameters["navigator"] = {"ask_timeout": 2.0 + longer, "max_answer_age": 0.8 + longer}
+        return parameters
+
+    def commands(self) -> dict[str, Sequence[str]]:
+        """The nodes that are not, or not only, the package's executables."""
+        tools = "vlm_perception.tools"
+        commands = {}
+        if self.delay:
+            commands["classifier"] = [sys.executable, "-m", f"{tools}.slow_classifier", str(self.delay)]
+        if SIMPLE in self.controllers:
+            commands[simple_controller.NAME] = [sys.executable, "-m", f"{tools}.simple_controller"]
+        return commands
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """Somebody, or a failure elsewhere, has ended the evaluation."""
+
+
+class Evaluation:
+    """Visits all rooms and keeps what came of it in `trials`, by seed and controller."""
+
+    def __init__(self, setting: Setting, seeds: Sequence[int], output: Path) -> None:
+        self.setting = setting
+        self.output = output
+        self.trials: dict[int, dict[str, Trial]] = {}
+        self._seeds: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for seed in seeds:
+            self._seeds.put(seed)
+        self._wanted = len(seeds)
+        self._news: queue.SimpleQueue[tuple[Room, dict[str, Trial]] | Exception] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def run(self, domains: Sequence[int]) -> int:
+        """Visit the rooms, with one set of nodes in each of the ROS `domains`; returns the exit status."""
+        crews = [threading.Thread(target=self._crew, args=(domain,), name=f"domain {domain}") for domain in domains]
+        code = 0
+        try:
+            for crew in crews:
+                crew.start()
+            while len(self.trials) < self._wanted:
+                news = self._news.get()
+                if isinstance(news, Exception):
+                    raise news
+                self._keep(*news)
+        except KeyboardInterrupt:
+            code = 130
+        except Exception as error:
+            print(f"vlm_perception evaluate: {error}", file=sys.stderr)
+            code = 1
+        finally:
+            self._stop.set()
+            for crew in crews:
+                if crew.ident is not None:
+                    crew.join()
+        return code
+
+    def _crew(self, domain: int) -> None:
+        """Visit rooms with nodes in `domain` until none is left."""
+
+        def check() -> None:
+            if self._stop.is_set():
+                raise Stopped
+            stack.check()
+
+        context = Context()
+        setting = self.setting
+        try:
+            room = make_room(self._seeds.get_nowait())
+            rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+            logs = self.output / "logs" / str(domain)
+            with Stack(logs, setting.parameters(room.seed), setting.commands(), domain) as stack:
+                spectator = Spectator(lambda _: None, check, context)
+                try:
+                    for controller in setting.controllers[1:]:
+                        spectator.add_controller(PREFIXES[controller])
+                    spectator.wait_for_the_robot()
+                    while True:
+                        trials = {name: visit(spectator, room, PREFIXES[name], setting) for name in setting.controllers}
+                        self._news.put((room, trials))
+                        room = make_room(self._seeds.get_nowait())
+                finally:
+                    spectator.close()
+        except (queue.Empty, Stopped):
+            pass
+        except Exception as error:
+            self._news.put(error)
+        finally:
+            context.try_shutdown()
+
+    def _keep(self, room: Room, trials: Mapping[str, Trial]) -> None:
+        self.trials[room.seed] = dict(trials)
+        what = "; ".join(f"{name} {in_words(trial)}" for name, trial in trials.items())
+        target, ages = trials[OURS].present.target, trials[OURS].present.picture_ages
+        late = f" (answers {statistics.median(ages):.2f} s late)" if ages else ""
+        print(f"{len(self.trials)} of {self._wanted}: room {room.seed}, {target}: {what}{late}", flush=True)
+        paths = {name: trial.present.path for name, trial in trials.items()}
+        crosses = [place for trial in trials.values() for place in trial.present.collided_at]
+        draw_paths(room, paths, target, self._picture(room.seed), crosses)
+
+    def _picture(self, seed: int) -> Path:
+        return self.output / "rooms" / f"room-{seed}.png"
+
+    def report(self) -> None:
+        """Write the table, the contact sheet and all that is known as JSON; print the table and the line of JSON."""
+        if not self.trials:
+            return
+        setting, rooms = self.setting, dict(sorted(self.trials.items()))
+        figures = {
+            name: summarize([trials[name] for trials in rooms.values()], setting.time_limit)
+            for name in setting.controllers
+        }
+        ages = [age for trials in rooms.values() for age in trials[OURS].present.picture_ages]
+        line = {
+            **figures[OURS],
+            SIMPLE: figures.get(SIMPLE),
+            "first_seed": min(rooms),
+            "delay": setting.delay,
+            "time_limit": setting.time_limit,
+            "absent_time_limit": setting.absent_time_limit,
+            "median_picture_age": statistics.median(ages) if ages else None,
+        }
+        text = table(figures)
+        failures = "\n".join(f"- {words}" for trials in rooms.values() for words in failures_in_words(trials[OURS]))
+        (self.output / "table.md").write_text(f"{text}\n{failures}\n", encoding="utf-8")
+        details = {seed: {name: asdict(trial) for name, trial in trials.items()} for seed, trials in rooms.items()}
+        everything = json.dumps(rounded({**line, "trials": details}))
+        (self.output / "evaluation.json").write_text(everything + "\n", encoding="utf-8")
+        good = [(self._picture(seed), not failures_in_words(trials[OURS])) for seed, trials in rooms.items()]
+        contact_sheet(good, self.output / "rooms.png")
+        print(f"\n{text}\ntable, failures, pictures of the paths and all details: {self.output}")
+        if ages and statistics.median(ages) > setting.delay + BUSY:
+            print("the machine was busy, answers came late: expect better figures with fewer --jobs", file=sys.stderr)
+        print(json.dumps(rounded(line)), flush=True)
+
+
+def visit(spectator: Spectator, room: Room, controller: str, setting: Setting) -> Trial:
+    """Let a controller search in `room` for what is there, then for what is not."""
+
+    def search(wish: str, time_limit: float) -> Episode:
+        spectator.reset(room.seed)
+        return run_episode(spectator, room, choose_target(wish, room), time_limit, controller)
+
+    present = search(PRESENT, setting.time_limit)
+    absent = search(ABSENT, setting.absent_time_limit) if setting.with_absent else None
+    thing = room.thing(present.target)
+    assert thing is not None
+    return Trial(present, absent, shortest_path(room, thing, FOUND_WITHIN))
