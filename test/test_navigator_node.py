@@ -225,7 +225,7 @@ def test_stamps_that_jump_back_are_not_believed(world):
 
 def test_an_error_inside_stops_the_robot_and_leaves_the_node_running(world):
     driving(world)
-    world.navigator._behaviour.step = lambda view, now: 1 / 0
+    world.navigator._pilot._behaviour.step = lambda view, now: 1 / 0
     world.ros.until(lambda: "ZeroDivisionError" in world.states[-1].reason, "reason")
     assert world.states[-1].mode == "idle"
     world.until_still()

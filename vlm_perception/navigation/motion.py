@@ -25,7 +25,10 @@ STOP = Command()
 
 @dataclass(frozen=True)
 class Limits:
-    """What the robot may do: speeds [m/s], [rad/s] and accelerations [m/s²], [rad/s²], all positive and finite."""
+    """What the robot may do: speeds [m/s], [rad/s] and accelerations [m/s²], [rad/s²], all positive and finite.
+
+    `braking` [m/s²] is for driving; a turn may end twice as fast as it begins.
+    """
 
     forward_speed: float = 0.3
     turn_speed: float = 1.0

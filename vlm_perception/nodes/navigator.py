@@ -26,19 +26,9 @@ from std_msgs.msg import Header
 
 from vlm_perception.action import SearchTarget
 from vlm_perception.msg import NavigationState, TargetSighting
-from vlm_perception.navigation.behaviours import (
-    STOPPED,
-    Behaviour,
-    Decision,
-    Explore,
-    Follow,
-    Idle,
-    Search,
-    Tuning,
-    View,
-)
-from vlm_perception.navigation.evidence import Evidence
-from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, Track
+from vlm_perception.navigation.behaviours import Tuning
+from vlm_perception.navigation.motion import Command, Limits, Pose, Track
+from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import (
     Sighting,
     SurroundingsReading,
@@ -53,7 +43,6 @@ from vlm_perception.nodes.run import run
 from vlm_perception.questions import Answer, Choice, Question
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
-MODES = ("idle", "search", "follow", "explore")
 LAST_WORD_TIMEOUT = 0.5
 """How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
 
@@ -129,7 +118,9 @@ class Parameters:
     turn_speed: float = parameter(0.8, "Highest turning speed", unit="rad/s", minimum=0.1, maximum=3.0, dynamic=True)
     creep_speed: float = parameter(0.08, "Speed where it is close", unit="m/s", minimum=0.01, maximum=1.0, dynamic=True)
     forward_acceleration: float = parameter(0.5, "Limit", unit="m/s^2", minimum=0.05, maximum=10.0, dynamic=True)
-    turn_acceleration: float = parameter(2.5, "Limit", unit="rad/s^2", minimum=0.1, maximum=50.0, dynamic=True)
+    turn_acceleration: float = parameter(
+        2.5, "Limit; a turn may end twice as fast", unit="rad/s^2", minimum=0.1, maximum=50.0, dynamic=True
+    )
     braking: float = parameter(
         1.5,
         "Deceleration in ordinary stops; on doubt the robot stops at once",
@@ -279,19 +270,11 @@ class Navigator(LifecycleNode):
         values = self._table.values
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active = False
-        self._mode = "idle"
-        self._target = ""
-        self._behaviour: Behaviour = Idle()
-        self._decision = Decision(STOP, STOPPED, "not active")
+        period = 1.0 / values.control_rate
+        self._pilot = Pilot(period, values.tuning(), values.limits(), values.max_answer_age)
         self._announced: tuple[str, ...] = ()
         self._goal: Goal | None = None
-        self._evidence = Evidence(values.max_answer_age)
-        self._pose_then = Pose()
-        self._track = Track()
         self._odometry_skew = 0.0
-        self._period = 1.0 / values.control_rate
-        self._limiter = MotionLimiter(values.limits(), self._period, zeros=math.ceil(0.5 / self._period))
-        self._controlled = -math.inf
         self._question: Future | None = None
         self._asked = -math.inf
         self._answered = 0
@@ -313,7 +296,7 @@ class Navigator(LifecycleNode):
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
         # Steady time: the wheels must be stopped even when a simulated clock stands still.
-        self.create_timer(self._period, self._guarded(self._control), clock=self._steady)
+        self.create_timer(period, self._guarded(self._control), clock=self._steady)
         self._diagnostics = Diagnostics(self, self._check)
         self._announce()
 
@@ -351,19 +334,15 @@ class Navigator(LifecycleNode):
     def _halt(self, reason: str) -> None:
         """Stop at once and leave the mode."""
         was_active, self._active = self._active, False
-        self._start("idle", self._target, reason)
+        self._start("idle", self._pilot.target, reason)
         self._announce()
         if was_active:
-            self._velocity.publish(self._limiter.stop())
+            self._velocity.publish(self._pilot.stop())
             self._velocity.flush()
 
     def _adopt(self, values: Parameters) -> None:
         """Take new parameters; everything about them has been checked."""
-        tuning = values.tuning()
-        self._behaviour.tuning = tuning
-        self._behaviour.belief.memory = tuning.memory
-        self._limiter.limits = values.limits()
-        self._evidence.max_age = values.max_answer_age
+        self._pilot.adopt(values.tuning(), values.limits(), values.max_answer_age)
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Whatever goes wrong inside stops the robot, is told, and leaves the node running."""
@@ -373,9 +352,9 @@ class Navigator(LifecycleNode):
                 callback(*arguments)
             except Exception as error:
                 self.get_logger().error(f"stopped after an error of the navigator itself: {error!r}")
-                self._evidence.faults["error"] += 1
-                self._start("idle", self._target, f"stopped after an error: {error!r}")
-                self._velocity.publish(self._limiter.stop())
+                self._pilot.evidence.faults["error"] += 1
+                self._start("idle", self._pilot.target, f"stopped after an error: {error!r}")
+                self._velocity.publish(self._pilot.stop())
 
         return guarded
 
@@ -385,16 +364,7 @@ class Navigator(LifecycleNode):
         """Begin with `mode` anew; a running goal is preempted."""
         if self._goal:
             self._end_goal(ServerGoalHandle.abort, False, f"preempted: {reason}")
-        tuning = self._table.values.tuning()
-        self._mode, self._target = mode, target
-        self._behaviour = {
-            "idle": lambda: Idle(tuning, reason),
-            "search": lambda: Search(target, tuning, time_limit),
-            "follow": lambda: Follow(target, tuning),
-            "explore": lambda: Explore(tuning),
-        }[mode]()
-        self._decision = Decision(STOP, STOPPED, reason)
-        self._evidence.forget()
+        self._pilot.start(mode, target, reason, time_limit)
         self._drop_question()
 
     def _set_search_target(
@@ -407,7 +377,7 @@ class Navigator(LifecycleNode):
                 response.message = "stopped"
             else:
                 target = check_target(request.target)
-                mode = "follow" if self._mode == "follow" else "search"
+                mode = "follow" if self._pilot.mode == "follow" else "search"
                 self._start(mode, target, f"the new target is {target}", self._table.values.search_time_limit)
                 response.message = f"{mode}: {target}"
             response.success = True
@@ -424,9 +394,9 @@ class Navigator(LifecycleNode):
             self._check_active()
             if mode not in MODES:
                 raise ValueError(f"the mode {mode!r:.100} is unknown, expected one of {', '.join(MODES)}")
-            if mode in ("search", "follow") and not self._target:
+            if mode in ("search", "follow") and not self._pilot.target:
                 raise ValueError(f"there is no target to {mode}: set one first (set_search_target)")
-            self._start(mode, self._target, f"the mode is {mode}", self._table.values.search_time_limit)
+            self._start(mode, self._pilot.target, f"the mode is {mode}", self._table.values.search_time_limit)
             response.success, response.message = True, f"the mode is {mode}"
         except ValueError as error:
             response.success, response.message = False, str(error)
@@ -467,22 +437,20 @@ class Navigator(LifecycleNode):
 
     def _ask_when_due(self) -> None:
         values, steady = self._table.values, time.monotonic()
-        if not self._active or self._mode == "idle" or self._decision.found is not None:
+        if not self._active or not self._pilot.is_busy:
             return
         if self._question is not None:
             if steady - self._asked < values.ask_timeout:
                 return
             self._drop_question()
-            self._evidence.fail(
-                "time-out", f"the classifier did not answer within {values.ask_timeout:g} s (ask_timeout)"
-            )
+            self._pilot.fail("time-out", f"the classifier did not answer within {values.ask_timeout:g} s (ask_timeout)")
         if values.ask_rate > 0.0 and steady - self._asked < 1.0 / values.ask_rate:
             return
         self._asked = steady
         if not self._ask.service_is_ready():
-            self._evidence.fail("no classifier", f"nobody offers {self._ask.service_name}: is the classifier running?")
+            self._pilot.fail("no classifier", f"nobody offers {self._ask.service_name}: is the classifier running?")
             return
-        questions = values.questions("" if self._mode == "explore" else self._target)
+        questions = values.questions("" if self._pilot.mode == "explore" else self._pilot.target)
         self._question = self._ask.call_async(Ask.Request(questions=[question_to_message(q) for q in questions]))
         self._question.add_done_callback(self._guarded(lambda future: self._take_answers(future, questions)))
 
@@ -497,11 +465,11 @@ class Navigator(LifecycleNode):
             return
         self._question = None
         if future.exception() is not None:
-            self._evidence.fail("failure", f"asking the classifier failed: {future.exception()}")
+            self._pilot.fail("failure", f"asking the classifier failed: {future.exception()}")
             return
         response = future.result()
         if not response.success:
-            self._evidence.fail("failure", f"the classifier cannot answer: {response.message or 'it does not say why'}")
+            self._pilot.fail("failure", f"the classifier cannot answer: {response.message or 'it does not say why'}")
             return
         try:
             stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
@@ -510,14 +478,13 @@ class Navigator(LifecycleNode):
             surroundings = values.surroundings_reading().read(answers["label"], answers["way"], stamp)
             sighting = values.target_reading().read(answers["target"], stamp) if "target" in answers else None
         except UnusableAnswer as error:
-            self._evidence.fail("unusable answer", f"the classifier's answer is not usable: {error}")
+            self._pilot.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return
-        if not self._evidence.add(surroundings, sighting, self._now(), time.monotonic()):
+        if not self._pilot.take(surroundings, sighting, self._now(), time.monotonic()):
             return
         self._answered += 1
-        self._pose_then = self._track.at(stamp)
         if sighting is not None:
-            message = _sighting_message(response.header, self._target, sighting)
+            message = _sighting_message(response.header, self._pilot.target, sighting)
             self._sightings.publish(message)
             self._give_feedback(message)
         self._ask_when_due()
@@ -526,31 +493,17 @@ class Navigator(LifecycleNode):
 
     def _control(self) -> None:
         """One step: look at the evidence, decide, limit, publish."""
-        now, steady = self._now(), time.monotonic()
-        passed = min(steady - self._controlled, 2.0 * self._period)
-        self._controlled = steady
-        if passed > 0.0:
-            self._track.add_command(now, self._limiter.sent, passed)
         if self._goal and self._goal.handle.is_cancel_requested:
             self._end_goal(ServerGoalHandle.canceled, False, "cancelled")
-            self._start("idle", self._target, "the goal was cancelled")
+            self._start("idle", self._pilot.target, "the goal was cancelled")
         self._ask_when_due()
-        wanted = None
-        if self._active:
-            doubt = self._evidence.doubt(now, steady)
-            evidence = self._evidence
-            view = View(
-                evidence.surroundings, evidence.sighting, self._track.pose, self._pose_then, evidence.period, doubt
-            )
-            self._decision = self._behaviour.step(view, now)
-            if not doubt and self._mode != "idle" and self._decision.found is None:
-                wanted = self._decision.command
-        command = self._limiter.step(wanted)
+        command = self._pilot.step(self._now(), time.monotonic())
         if command is not None:
             self._velocity.publish(command)
-        if self._goal and self._decision.found is not None:
-            finish = ServerGoalHandle.succeed if self._decision.found else ServerGoalHandle.abort
-            self._end_goal(finish, self._decision.found, self._decision.reason)
+        decision = self._pilot.decision
+        if self._goal and decision.found is not None:
+            finish = ServerGoalHandle.succeed if decision.found else ServerGoalHandle.abort
+            self._end_goal(finish, decision.found, decision.reason)
         self._announce()
 
     def _take_odometry(self, message: Odometry) -> None:
@@ -560,60 +513,62 @@ class Navigator(LifecycleNode):
         self._odometry_skew = self._now() - stamp
         # Stamps of another clock cannot be compared with the pictures': then only the commands are integrated.
         if abs(self._odometry_skew) <= Track.ODOMETRY_TIMEOUT:
-            self._track.add_odometry(stamp, Pose(place.x, place.y, heading))
+            self._pilot.track.add_odometry(stamp, Pose(place.x, place.y, heading))
 
     # Telling
 
     def _announce(self) -> None:
         """Publish the state if it changed."""
-        state = (self._mode, self._target, self._decision.state, self._decision.reason)
+        pilot, decision = self._pilot, self._pilot.decision
+        state = (pilot.mode, pilot.target, decision.state, decision.reason)
         if state == self._announced:
             return
         if state[:3] != self._announced[:3]:
-            target = f" {self._target!r}" if self._target else ""
-            self.get_logger().info(f"{self._mode}{target}: {self._decision.state}: {self._decision.reason}")
+            target = f" {pilot.target!r}" if pilot.target else ""
+            self.get_logger().info(f"{pilot.mode}{target}: {decision.state}: {decision.reason}")
         self._announced = state
-        message = NavigationState(
-            mode=self._mode, target=self._target, state=self._decision.state, reason=self._decision.reason
-        )
+        message = NavigationState(mode=pilot.mode, target=pilot.target, state=decision.state, reason=decision.reason)
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
 
     def _give_feedback(self, sighting: TargetSighting) -> None:
         if self._goal and self._goal.handle.is_active:
-            self._goal.handle.publish_feedback(SearchTarget.Feedback(state=self._decision.state, sighting=sighting))
+            self._goal.handle.publish_feedback(
+                SearchTarget.Feedback(state=self._pilot.decision.state, sighting=sighting)
+            )
 
     def _check(self) -> Health:
+        pilot, decision = self._pilot, self._pilot.decision
         now, steady = self._now(), time.monotonic()
         since, before = self._answered_before
         self._answered_before = (steady, self._answered)
         values: dict[str, object] = {
-            "mode": self._mode,
-            "target": self._target,
-            "state": self._decision.state,
-            "reason": self._decision.reason,
+            "mode": pilot.mode,
+            "target": pilot.target,
+            "state": decision.state,
+            "reason": decision.reason,
             "answers per second": (self._answered - before) / max(steady - since, 1e-3),
-            "picture age [s]": self._evidence.age(now),
-            "time between answers [s]": self._evidence.period,
-            "forward [m/s]": self._limiter.sent.forward,
-            "turn [rad/s]": self._limiter.sent.turn,
+            "picture age [s]": pilot.evidence.age(now),
+            "time between answers [s]": pilot.evidence.period,
+            "forward [m/s]": pilot.sent.forward,
+            "turn [rad/s]": pilot.sent.turn,
             "odometry": self._odometry_in_words(now),
         }
-        values |= {f"faults, {kind}": count for kind, count in self._evidence.faults.items()}
+        values |= {f"faults, {kind}": count for kind, count in pilot.evidence.faults.items()}
         if not self._active:
-            return Health(Level.WARN, self._decision.reason, values)
-        if self._mode == "idle" or self._decision.found is not None:
-            return Health(Level.OK, f"{self._decision.state}: {self._decision.reason}", values)
-        doubt = self._evidence.doubt(now, steady)
+            return Health(Level.WARN, decision.reason, values)
+        if not pilot.is_busy:
+            return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
+        doubt = pilot.evidence.doubt(now, steady)
         if doubt:
             return Health(Level.ERROR, f"the robot stands still: {doubt}", values)
         problem = self._velocity.problem()
         if problem:
             return Health(Level.WARN, problem, values)
-        return Health(Level.OK, f"{self._decision.state}: {self._decision.reason}", values)
+        return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
 
     def _odometry_in_words(self, now: float) -> str:
-        if self._track.has_odometry(now):
+        if self._pilot.track.has_odometry(now):
             return "yes"
         if abs(self._odometry_skew) > Track.ODOMETRY_TIMEOUT:
             return f"not used, its stamps are {self._odometry_skew:.1f} s old: do the clocks agree?"
