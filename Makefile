@@ -14,10 +14,10 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint evaluate train figures calibrate setup clean
+.PHONY: help demo test lint evaluate train figures calibrate bench-scoring setup clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: TARGET=\"blue box\" (present and absent: one by the room's ground truth), SEED=7, ARGS=\"...\","
 	@echo "PYTHON=python3.12. To spare the download of CUDA: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
 
@@ -36,6 +36,9 @@ evaluate: setup  ## Search in ROOMS rooms from FIRST_SEED on, answers DELAY seco
 
 train: setup  ## Train the nano model again (hours)
 	@$(RUN) train $(ARGS)
+
+bench-scoring: setup  ## Measure typed questions beside the usual ways, on the CPU
+	@.venv/bin/python benchmarks/scoring.py $(ARGS)
 
 figures: setup  ## Measure the nano model on rooms it has never seen
 	@$(RUN) figures $(ARGS)

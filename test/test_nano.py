@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from vlm_perception.models.loader import NANO_FOLDER, load_model
-from vlm_perception.questions import Choice, Text
+from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import NAMES, Pose, Room, Thing, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.training import figures
-from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, WHERE_PROMPT
+from vlm_perception.training.dataset import random_pose
+from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, THERE_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
 SEEDS = range(400, 410)  # neither of training nor of testing
 
@@ -47,6 +48,21 @@ def test_it_is_right_about_rooms_it_has_not_seen(nano):
     assert reached["side, where found"] > 0.85
     assert reached["range, where found"] > 0.85
     assert figures.table(tally).count("\n") == len(reached) + 1
+
+
+def test_bfloat16_answers_as_float32_does(nano):
+    """The fastest setting of big models on a CPU that multiplies in it, see benchmarks/scoring.py."""
+    fast = load_model("nano", device="cpu", dtype="bfloat16")
+    questions = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
+    room, rng = make_room(400), np.random.default_rng(0)
+    with World(room) as world:
+        for thing in (*room.things, *room.things):
+            world.place(random_pose(room, rng))
+            asked = [*questions, YesNo("there", THERE_PROMPT.format(target=thing.name))]
+            answers = (model.answer(world.picture(), asked) for model in (nano, fast))
+            for exact, same in zip(*answers, strict=True):
+                assert same.probabilities == pytest.approx(exact.probabilities, abs=0.05)
+                assert same.value == exact.value or sorted(exact.probabilities)[-2] > 0.45
 
 
 def view(pose: Pose, *things: Thing) -> np.ndarray:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,11 +50,11 @@ class Tree:
 
     def sees(self) -> Tensor:
         """Which node sees which: itself and its ancestors. Shape (nodes, nodes), bool."""
-        sees = torch.eye(len(self.tokens), dtype=torch.bool)
+        sees = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent != ROOT:
                 sees[node] |= sees[parent]
-        return sees
+        return torch.from_numpy(sees)
 
 
 def option_tokens(tokenizer: Any, options: Sequence[str]) -> list[list[int]]:
