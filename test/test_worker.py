@@ -57,14 +57,21 @@ class Bench:
         self.worker = Worker(load, settings(**changes), self, lambda: round(time.time() * 1e9))
         self.worker.look(True)
 
-    def show(self, height=24, width=32, seed=0):
+    def show(self, height=24, width=32, seed=0, encoding="rgb8"):
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
         sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
         header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
         self.worker.put(
-            SimpleNamespace(header=header, height=height, width=width, step=3 * width, encoding="rgb8", is_bigendian=0,
-                            data=array.array("B", pixels.tobytes()))
-        )  # fmt: skip
+            SimpleNamespace(
+                header=header,
+                height=height,
+                width=width,
+                step=3 * width,
+                encoding=encoding,
+                is_bigendian=0,
+                data=array.array("B", pixels.tobytes()),
+            )
+        )
 
     def ask(self, *questions):
         say = self.say
@@ -85,8 +92,8 @@ class Bench:
     def loaded(self, worker):
         self.say("loaded", worker)
 
-    def not_loaded(self, worker, error):
-        self.say("not loaded", error)
+    def failed(self, worker, error):
+        self.say("gone", error)
 
     def labelled(self, picture, answer, smoothed):
         self.say("labelled", picture)
@@ -137,7 +144,7 @@ def test_without_a_picture_or_a_description_the_warm_up_is_as_small_as_can_be(be
 def test_a_broken_first_picture_does_not_spoil_the_warm_up(bench):
     model = Scripted()
     one = bench(lambda: model)
-    one.worker.put(SimpleNamespace(header=None, height=1, width=1, step=1, encoding="rgb9", is_bigendian=0, data=b"x"))
+    one.show(encoding="rgb9")
     one.worker.start()
     one.wait_for("loaded")
 

@@ -40,7 +40,6 @@ from vlm_perception.nodes.parameters import ParameterTable, parameter
 from vlm_perception.nodes.run import run
 from vlm_perception.perception import worker
 from vlm_perception.perception.annotation import annotate
-from vlm_perception.perception.frames import stamp_of
 from vlm_perception.perception.smoothing import METHODS, SmoothedLabel, SmoothingSettings
 from vlm_perception.perception.worker import Settings
 from vlm_perception.questions import Answer, Choice, Question, Text
@@ -49,6 +48,16 @@ from vlm_perception.srv import Ask
 MAX_QUESTIONS = 64
 WARN_PERIOD = 10.0
 """Shortest time between two log lines about the same kind of fault, and how long the diagnostics warn of it [s]."""
+FROZEN = 10.0
+"""The same picture, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
+WATCH_PERIOD = 0.1
+"""How often time-outs are looked for [s]."""
+ADVICE = {
+    "model": "it goes on with the next picture; if this stays, cleanup and configure, or choose another model",
+    "out of memory": "it asks less at once, waits and tries again; free some, or choose a smaller model or dtype",
+    "corrupt picture": "it is skipped; are the camera's driver and its cable in order?",
+    "internal": "a mistake in this package: please report it",
+}
 WORDS_LAST = 5.0
 """A description older than this [s] is not drawn any more."""
 FAST_DDS_HINT = (
@@ -269,12 +278,13 @@ class Classifier(LifecycleNode):
         self._passed_over: list[str] = []
         self._subscription: Any = None
         self._refused_qos = ""
-        self._last_picture: tuple[int, float] | None = None
         self._drawn = 0.0
         self._words = ""
         self._words_at = 0.0
         self._said: dict[str, float] = {}
+        self._faults: Counter[str] = Counter()
         self._recent_fault = (-math.inf, "")
+        self._hung_since: float | None = None
         self._counted = (time.monotonic(), Counter[str]())
         self._pending: list[Pending] = []
         self._label = self.create_lifecycle_publisher(msg.SceneLabel, "scene_label", 10)
@@ -282,7 +292,7 @@ class Classifier(LifecycleNode):
         self._annotated = self.create_lifecycle_publisher(Image, "~/annotated_image", qos_profile_sensor_data)
         # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
         self.create_service(Ask, "ask", self._ask, callback_group=ReentrantCallbackGroup())
-        self.create_timer(0.1, self._expire, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         Diagnostics(self, self._health)
 
     # Life
@@ -304,7 +314,7 @@ class Classifier(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         compressed = self._table.values.image_transport == "compressed"
-        self._last_picture = None
+        self._refused_qos = ""
         self._subscription = self.create_subscription(
             CompressedImage if compressed else Image,
             "camera/image_raw/compressed" if compressed else "camera/image_raw",
@@ -329,6 +339,13 @@ class Classifier(LifecycleNode):
         self._go_quiet()
         self._free_model()
         return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Whatever a transition failed with, the node can be configured again."""
+        self._go_quiet()
+        self._free_model()
+        self._load_error = f"the transition from {state.label} failed"
+        return super().on_error(state)
 
     def close(self) -> None:
         """Let the worker go; a model that is just loading is not waited for."""
@@ -364,8 +381,8 @@ class Classifier(LifecycleNode):
     # Pictures
 
     def _on_picture(self, message: Any) -> None:
-        self._last_picture = (stamp_of(message), time.monotonic())
-        self._worker.put(message)
+        if self._worker:
+            self._worker.put(message)
 
     def _on_incompatible_qos(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind).name.lower()
@@ -380,7 +397,7 @@ class Classifier(LifecycleNode):
 
     async def _ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            if reason := self._not_ready():
+            if reason := self._not_ready() or (not self._worker.stream.form and self._refused_qos):
                 raise worker.NotAnsweredError(reason)
             asked = self._read(request)
         except (ValueError, worker.NotAnsweredError) as error:
@@ -394,6 +411,7 @@ class Classifier(LifecycleNode):
             response.header = picture.header
             response.answers = [conversions.answer_to_message(answer) for answer in answers]
             response.inference_time = time.monotonic() - picture.taken
+            response.unchanged = picture.unchanged
             self._in_executor(self._complete, pending, "")
 
         def failed(error: Exception) -> None:
@@ -423,13 +441,33 @@ class Classifier(LifecycleNode):
             self._pending.remove(pending)
             pending.outcome.set_result(problem)
 
-    def _expire(self) -> None:
+    def _watch(self) -> None:
+        """Nobody waits for ever, and a model or a camera that stands still is noticed."""
         now = time.monotonic()
         for pending in [p for p in self._pending if p.deadline < now]:
             if self._worker:
                 self._worker.withdraw(pending.ask)
             seconds = self._table.values.ask_timeout
             self._complete(pending, f"no answer within {seconds:g} s (ask_timeout): the model is busy or too slow")
+        if not self._worker:
+            return
+        if self._active:
+            self._worker.watch()
+        since = self._worker.busy_since
+        if (problem := self._hanging()) and since != self._hung_since:
+            self._hung_since = since
+            self.fault("model hangs", problem)
+
+    def _hanging(self) -> str:
+        """In words that the model does not come back from a picture; else ""."""
+        since = self._worker.busy_since if self._worker else None
+        limit = self._table.values.ask_timeout
+        if since is None or (busy := time.monotonic() - since) <= limit:
+            return ""
+        return (
+            f"the model has been at one picture for {busy:.1f} s, longer than ask_timeout ({limit:g} s): if it is only "
+            "slow, raise that or choose a smaller model; if it hangs, end the process and start it again"
+        )
 
     def _in_executor(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call `callback` in the executor's thread, from the worker's."""
@@ -443,7 +481,8 @@ class Classifier(LifecycleNode):
             reason = self._load_error or "it is not configured"
             return f"the classifier has no model: {reason} (ros2 lifecycle set {name} configure)"
         if self._worker.state != "ready":
-            return f"the model {self._table.values.model!r} is not there yet: {self._worker.state}"
+            seconds = time.monotonic() - self._worker.since
+            return f"the model {self._table.values.model!r} is not there yet: {self._worker.state}, for {seconds:.0f} s"
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
         return ""
@@ -457,14 +496,14 @@ class Classifier(LifecycleNode):
     def loaded(self, source: worker.Worker) -> None:
         self.get_logger().info("model ready: " + ", ".join(f"{key} {value}" for key, value in source.facts.items()))
 
-    def not_loaded(self, source: worker.Worker, error: Exception) -> None:
+    def failed(self, source: worker.Worker, error: BaseException) -> None:
         self._in_executor(self._give_up, source, one_line(error))
 
     def _give_up(self, source: worker.Worker, reason: str) -> None:
         """Go back to unconfigured, so that the node can be configured again when the cause is gone."""
         if source is not self._worker:
             return
-        self.get_logger().error(f"model {self._table.values.model!r} cannot be loaded: {reason}")
+        self.get_logger().error(f"model {self._table.values.model!r} cannot be used: {reason}")
         if self._active:
             self.trigger_deactivate()
         self.trigger_cleanup()
@@ -492,9 +531,11 @@ class Classifier(LifecycleNode):
         self._words, self._words_at = answer.value, picture.taken
         self._description.publish(String(data=answer.value))
 
-    def fault(self, kind: str, error: Exception) -> None:
+    def fault(self, kind: str, error: BaseException | str) -> None:
         now = time.monotonic()
-        self._recent_fault = (now, f"{kind}: {one_line(error)}")
+        self._faults[kind] += 1
+        advice = f" ({ADVICE[kind]})" if kind in ADVICE else ""
+        self._recent_fault = (now, f"{kind}: {one_line(error)}{advice}")
         if now - self._said.get(kind, -math.inf) > WARN_PERIOD:
             self._said[kind] = now
             self.get_logger().warning(self._recent_fault[1])
@@ -505,16 +546,19 @@ class Classifier(LifecycleNode):
         figures = self._figures()
         if reason := self._not_ready():
             return Health(Level.ERROR if self._load_error else Level.WARN, reason, figures)
-        if not self._last_picture:
-            return Health(Level.ERROR, self._refused_qos or self._why_no_picture(), figures)
-        problem = worker.age_problem(
-            self.get_clock().now().nanoseconds, *self._last_picture, self._table.values.max_frame_age
-        )
-        if problem:
+        if problem := self._hanging():
             return Health(Level.ERROR, problem, figures)
+        if not self._worker.stream.form:
+            return Health(Level.ERROR, self._refused_qos or self._why_no_picture(), figures)
+        if lasting := self._worker.stream.problem(self._table.values.max_frame_age):
+            gone = "" if self.count_publishers(self._subscription.topic_name) else f" {self._why_no_picture()}"
+            return Health(Level.ERROR, lasting.words + gone, figures)
         since, fault = self._recent_fault
         if time.monotonic() - since < WARN_PERIOD:
             return Health(Level.WARN, fault, figures)
+        if (seconds := self._worker.unchanged) > FROZEN:
+            words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
+            return Health(Level.WARN, words, figures)
         return Health(Level.OK, "looking", figures)
 
     def _figures(self) -> dict[str, object]:
@@ -533,11 +577,15 @@ class Classifier(LifecycleNode):
             figures |= costs(source)
             figures |= {"state": source.state, "inference time [s]": source.inference_time}
             figures["pictures replaced by newer ones"] = source.newest.dropped
-            figures |= {f"faults, {kind}": count for kind, count in source.faults.items()}
-        if self._last_picture:
-            stamp, arrival = self._last_picture
-            figures["picture age [s]"] = (self.get_clock().now().nanoseconds - stamp) * 1e-9
-            figures["picture came ago [s]"] = now - arrival
+            stream = source.stream
+            if stream.form:
+                figures["picture"] = stream.form
+                figures["changes of size or encoding"] = stream.changes
+                figures["picture unchanged for [s]"] = source.unchanged
+            if stream.stamp is not None:
+                figures["picture age [s]"] = (self.get_clock().now().nanoseconds - stream.stamp) * 1e-9
+                figures["picture came ago [s]"] = now - stream.arrival
+        figures |= {f"faults, {kind}": count for kind, count in sorted(self._faults.items())}
         figures["questions waiting"] = len(self._pending)
         figures["peak memory [MiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return figures
@@ -574,7 +622,7 @@ def costs(source: worker.Worker) -> dict[str, object]:
     return figures
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException | str) -> str:
     """What went wrong; errors that carry no words are named."""
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -70,6 +70,11 @@ def stamp_of(message: Any) -> int:
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
+def form_of(message: Any) -> str:
+    """Size and encoding that the message claims, in words."""
+    return message.format if hasattr(message, "format") else f"{message.width}x{message.height} {message.encoding}"
+
+
 def decode(message: Any) -> Frame:
     """Return the `Frame` of an `Image` or `CompressedImage` message; FrameError when it is not a picture."""
     try:

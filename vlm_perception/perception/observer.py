@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from vlm_perception.models.base import Model, ModelError
-from vlm_perception.questions import Answer, Question, Text
+from vlm_perception.models.base import ModelError
+from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
+
+
+class Answering(Protocol):
+    """What `serve` needs of a `Model`."""
+
+    def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]: ...
 
 
 class Schedule:
@@ -52,7 +59,7 @@ class Request:
 
 
 def serve(
-    model: Model, image: np.ndarray, requests: Sequence[Request], known: dict[Question, Answer] | None = None
+    model: Answering, image: np.ndarray, requests: Sequence[Request], known: dict[Question, Answer] | None = None
 ) -> None:
     """Answer all `requests` about one `image`; the same question of several askers is asked once.
 
@@ -84,7 +91,7 @@ def _nameless(question: Question) -> Question:
     return dataclasses.replace(question, name="-")
 
 
-def _ask(model: Model, image: np.ndarray, questions: Sequence[Question], known: dict[Question, Answer]) -> None:
+def _ask(model: Answering, image: np.ndarray, questions: Sequence[Question], known: dict[Question, Answer]) -> None:
     """Add to `known` what is not in it yet, by one call of the model."""
     new: dict[Question, Question] = {}
     names: set[str] = set()
@@ -101,8 +108,19 @@ def _ask(model: Model, image: np.ndarray, questions: Sequence[Question], known: 
     if len(answers) != len(new):
         raise ModelError(f"the model gave {len(answers)} answers to {len(new)} questions")
     for (key, question), answer in zip(new.items(), answers, strict=True):
-        if not isinstance(question, Text) and answer.value not in getattr(question, "options", ()):
-            raise ModelError(
-                f"the model answered {answer.value!r:.100} to {question.name!r}, expected one of its options"
-            )
+        if isinstance(question, ClosedQuestion):
+            _check(question, answer)
         known[key] = answer
+
+
+def _check(question: ClosedQuestion, answer: Answer) -> None:
+    """Raise ModelError unless `answer` is one of the options, with a probability for each: one that is not a number
+    would stay in every belief that it is mixed into."""
+    if answer.value not in question.options:
+        raise ModelError(f"the model answered {answer.value!r:.100} to {question.name!r}, expected one of its options")
+    given = answer.probabilities
+    if len(given) != len(question.options) or not all(-1e-3 <= p <= 1 + 1e-3 for p in given):  # NaN is neither
+        raise ModelError(
+            f"the model answered {question.name!r} with the probabilities {list(given)!r:.200}, expected one from 0 "
+            f"to 1 for each of its {len(question.options)} options"
+        )
