@@ -1,0 +1,469 @@
+"""Everything that goes wrong with a camera, a clock or a model, in the running system: the robot stands still, it is
+said why, it is counted, and it goes on when it is over."""
+
+from __future__ import annotations
+
+import array
+import math
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Twist
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+from vlm_perception.msg import NavigationState, Question, SceneLabel
+from vlm_perception.nodes import run
+from vlm_perception.nodes.classifier import Classifier
+from vlm_perception.nodes.navigator import Navigator
+from vlm_perception.perception import worker
+from vlm_perception.questions import Answer, Text
+from vlm_perception.srv import Ask, SetSearchTarget
+
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SIDE = Question(name="side", type=Question.CHOICE, prompt="where is it?", options=["left", "right"])
+
+
+class Scripted:
+    """Sees the target far ahead and the way clear, unless it is told to fail."""
+
+    name = "scripted"
+    truth = ("center far", "clear", "center")
+
+    def __init__(self):
+        self.error: BaseException | None = None
+        self.most = math.inf
+        self.certainty = 0.94
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def answer(self, image, questions):
+        assert self.gate.wait(60)
+        if self.error:
+            raise self.error
+        if len(questions) > self.most:
+            raise ModelOutOfMemoryError(f"no memory for {len(questions)} questions")
+        return [Answer(q.name, "words", 1.0) if isinstance(q, Text) else self.reply(q) for q in questions]
+
+    def reply(self, question):
+        best = next((o for o in question.options if o in self.truth), question.options[0])
+        rest = (1 - self.certainty) / (len(question.options) - 1)
+        probabilities = tuple(self.certainty if o == best else rest for o in question.options)
+        return Answer(question.name, best, self.certainty, question.options, probabilities)
+
+    def describe_self(self):
+        return {}
+
+
+class World:
+    """A camera at 20 Hz whose every picture differs, a classifier, a navigator, and all that they say.
+
+    `good` are the stamps of the pictures that may be labelled, which are no second away from now.
+    """
+
+    def __init__(self, ros, load=None, qos=qos_profile_sensor_data, simulated=False, **parameters):
+        self.ros, self.model = ros, Scripted()
+        self.twists = ros.collect(Twist, "cmd_vel")
+        self.states = ros.collect(NavigationState, "navigation_state", LATCHED)
+        self.labels = ros.collect(SceneLabel, "scene_label")
+        self.health = ros.collect(DiagnosticArray, "/diagnostics")
+        parameters = {
+            "max_frame_age": 0.5,
+            "ask_timeout": 0.5,
+            "label_rate": 20.0,
+            "description_rate": 0.0,
+            **parameters,
+        }
+        clock = [Parameter("use_sim_time", value=simulated)]
+        self.classifier = ros.add(
+            Classifier(
+                load or (lambda *_: self.model),
+                parameter_overrides=[*clock, *(Parameter(name, value=value) for name, value in parameters.items())],
+            )
+        )
+        self.navigator = ros.add(Navigator(parameter_overrides=clock))
+        self.camera = ros.node.create_publisher(Image, "camera/image_raw", qos)
+        self.clock = ros.node.create_publisher(Clock, "/clock", 10)
+        self.time = 1_000 * 10**9 if simulated else None
+        self.paused = False
+        self.good: list[int] = []
+        self.noise = np.random.default_rng(0)
+        self.form = (24, 32, "rgb8")
+        self.pixels = self.stamp = None
+        self.offset = 0
+        self.timer = ros.node.create_timer(0.05, self.show)
+        run.autostart(self.classifier)
+        run.autostart(self.navigator)
+
+    def now(self) -> int:
+        return self.ros.node.get_clock().now().nanoseconds if self.time is None else self.time
+
+    def show(self):
+        if self.time is not None:
+            self.time += 0 if self.paused else 50_000_000
+            self.clock.publish(Clock(clock=stamped(self.time)))
+        height, width, encoding = self.form
+        pixels = self.noise.integers(0, 256, (height, width, 3), dtype=np.uint8) if self.pixels is None else self.pixels
+        message = Image(height=height, width=width, encoding=encoding, step=3 * width)
+        stamp = self.now() + self.offset if self.stamp is None else self.stamp
+        message.header.stamp = stamped(stamp)
+        message.data = array.array("B", pixels.tobytes())
+        if abs(self.offset) < 10**9 and self.stamp is None:
+            self.good.append(stamp)
+        self.camera.publish(message)
+
+    def drives(self):
+        """The navigator is given a target, if it has none, and the robot drives to it."""
+        if not self.states or self.states[-1].mode != "search":
+            request = SetSearchTarget.Request(target="red ball")
+            self.ros.until(lambda: self.ros.call(SetSearchTarget, "set_search_target", request).success, "navigator")
+        del self.twists[:]
+        self.ros.until(lambda: any(twist.linear.x > 0.1 for twist in self.twists), "drive", 30.0)
+
+    def goes_on(self):
+        """The robot drives again, and a label about a new picture comes."""
+        last = self.good[-1] if self.good else 0
+        self.drives()
+        label = self.ros.until(lambda: next((m for m in self.labels if nanoseconds(m) > last), None), "new label")
+        assert label.label == "clear"
+        self.is_honest()
+
+    def stands(self, *words):
+        """The last twist is zero, and the state says why with all the `words`."""
+
+        def still():
+            state = self.states[-1]
+            return self.twists[-1] == Twist() and state.state == "stopped" and all(w in state.reason for w in words)
+
+        self.ros.until(still, f"standing for {words}")
+        del self.twists[:]
+        self.ros.spin(0.3)
+        assert all(twist == Twist() for twist in self.twists)
+
+    def is_honest(self):
+        """Each label is about a picture that was good, and none about the same or an older one than the one before."""
+        stamps = [nanoseconds(label) for label in self.labels]
+        assert set(stamps) <= set(self.good)
+        assert stamps == sorted(set(stamps))
+
+    def says(self, words, node="classifier", level=None) -> dict[str, str]:
+        """Wait until the diagnostics of `node` say `words`; return their figures."""
+
+        def found():
+            for status in (s for m in self.health for s in m.status):
+                if status.name == node and words in status.message and level in (None, status.level):
+                    return {value.key: value.value for value in status.values}
+
+        self.health.clear()
+        return self.ros.until(found, f"{words!r} of {node}, but {[s.message for m in self.health for s in m.status]}")
+
+    def ask(self):
+        return self.ros.call(Ask, "ask", Ask.Request(questions=[SIDE]))
+
+    def change(self, *transitions) -> list[bool]:
+        requests = [ChangeState.Request(transition=Transition(label=label)) for label in transitions]
+        return [self.ros.call(ChangeState, "classifier/change_state", request).success for request in requests]
+
+    def state(self) -> str:
+        return self.ros.call(GetState, "classifier/get_state", GetState.Request()).current_state.label
+
+
+def stamped(time: int) -> Time:
+    return Time(sec=time // 10**9, nanosec=time % 10**9)
+
+
+def nanoseconds(label) -> int:
+    return label.header.stamp.sec * 10**9 + label.header.stamp.nanosec
+
+
+# The model
+
+
+def test_a_model_that_throws(ros):
+    world = World(ros)
+    world.drives()
+    world.model.error = ModelError("the weights melted")
+    world.stands("the weights melted")
+    figures = world.says("model: the weights melted (it goes on with the next picture", level=DiagnosticStatus.WARN)
+    assert int(figures["faults, model"]) > 0
+    world.says("the robot stands still: the classifier cannot answer: the weights melted", "navigator")
+    world.model.error = None
+    world.goes_on()
+
+
+def test_a_model_that_answers_what_is_no_number_spoils_no_belief(ros):
+    world = World(ros)
+    world.drives()
+    world.model.certainty = math.nan
+    world.stands("probabilities", "nan")
+    figures = world.says("nan")
+    assert int(figures["faults, model"]) > 0
+    world.model.certainty = 0.94
+    world.goes_on()
+    assert math.isfinite(world.labels[-1].confidence)
+
+
+def test_a_model_that_ends_its_thread_can_be_configured_again(ros):
+    world = World(ros)
+    world.drives()
+    world.model.error = SystemExit("a library says goodbye")
+    world.stands("a library says goodbye")
+    world.says(
+        "no model: a library says goodbye (ros2 lifecycle set /classifier configure)", level=DiagnosticStatus.ERROR
+    )
+    world.model.error = None
+    assert world.change("configure", "activate") == [True, True]
+    world.goes_on()
+
+
+def test_short_memory_means_fewer_questions_at_once_and_no_stop(ros):
+    world = World(ros)
+    world.drives()
+    world.model.most = 1
+    world.ros.until(lambda: world.classifier._faults["out of memory"], "fault")
+    world.goes_on()
+    figures = world.says("out of memory: no memory for", level=DiagnosticStatus.WARN)
+    assert int(figures["faults, out of memory"]) <= 4, "it remembers how much was too much"
+    assert not any(state.state == "stopped" and "memory" in state.reason for state in world.states)
+
+
+def test_no_memory_at_all_is_waited_for(ros):
+    world = World(ros)
+    world.drives()
+    world.model.most = 0
+    world.stands("out of memory")
+    figures = world.says("it asks less at once, waits and tries again", level=DiagnosticStatus.WARN)
+    assert int(figures["faults, out of memory"]) > 0
+    assert "next try in" in world.ask().message
+    world.model.most = math.inf
+    world.goes_on()
+
+
+def test_a_model_that_hangs(ros):
+    world = World(ros)
+    world.drives()
+    world.model.gate.clear()
+    world.stands()
+    figures = world.says("the model has been at one picture for", level=DiagnosticStatus.ERROR)
+    assert figures["faults, model hangs"] == "1"
+    reply = world.ask()
+    assert not reply.success and "no answer within 0.5 s (ask_timeout)" in reply.message
+    assert world.change("deactivate") == [True] and world.state() == "inactive"
+    assert world.change("activate") == [True]
+    known = len(world.labels)
+    started_again = world.now()
+    world.model.gate.set()
+    world.goes_on()
+    assert all(nanoseconds(label) >= started_again - 10**8 for label in world.labels[known:]), "an answer of before"
+
+
+def test_what_a_model_says_a_minute_late_is_not_published(ros, monkeypatch):
+    monkeypatch.setattr(worker, "LATE", 0.3)
+    world = World(ros)
+    world.drives()
+    world.model.gate.clear()
+    world.stands()
+    known = len(world.labels)
+    hung_until = world.now()
+    world.model.gate.set()
+    world.goes_on()
+    assert all(nanoseconds(label) >= hung_until - 3 * 10**8 for label in world.labels[known:])
+    assert int(world.says("")["faults, late answer"]) == 1
+
+
+def test_a_model_that_hangs_is_waited_for_by_the_next_one_and_it_says_so(ros):
+    world = World(ros)
+    world.drives()
+    world.model.gate.clear()
+    world.stands()
+    assert world.change("deactivate", "cleanup", "configure", "activate") == [True] * 4
+    world.says("waiting for the last model to let go; if it hangs, end the process")
+    world.stands("waiting for the last model to let go")
+    world.model.gate.set()
+    world.goes_on()
+
+
+# The camera
+
+
+def test_a_camera_that_dies(ros):
+    world = World(ros)
+    world.drives()
+    world.timer.cancel()
+    world.stands()
+    figures = world.says("has the camera stopped?", level=DiagnosticStatus.ERROR)
+    assert figures["faults, camera silent"] == "1"
+    ros.node.destroy_publisher(world.camera)
+    world.says("nobody publishes /camera/image_raw")
+    world.stands("has the camera stopped?")
+    world.camera = ros.node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+    world.timer.reset()
+    world.goes_on()
+
+
+def test_a_camera_that_repeats_its_last_message(ros):
+    world = World(ros)
+    world.drives()
+    world.stamp = world.good[-1]
+    world.stands()
+    figures = world.says("the same stamp came again and again", level=DiagnosticStatus.ERROR)
+    assert int(figures["faults, repeated stamp"]) > 5 and figures["faults, camera frozen"] == "1"
+    world.stands("is the camera frozen")
+    world.stamp = None
+    world.goes_on()
+
+
+def test_a_camera_that_changes_size_and_encoding_in_mid_stream(ros):
+    world = World(ros)
+    world.drives()
+    for form in [(48, 64, "rgb8"), (48, 64, "bgr8"), (20, 30, "8UC3")]:
+        world.form = form
+        world.goes_on()
+    figures = world.says("looking", level=DiagnosticStatus.OK)
+    assert figures["changes of size or encoding"] == "3" and figures["picture"] == "30x20 8UC3"
+    world.form = (20, 30, "rgb9")
+    world.stands("rgb9")
+    figures = world.says("encoding 'rgb9' is not known", level=DiagnosticStatus.WARN)
+    assert int(figures["faults, corrupt picture"]) > 0
+    world.form = (24, 32, "rgb8")
+    world.goes_on()
+
+
+def test_a_flood_of_pictures_is_looked_at_as_far_as_the_model_comes(ros):
+    world = World(ros)
+    world.drives()
+    world.form = (240, 320, "rgb8")
+    ros.node.create_timer(0.005, world.show)
+    world.goes_on()
+    assert world.ask().success
+    figures = world.says("looking", level=DiagnosticStatus.OK)
+    assert int(figures["pictures replaced by newer ones"]) > 0
+
+
+def test_stamps_that_jump_back_are_passed_over_and_then_the_new_ones_are_taken(ros):
+    world = World(ros)
+    world.drives()
+    world.offset = -200_000_000
+    ros.until(lambda: world.classifier._faults["stamp jumped back"], "fault")
+    figures = world.says("before the one that came before it, and passed over")
+    assert int(figures["faults, stamp jumped back"]) > 0
+    world.is_honest()
+    world.offset = 0
+    world.goes_on()
+
+
+@pytest.mark.parametrize(("offset", "words"), [(3, "s in the future"), (-3, "s ago")])
+def test_stamps_of_another_clock(ros, offset, words):
+    world = World(ros)
+    world.drives()
+    world.offset = offset * 10**9
+    world.stands()
+    figures = world.says(words, level=DiagnosticStatus.ERROR)
+    assert int(figures["faults, wrong stamp"]) == 1
+    world.stands("do both clocks agree")
+    world.is_honest()
+    world.offset = 0
+    world.goes_on()
+
+
+def test_an_incompatible_camera_is_named_to_everybody(ros):
+    world = World(ros, **{"qos_overrides./camera/image_raw.subscription.reliability": "reliable"})
+    request = SetSearchTarget.Request(target="red ball")
+    assert ros.call(SetSearchTarget, "set_search_target", request).success
+    words = "/camera/image_raw is offered with another reliability than the classifier asks for"
+    world.says(words, level=DiagnosticStatus.ERROR)
+    ros.until(lambda: words in world.states[-1].reason, "reason")
+    assert not world.twists and not world.labels
+    ros.node.destroy_publisher(world.camera)
+    world.camera = ros.node.create_publisher(Image, "camera/image_raw", 10)
+    world.goes_on()
+
+
+# The clock
+
+
+def test_a_simulation_that_pauses_and_starts_again(ros):
+    world = World(ros, simulated=True)
+    world.drives()
+    world.paused = True
+    world.stands()
+    figures = world.says("is the simulation paused (/clock)?", level=DiagnosticStatus.ERROR)
+    assert figures["faults, clock stands still"] == "1"
+    world.stands("is the simulation paused")
+    world.paused = False
+    world.goes_on()
+
+    before = world.labels[-1]
+    world.time -= 500 * 10**9
+    ros.until(lambda: nanoseconds(world.labels[-1]) < nanoseconds(before), "label in the new time")
+    assert int(world.says("")["faults, clock jumped back"]) == 1
+    world.labels.clear()
+    world.good.clear()
+    world.goes_on()
+
+
+def test_simulated_time_that_nobody_publishes(ros):
+    world = World(ros, simulated=True)
+    world.clock.publish = lambda _: None
+    ros.until(lambda: "nobody publishes /clock" in world.ask().message, "refusal")
+    figures = world.says("use_sim_time is set and nobody publishes /clock", level=DiagnosticStatus.ERROR)
+    assert figures["faults, no clock"] == "1"
+
+
+# Life
+
+
+def test_transitions_in_any_order(ros):
+    gate, loads = threading.Event(), []
+
+    def load(*_):
+        loads.append(1)
+        if len(loads) == 1:
+            assert gate.wait(60)
+        if len(loads) == 2:
+            raise ModelError("the disk is away")
+        return world.model
+
+    world = World(ros, load, autostart=False)
+    assert world.change("activate", "deactivate", "cleanup") == [False] * 3 and world.state() == "unconfigured"
+    assert world.change("configure", "configure") == [True, False]
+    assert world.change("cleanup") == [True], "while it loads"
+    assert world.change("configure", "activate", "activate") == [True, True, False]
+    world.says("waiting for the last model to let go")
+    gate.set()
+    world.says("the disk is away", level=DiagnosticStatus.ERROR)
+    assert world.state() == "unconfigured" and len(loads) == 2
+    assert world.change("configure", "activate") == [True, True]
+    world.goes_on()
+    assert world.change("cleanup") == [False] and world.change("deactivate", "cleanup") == [True, True]
+    world.stands("no model: it is not configured")
+    assert world.change("configure", "activate") == [True, True]
+    world.goes_on()
+    assert world.change("shutdown") == [True] and world.change("configure") == [False]
+    world.stands("cannot answer")
+
+
+def test_an_activation_that_fails_frees_the_model_and_can_be_tried_again(ros):
+    world = World(ros)
+    world.drives()
+    create = world.classifier.create_subscription
+    world.classifier.create_subscription = lambda *_, **__: 1 / 0
+    assert world.change("deactivate") == [True]
+    world.change("activate")
+    assert world.state() == "unconfigured" and world.classifier._worker is None
+    world.stands("the transition from inactive failed")
+    world.classifier.create_subscription = create
+    assert world.change("configure", "activate") == [True, True]
+    world.goes_on()
