@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import math
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -21,7 +23,8 @@ from nav_msgs.msg import Odometry
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image, LaserScan
 
 from vlm_perception.action import SearchTarget
 from vlm_perception.msg import Answer, NavigationState, TargetSighting
@@ -343,6 +346,59 @@ def test_odometry_turns_the_remembered_bearing(ros):
     ros.spin(1.5)
     assert world.twists[-1].angular.z > 0.1, "odometry says that it never turned"
     assert "odometry" in world.navigator._check().values and world.navigator._check().values["odometry"] == "yes"
+
+
+# Depth
+
+
+def depth_image(node, metres):
+    pixels = np.full((48, 64), metres, np.float32)
+    message = Image(height=48, width=64, encoding="32FC1", step=256, data=array.array("B", pixels.tobytes()))
+    message.header.stamp = node.get_clock().now().to_msg()
+    return message
+
+
+def laser_scan(node, metres):
+    message = LaserScan(angle_min=-1.0, angle_increment=0.1, range_min=0.05, range_max=10.0, ranges=[metres] * 21)
+    message.header.stamp = node.get_clock().now().to_msg()
+    return message
+
+
+@pytest.mark.parametrize(
+    ("parameter", "topic", "make", "name"),
+    [
+        ("depth_image", "camera/depth/image_raw", depth_image, "depth image"),
+        ("laser_scan", "scan", laser_scan, "laser scan"),
+    ],
+)
+def test_depth_measures_the_target_stops_the_robot_and_is_missed(ros, parameter, topic, make, name):
+    world = World(ros, **{parameter: True})
+    world.classifier.answers["target"] = "center far"
+    world.set_target("red ball")
+    ros.until(lambda: f"no {name} comes" in world.navigator._check().message, "a word about missing depth")
+    world.until_twist(lambda t: t.linear.x > 0.1, "driving as without depth")
+    assert math.isnan(world.sightings[-1].distance)
+
+    publisher = ros.node.create_publisher(type(make(ros.node, 1.0)), topic, qos_profile_sensor_data)
+    metres = 3.0
+    timer = ros.node.create_timer(0.05, lambda: publisher.publish(make(ros.node, metres)))
+    ros.until(lambda: world.sightings[-1].distance == pytest.approx(3.0, abs=0.2), "distance of the target")
+    world.until_twist(lambda t: t.linear.x > 0.1, "driving")
+    metres = 0.3
+    ros.until(lambda: world.navigator._check().values["free ahead [m]"] < 0.35, "closeness")
+    ros.spin(0.1)
+    del world.twists[:]
+    ros.spin(1.0)
+    assert world.twists and all(twist.linear.x <= 0.0 for twist in world.twists)
+
+    metres = math.nan
+    ros.until(lambda: "covered" in world.states[-1].reason, "reason")
+    metres = 3.0
+    world.until_twist(lambda t: t.linear.x > 0.1 or t.angular.z != 0.0, "motion")
+    ros.node.destroy_timer(timer)
+    ros.until(lambda: f"the {name} was in use and has failed" in world.states[-1].reason, "reason")
+    world.until_still()
+    assert world.navigator._check().values[f"faults, unusable {name}"] >= 1
 
 
 # The action

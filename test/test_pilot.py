@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET
 
 from vlm_perception.navigation.behaviours import Tuning
+from vlm_perception.navigation.depth import Points
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import UnusableAnswer
@@ -50,13 +52,16 @@ class Event:
     mode: str
     measured: Pose
     jump: float
+    free: float
     lasts: float
 
 
 events = st.builds(
     Event,
     # Mostly good answers, or the robot would never move.
-    what=st.sampled_from([*["answers"] * 14, "garbage", "failure", "odometry", "start", "jump", "pause", "nothing"]),
+    what=st.sampled_from(
+        [*["answers"] * 14, "garbage", "failure", "odometry", "start", "jump", "no depth", "pause", "nothing"]
+    ),
     target=distributions(READ_TARGET.options),
     label=distributions(READ_SURROUNDINGS.labels),
     way=distributions(READ_SURROUNDINGS.ways),
@@ -64,14 +69,21 @@ events = st.builds(
     mode=st.sampled_from(MODES),
     measured=st.builds(Pose, anything, anything, anything) | st.builds(Pose, *[st.floats(-3.0, 3.0)] * 3),
     jump=st.floats(-100.0, 100.0),
+    free=st.sampled_from([0.0, 0.3, 0.5, 2.0, math.inf]),
     lasts=st.sampled_from([0.1, 0.3, 1.0, 3.0]),
 )
 
 
 class Journey:
-    """A pilot to which things happen; `log` has every command sent, and `check` what must hold of each."""
+    """A pilot to which things happen; `log` has every command sent, and `check` what must hold of each.
 
-    def __init__(self, mode: str = "search") -> None:
+    With depth, each event puts a thing straight ahead of where the robot is then.
+    """
+
+    def __init__(self, mode: str = "search", with_depth: bool = False) -> None:
+        self.with_depth = with_depth
+        self.thing: tuple[float, float] | None = None  # where depth saw something, while depth is fresh
+        self.watched_since = math.inf
         self.pilot = Pilot(PERIOD, Tuning(), LIMITS, MAX_AGE)
         self.pilot.start(mode, "ball", "a test")
         self.now, self.steady = 1000.0, 0.0
@@ -90,12 +102,21 @@ class Journey:
         elif event.what == "start":
             self.pilot.start(event.mode, "ball", "the test says so")
             self.newest = -math.inf
+            self.watched_since = math.inf
         elif event.what == "jump":
             self.now += event.jump
         for step in range(round(event.lasts / PERIOD)):
             if event.what == "answers" and step % 2 == 0:
                 self.answer(event.target, event.label, event.way, self.now - event.age)
+            if self.with_depth and event.what not in ("no depth", "pause") and step % 2 == 0:
+                self.see(event.free)
             self.step(clock_runs=event.what != "pause")
+
+    def see(self, free: float) -> None:
+        ahead = np.full(5, free) if math.isfinite(free) else np.zeros(0)
+        points = Points(self.now, ahead, 0.0 * ahead, 0.0 * ahead, enough=5)
+        self.pilot.see(self.pilot.depth_image, points, self.steady)
+        self.thing = self.pilot.track.at(self.now).ahead(free) if math.isfinite(free) else None
 
     def answer(self, target: list[float], label: list[float], way: list[float], stamp: float) -> None:
         """Do what the node does with the classifier's answers."""
@@ -131,16 +152,28 @@ class Journey:
             assert -0.1 - 1e-9 <= self.now - self.newest <= MAX_AGE + 1e-9, "moved on a picture that is not fresh"
             assert self.steady - self.arrived <= MAX_AGE + 1e-9, "moved on an answer that is not fresh"
             assert abs(sent.forward) - abs(before.forward) <= LIMITS.forward_acceleration * PERIOD + 1e-9
-            assert abs(sent.forward - before.forward) <= LIMITS.braking * PERIOD + 1e-9
+            if pilot.free is None:  # before what is too close it brakes at once
+                assert abs(sent.forward - before.forward) <= LIMITS.braking * PERIOD + 1e-9
             assert abs(sent.turn) - abs(before.turn) <= LIMITS.turn_acceleration * PERIOD + 1e-9
             assert abs(sent.turn - before.turn) <= 2.0 * LIMITS.turn_acceleration * PERIOD + 1e-9
         assert pilot.decision.reason and pilot.decision.state
+        fresh = pilot.free is not None
+        if fresh:
+            self.watched_since = min(self.watched_since, self.steady)
+        if sent != STOP:
+            assert fresh or self.watched_since == math.inf, "moved on without the depth that it drove with"
+        if sent.forward > 0.0 and fresh and self.thing:
+            pose = pilot.track.pose
+            distance, bearing = pose.distance_to(self.thing), pose.bearing_of(self.thing)
+            ahead, left = distance * math.cos(bearing), distance * math.sin(bearing)
+            in_the_way = ahead >= 0.0 and abs(left) < Tuning().robot_width / 2 - 1e-6
+            assert not in_the_way or ahead >= Tuning().stop_distance, "drove on towards what is too close"
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(MODES), st.lists(events, min_size=5, max_size=40))
-def test_no_unsafe_command_whatever_happens_and_the_same_again(mode, happenings):
-    journeys = Journey(mode), Journey(mode)
+@given(st.sampled_from(MODES), st.booleans(), st.lists(events, min_size=5, max_size=40))
+def test_no_unsafe_command_whatever_happens_and_the_same_again(mode, with_depth, happenings):
+    journeys = Journey(mode, with_depth), Journey(mode, with_depth)
     for journey in journeys:
         for event in happenings:
             journey.happen(event)
@@ -198,3 +231,61 @@ def test_the_limiter_keeps_any_limits_against_any_wish(limits, period, wishes):
             ):
                 assert now * wanted >= 0.0 or abs(now) < abs(then), "goes the other way than wanted"
         before = sent
+
+
+def journey_to_a_far_target(free: float | None, seconds: float = 2.0, mode: str = "search") -> Journey:
+    journey = Journey(mode)
+    for step in range(round(seconds / PERIOD)):
+        if free is not None:
+            journey.see(free)
+        if step % 2 == 0:
+            far = [1.0 if option == "center far" else 0.01 for option in READ_TARGET.options]
+            clear = [1.0 if label == "clear" else 0.01 for label in READ_SURROUNDINGS.labels]
+            journey.answer(far, clear, [0.1, 1.0, 0.1, 0.1], journey.now)
+        journey.step()
+    return journey
+
+
+def test_depth_slows_down_before_it_stops_the_robot():
+    speeds = [journey_to_a_far_target(free).pilot.sent.forward for free in (2.0, 0.45, 0.36, 0.34)]
+    assert speeds[0] > 0.25 and 0.1 < speeds[1] <= 0.2 + 1e-9 and 0.0 < speeds[2] <= 0.02 + 1e-9 and speeds[3] == 0.0
+
+
+def test_what_is_too_close_but_unseen_by_the_model_is_gone_around():
+    journey = journey_to_a_far_target(2.0)
+    assert journey.pilot.decision.state == "approaching"
+    states = set()
+    for _ in range(100):
+        journey.see(0.3)
+        far = [1.0 if option == "center far" else 0.01 for option in READ_TARGET.options]
+        journey.answer(far, [1.0, 0.01, 0.01, 0.01, 0.01], [1.0, 0.1, 0.1, 0.1], journey.now)
+        journey.step()
+        states.add(journey.pilot.decision.state)
+        assert journey.pilot.sent.forward <= 0.0
+    assert "detouring" in states
+
+
+def test_depth_that_ends_stops_the_robot_until_it_is_told_to_go_on_without():
+    journey = journey_to_a_far_target(2.0)
+    far = [1.0 if option == "center far" else 0.01 for option in READ_TARGET.options]
+
+    def drive_on_without() -> Command:
+        for _ in range(20):
+            journey.answer(far, [1.0, 0.01, 0.01, 0.01, 0.01], [0.1, 1.0, 0.1, 0.1], journey.now)
+            journey.step()
+        return journey.pilot.sent
+
+    assert drive_on_without() == STOP and "depth image was in use" in journey.pilot.decision.reason
+    journey.pilot.start("search", "ball", "told again")
+    journey.watched_since = math.inf
+    assert drive_on_without().forward > 0.1
+
+
+def test_the_range_of_the_target_is_measured_and_far_is_not_near():
+    near = [1.0 if option == "center near" else 0.01 for option in READ_TARGET.options]
+    for free, distance, probable in ((None, math.nan, True), (0.6, 0.6, True), (2.5, 2.5, False)):
+        journey = journey_to_a_far_target(free, seconds=0.3)
+        journey.answer(near, [1.0, 0.01, 0.01, 0.01, 0.01], [0.1, 1.0, 0.1, 0.1], journey.now)
+        sighting = journey.pilot.evidence.sighting
+        assert sighting.distance == pytest.approx(distance, abs=0.05, nan_ok=True)
+        assert (sighting.near > 0.5, sighting.in_reach > 0.5, sighting.range == "near") == (probable,) * 3

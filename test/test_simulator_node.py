@@ -11,8 +11,11 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
 
+from vlm_perception.navigation.depth import DepthReading
 from vlm_perception.nodes.parameters import ParameterError
+from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import make_room
+from vlm_perception.simulation.world import CAMERA_FORWARD, CAMERA_HEIGHT, CAMERA_PITCH_DOWN
 from vlm_perception.srv import ResetSimulation
 
 SEED = 4
@@ -27,6 +30,21 @@ def simulator(ros):
             parameter_overrides=[Parameter(k, value=v) for k, v in {"seed": SEED, "width": 160, "height": 120}.items()]
         )
     )
+
+
+def test_depth_comes_with_the_picture_when_it_is_wanted(ros):
+    from vlm_perception.nodes.simulator import Simulator
+
+    wanted = {"seed": SEED, "width": 160, "height": 120, "depth_rate": 60.0}
+    ros.add(Simulator(parameter_overrides=[Parameter(name, value=value) for name, value in wanted.items()]))
+    pictures = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    depths = ros.collect(Image, "camera/depth/image_raw", qos_profile_sensor_data)
+    ros.until(lambda: any(depth.header in [p.header for p in pictures] for depth in depths), "a picture with its depth")
+    room = make_room(SEED)
+    reading = DepthReading(1.312, CAMERA_HEIGHT, CAMERA_PITCH_DOWN)
+    points = reading.read_image(depths[-1], 0.0)
+    free = min(truth.swath(room, room.start)) - CAMERA_FORWARD
+    assert points.free(2.0 * truth.SWATH_HALF_WIDTH, 2.0) == pytest.approx(free, abs=0.15)
 
 
 @pytest.fixture

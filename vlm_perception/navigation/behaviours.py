@@ -58,6 +58,15 @@ class Tuning:
     """Arrived when near and in the center was believed that much, and said by that many answers in a row."""
     blind_distance: float = 0.2
     """The robot drives no further than this beyond the place where the newest answered picture was taken."""
+    watched_distance: float = 0.6
+    """The same while depth is there, which sees what the old picture does not show."""
+    stop_distance: float = 0.35
+    """From the camera: nothing may be nearer in the way, as depth has it."""
+    near_distance: float = 1.0
+    """From the camera: a target with nothing nearer in its direction, as depth has it, is not near."""
+    robot_width: float = 0.5
+    robot_height: float = 0.5
+    """What the robot needs to pass, with some room to spare."""
     viewpoint_distance: float = 1.25
     """From one place to look around to the next."""
     detour_distance: float = 0.75
@@ -78,7 +87,8 @@ class View:
 
     `surroundings` and `sighting` are the newest answers (no sighting without a target); `pose_then` is where the
     robot was when their picture was taken and `pose` where it is. `period` [s] is the measured time between answers.
-    `doubt` says why the rest must not be believed, and is empty otherwise.
+    `free` [m] is how far from the camera the way is free as depth has it, and None without depth. `doubt` says why the
+    rest must not be believed, and is empty otherwise.
     """
 
     surroundings: Surroundings | None = None
@@ -86,6 +96,7 @@ class View:
     pose: Pose = Pose()
     pose_then: Pose = Pose()
     period: float = 0.1
+    free: float | None = None
     doubt: str = ""
 
 
@@ -133,6 +144,7 @@ class Behaviour:
         self.view, self.time = view, time
         if is_new:
             self._believe(view.surroundings, view.sighting)
+        self.blocked = self.blocked or self.too_close
         return next(self._plan)
 
     def act(self) -> Plan:
@@ -149,6 +161,11 @@ class Behaviour:
         self._answers_in_reach = self._answers_in_reach + 1 if in_reach else 0
         is_near = sighting is not None and sighting.visible > WORTH_A_LOOK and sighting.near > tuning.arrive
         self._answers_near = self._answers_near + 1 if is_near else 0
+
+    @property
+    def too_close(self) -> bool:
+        """Does depth say that there is something within the stop distance?"""
+        return self.view.free is not None and self.view.free < self.tuning.stop_distance
 
     @property
     def bearing(self) -> float:
@@ -174,7 +191,8 @@ class Behaviour:
 
     def creep(self, speed: float, turn: float = 0.0) -> Command:
         """Drive, but not far from where the newest picture was taken: beyond it the robot is blind."""
-        left = self.tuning.blind_distance - self.travelled_since(self.view.pose_then)
+        seen = self.tuning.blind_distance if self.view.free is None else self.tuning.watched_distance
+        left = seen - self.travelled_since(self.view.pose_then)
         speed = max(0.0, min(speed, left / 0.3))
         return Command(speed, turn if speed > 0.0 else 0.0)
 
@@ -401,7 +419,9 @@ class Seek(Behaviour):
                 self._sure_from_afar = self.belief.visible > SURE
                 self._driven_from = self._driven_from or self.view.pose
                 yield Decision(self.approach(), APPROACHING, f"{self.target} is ahead: driving to it")
-            elif self._clear_at and self.travelled_since(self._clear_at) < self.creep_allowance():
+            elif (
+                not self.too_close and self._clear_at and self.travelled_since(self._clear_at) < self.creep_allowance()
+            ):
                 reason = f"something is ahead, perhaps {self.target}: creeping closer"
                 yield Decision(self.creep(self.tuning.creep_speed, 0.5 * self.bearing), APPROACHING, reason)
             elif self.blocked:

@@ -60,19 +60,20 @@ class MotionLimiter:
         self.sent = STOP
         self._zeros_left = 0
 
-    def step(self, wanted: Command | None) -> Command | None:
-        """Return the command to send now, or None to be silent."""
+    def step(self, wanted: Command | None, ceiling: float = math.inf) -> Command | None:
+        """Return the command to send now, or None to be silent. It is never faster forward than `ceiling` [m/s]."""
         if wanted is None or not wanted.is_finite:
             command = STOP
         else:
             limits = self.limits
+            forward = _approach(
+                self.sent.forward,
+                max(-limits.forward_speed, min(limits.forward_speed, wanted.forward)),
+                limits.forward_acceleration * self.period,
+                limits.braking * self.period,
+            )
             command = Command(
-                _approach(
-                    self.sent.forward,
-                    max(-limits.forward_speed, min(limits.forward_speed, wanted.forward)),
-                    limits.forward_acceleration * self.period,
-                    limits.braking * self.period,
-                ),
+                min(forward, ceiling),
                 _approach(
                     self.sent.turn,
                     max(-limits.turn_speed, min(limits.turn_speed, wanted.turn)),

@@ -15,13 +15,16 @@ from vlm_perception.navigation.behaviours import (
     Tuning,
     View,
 )
+from vlm_perception.navigation.depth import DepthSensor, Points
 from vlm_perception.navigation.evidence import Evidence
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, Track
-from vlm_perception.navigation.sighting import Sighting, Surroundings
+from vlm_perception.navigation.sighting import Sighting, Surroundings, third
 
 MODES = ("idle", "search", "follow", "explore")
 ZEROS = 0.5
 """For so long [s] zero is sent after a motion; then there is silence."""
+REACTION = 0.5
+"""What depth sees in the way is neared by at most the way to the stop distance in so long [s]."""
 
 
 class Pilot:
@@ -31,9 +34,14 @@ class Pilot:
     `steady` one that only goes on. It asks no clock itself: the same calls give the same commands.
     """
 
-    def __init__(self, period: float, tuning: Tuning, limits: Limits, max_answer_age: float) -> None:
+    def __init__(
+        self, period: float, tuning: Tuning, limits: Limits, max_answer_age: float, max_depth_age: float = 0.5
+    ) -> None:
         self.evidence = Evidence(max_answer_age)
         self.track = Track()
+        self.depth_image = DepthSensor("depth image", max_depth_age)
+        self.laser_scan = DepthSensor("laser scan", max_depth_age)
+        self.free: float | None = None
         self._tuning = tuning
         self._limiter = MotionLimiter(limits, period, zeros=math.ceil(ZEROS / period))
         self._pose_then = Pose()
@@ -50,12 +58,14 @@ class Pilot:
         """Does it need answers?"""
         return self.mode != "idle" and self.decision.found is None
 
-    def adopt(self, tuning: Tuning, limits: Limits, max_answer_age: float) -> None:
+    def adopt(self, tuning: Tuning, limits: Limits, max_answer_age: float, max_depth_age: float = 0.5) -> None:
         """Change how the robot behaves, in the middle of whatever it does."""
         self._tuning = self._behaviour.tuning = tuning
         self._behaviour.belief.memory = tuning.memory
         self._limiter.limits = limits
         self.evidence.max_age = max_answer_age
+        for sensor in (self.depth_image, self.laser_scan):
+            sensor.max_age = max_depth_age
 
     def start(self, mode: str, target: str, reason: str, time_limit: float = 0.0) -> None:
         """Begin with `mode` anew, as if nothing had been seen. A search gives up after `time_limit` [s] (0: never)."""
@@ -69,6 +79,8 @@ class Pilot:
         self._behaviour: Behaviour = makers[mode]()
         self.decision = Decision(STOP, STOPPED, reason)
         self.evidence.forget()
+        for sensor in (self.depth_image, self.laser_scan):
+            sensor.forget()
 
     def stop(self) -> Command:
         """Return the zero command, which is to be sent now; what is to be done stays."""
@@ -76,10 +88,33 @@ class Pilot:
 
     def take(self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float) -> bool:
         """Take the answers about a picture; return whether they are news."""
+        pose = self.track.at(surroundings.stamp)
+        if sighting is not None and sighting.direction:
+            right, left = third(sighting.direction, self._tuning.field_of_view)
+            ranges = [points.range_between(right, left) for points in self._points(now, steady, pose)]
+            known = [distance for distance in ranges if math.isfinite(distance)]
+            sighting = sighting.measured(min(known, default=math.nan), self._tuning.near_distance)
         if not self.evidence.add(surroundings, sighting, now, steady):
             return False
-        self._pose_then = self.track.at(surroundings.stamp)
+        self._pose_then = pose
         return True
+
+    def see(self, sensor: DepthSensor, points: Points, steady: float) -> None:
+        """Take what one of the two depth sensors has measured."""
+        sensor.add(points, self.track.at(points.stamp), steady)
+
+    def _points(self, now: float, steady: float, pose: Pose) -> list[Points]:
+        """Return what the sensors see that work now, as seen from `pose`."""
+        seen = [sensor.points(now, steady, pose) for sensor in (self.depth_image, self.laser_scan)]
+        return [points for points in seen if points is not None]
+
+    def doubt(self, now: float, steady: float) -> str:
+        """Return why the robot must not move, or an empty text."""
+        return (
+            self.evidence.doubt(now, steady)
+            or self.depth_image.doubt(now, steady)
+            or self.laser_scan.doubt(now, steady)
+        )
 
     def fail(self, kind: str, reason: str) -> None:
         """Stand still until the next good answer, and count this kind of fault."""
@@ -91,8 +126,11 @@ class Pilot:
         self._stepped = steady
         if passed > 0.0:
             self.track.add_command(now, self.sent, passed)
-        evidence = self.evidence
-        doubt = evidence.doubt(now, steady)
-        view = View(evidence.surroundings, evidence.sighting, self.track.pose, self._pose_then, evidence.period, doubt)
+        evidence, tuning, pose = self.evidence, self._tuning, self.track.pose
+        ways = [points.free(tuning.robot_width, tuning.robot_height) for points in self._points(now, steady, pose)]
+        self.free = min(ways, default=None)
+        doubt = self.doubt(now, steady)
+        view = View(evidence.surroundings, evidence.sighting, pose, self._pose_then, evidence.period, self.free, doubt)
         self.decision = self._behaviour.step(view, now)
-        return self._limiter.step(self.decision.command if self.is_busy and not doubt else None)
+        ceiling = math.inf if self.free is None else max(0.0, (self.free - tuning.stop_distance) / REACTION)
+        return self._limiter.step(self.decision.command if self.is_busy and not doubt else None, ceiling)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlm_perception.questions import Answer, check_text
 
@@ -32,7 +32,8 @@ class Sighting:
 
     `bearing` [rad, positive left] is the probability-weighted centre of the picture's thirds. `near` is the
     probability of near for a visible target, `in_reach` the one of being visible, near and in the center.
-    `direction` and `range` belong to the most probable answer and are empty when that is "absent".
+    `direction` and `range` belong to the most probable answer and are empty when that is "absent". `distance` [m] is
+    measured in that direction, and NaN when nobody measures.
     """
 
     stamp: float
@@ -43,6 +44,20 @@ class Sighting:
     direction: str
     range: str
     confidence: float
+    distance: float = math.nan
+
+    def measured(self, distance: float, near_distance: float) -> Sighting:
+        """Return the same with a `distance` [m, NaN when unknown]: what is farther than `near_distance` is not near."""
+        if not distance > near_distance:
+            return replace(self, distance=distance)
+        return replace(self, distance=distance, near=0.0, in_reach=0.0, range=self.range and "far")
+
+
+def third(direction: str, field_of_view: float) -> tuple[float, float]:
+    """Return the bearings [rad, positive left] of the right and the left border of a third of the picture."""
+    left = 1.0 - DIRECTIONS.index(direction) * 2.0 / 3.0
+    half = math.tan(field_of_view / 2)
+    return math.atan((left - 2.0 / 3.0) * half), math.atan(left * half)
 
 
 @dataclass(frozen=True)

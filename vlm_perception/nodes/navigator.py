@@ -20,13 +20,15 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.task import Future
+from sensor_msgs.msg import Image, LaserScan
 from std_msgs.msg import Header
 
 from vlm_perception.action import SearchTarget
 from vlm_perception.msg import NavigationState, TargetSighting
 from vlm_perception.navigation.behaviours import Tuning
+from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepth
 from vlm_perception.navigation.motion import Command, Limits, Pose, Track
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import (
@@ -110,6 +112,45 @@ class Parameters:
     field_of_view: float = parameter(
         1.31, "Of the camera, horizontally", unit="rad", minimum=0.1, maximum=3.0, dynamic=True
     )
+    # Depth
+    depth_image: bool = parameter(False, "Use camera/depth/image_raw, which has the camera's view")
+    laser_scan: bool = parameter(False, "Use scan")
+    max_depth_age: float = parameter(
+        0.5, "Depth that is older does not count", unit="s", minimum=0.05, maximum=10.0, dynamic=True
+    )
+    camera_height: float = parameter(
+        0.3, "Of the camera above the floor", unit="m", minimum=0.0, maximum=5.0, dynamic=True
+    )
+    camera_pitch: float = parameter(
+        0.12, "How far the camera looks down", unit="rad", minimum=-1.5, maximum=1.5, dynamic=True
+    )
+    scan_pose: tuple[float, ...] = parameter(
+        (0.0, 0.0, 0.0),
+        "Where the laser is, seen from the camera: ahead [m], left [m], turned left [rad]",
+        minimum=-10.0,
+        maximum=10.0,
+        dynamic=True,
+    )
+    robot_width: float = parameter(
+        0.5, "What the robot needs to pass, with some room to spare", unit="m", minimum=0.05, maximum=5.0, dynamic=True
+    )
+    robot_height: float = parameter(0.5, "The same upwards", unit="m", minimum=0.05, maximum=5.0, dynamic=True)
+    stop_distance: float = parameter(
+        0.35,
+        "No driving on with anything nearer to the camera in the way",
+        unit="m",
+        minimum=0.0,
+        maximum=10.0,
+        dynamic=True,
+    )
+    near_distance: float = parameter(
+        1.0,
+        "A target is not near when depth has nothing nearer in its direction",
+        unit="m",
+        minimum=0.0,
+        maximum=20.0,
+        dynamic=True,
+    )
     # Motion
     control_rate: float = parameter(20.0, "How often velocity is published", unit="Hz", minimum=5.0, maximum=100.0)
     enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel")
@@ -164,6 +205,9 @@ class Parameters:
         maximum=1.0,
         dynamic=True,
     )
+    watched_distance: float = parameter(
+        0.6, "The same while there is depth", unit="m", minimum=0.02, maximum=5.0, dynamic=True
+    )
     viewpoint_distance: float = parameter(
         1.25, "From one place to look around to the next", unit="m", minimum=0.2, maximum=10.0, dynamic=True
     )
@@ -178,7 +222,7 @@ class Parameters:
         if "{target}" not in self.target_prompt:
             raise ValueError(f"target_prompt is {self.target_prompt!r}, expected {{target}} in it")
         self.questions("target")
-        self.target_reading(), self.surroundings_reading()
+        self.target_reading(), self.surroundings_reading(), self.depth_reading()
         self.tuning(), self.limits()
 
     def questions(self, target: str) -> list[Question]:
@@ -198,6 +242,9 @@ class Parameters:
         return SurroundingsReading(
             self.label_options, self.obstacle_labels, self.wall_labels, self.passage_labels, self.way_options
         )
+
+    def depth_reading(self) -> DepthReading:
+        return _pick(DepthReading, self)
 
     def tuning(self) -> Tuning:
         return _pick(Tuning, self)
@@ -271,7 +318,7 @@ class Navigator(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active = False
         period = 1.0 / values.control_rate
-        self._pilot = Pilot(period, values.tuning(), values.limits(), values.max_answer_age)
+        self._pilot = Pilot(period, values.tuning(), values.limits(), values.max_answer_age, values.max_depth_age)
         self._announced: tuple[str, ...] = ()
         self._goal: Goal | None = None
         self._odometry_skew = 0.0
@@ -286,6 +333,11 @@ class Navigator(LifecycleNode):
         self._sightings = self.create_publisher(TargetSighting, "target_sighting", 10)
         self._ask = self.create_client(Ask, "ask")
         self.create_subscription(Odometry, "odom", self._take_odometry, qos_profile_sensor_data)
+        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        if values.depth_image:
+            self.create_subscription(Image, "camera/depth/image_raw", self._take_depth_image, newest)
+        if values.laser_scan:
+            self.create_subscription(LaserScan, "scan", self._take_laser_scan, newest)
         self.create_service(SetSearchTarget, "set_search_target", self._set_search_target)
         self.create_service(SetNavigationMode, "set_navigation_mode", self._set_navigation_mode)
         self._action = ActionServer(
@@ -342,7 +394,7 @@ class Navigator(LifecycleNode):
 
     def _adopt(self, values: Parameters) -> None:
         """Take new parameters; everything about them has been checked."""
-        self._pilot.adopt(values.tuning(), values.limits(), values.max_answer_age)
+        self._pilot.adopt(values.tuning(), values.limits(), values.max_answer_age, values.max_depth_age)
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Whatever goes wrong inside stops the robot, is told, and leaves the node running."""
@@ -484,7 +536,8 @@ class Navigator(LifecycleNode):
             return
         self._answered += 1
         if sighting is not None:
-            message = _sighting_message(response.header, self._pilot.target, sighting)
+            assert self._pilot.evidence.sighting is not None
+            message = _sighting_message(response.header, self._pilot.target, self._pilot.evidence.sighting)
             self._sightings.publish(message)
             self._give_feedback(message)
         self._ask_when_due()
@@ -514,6 +567,22 @@ class Navigator(LifecycleNode):
         # Stamps of another clock cannot be compared with the pictures': then only the commands are integrated.
         if abs(self._odometry_skew) <= Track.ODOMETRY_TIMEOUT:
             self._pilot.track.add_odometry(stamp, Pose(place.x, place.y, heading))
+
+    def _take_depth_image(self, message: Image) -> None:
+        self._take_depth(self._pilot.depth_image, self._table.values.depth_reading().read_image, message)
+
+    def _take_laser_scan(self, message: LaserScan) -> None:
+        self._take_depth(self._pilot.laser_scan, self._table.values.depth_reading().read_scan, message)
+
+    def _take_depth(
+        self, sensor: DepthSensor, read: Callable[[Any, float], Points], message: Image | LaserScan
+    ) -> None:
+        try:
+            points = read(message, message.header.stamp.sec + message.header.stamp.nanosec * 1e-9)
+        except UnusableDepth as error:
+            sensor.fail(str(error))
+            return
+        self._pilot.see(sensor, points, time.monotonic())
 
     # Telling
 
@@ -553,19 +622,28 @@ class Navigator(LifecycleNode):
             "forward [m/s]": pilot.sent.forward,
             "turn [rad/s]": pilot.sent.turn,
             "odometry": self._odometry_in_words(now),
+            "free ahead [m]": "no depth" if pilot.free is None else pilot.free,
         }
-        values |= {f"faults, {kind}": count for kind, count in pilot.evidence.faults.items()}
+        faults = pilot.evidence.faults + pilot.depth_image.faults + pilot.laser_scan.faults
+        values |= {f"faults, {kind}": count for kind, count in faults.items()}
         if not self._active:
             return Health(Level.WARN, decision.reason, values)
         if not pilot.is_busy:
             return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
-        doubt = pilot.evidence.doubt(now, steady)
+        doubt = pilot.doubt(now, steady)
         if doubt:
             return Health(Level.ERROR, f"the robot stands still: {doubt}", values)
-        problem = self._velocity.problem()
+        problem = self._velocity.problem() or self._missing_depth()
         if problem:
             return Health(Level.WARN, problem, values)
         return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
+
+    def _missing_depth(self) -> str:
+        """Return which sensor is meant to be used and is not, or an empty text."""
+        values = self._table.values
+        wanted = ((values.depth_image, self._pilot.depth_image), (values.laser_scan, self._pilot.laser_scan))
+        missing = [sensor.name for used, sensor in wanted if used and not sensor.in_use]
+        return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else ""
 
     def _odometry_in_words(self, now: float) -> str:
         if self._pilot.track.has_odometry(now):
@@ -596,7 +674,7 @@ def _sighting_message(header: Header, target: str, sighting: Sighting) -> Target
         direction=sighting.direction,
         range=sighting.range,
         bearing=sighting.bearing if visible else math.nan,
-        distance=math.nan,
+        distance=sighting.distance,
         confidence=sighting.confidence,
     )
 

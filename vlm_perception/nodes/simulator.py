@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
@@ -36,6 +37,9 @@ class Parameters:
         4, "Samples of each pixel: fewer render faster, with harder edges", minimum=0, maximum=16
     )
     camera_rate: float = parameter(30.0, "How often a picture is published", unit="Hz", minimum=1.0, maximum=60.0)
+    depth_rate: float = parameter(
+        0.0, "How often a depth image is published at most; 0 is never", unit="Hz", minimum=0.0, maximum=60.0
+    )
     cmd_vel_timeout: float = parameter(
         0.5, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0, dynamic=True
     )
@@ -53,11 +57,13 @@ class Simulator(Node):
         self._table = ParameterTable(self, Parameters)
         values = self._table.values
         self._image_publisher = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+        self._depth_publisher = self.create_publisher(Image, "camera/depth/image_raw", qos_profile_sensor_data)
         self._odometry_publisher = self.create_publisher(Odometry, "odom", 10)
         self._truth_publisher = self.create_publisher(Odometry, "~/ground_truth", 10)
         self._collisions_publisher = self.create_publisher(UInt32, "~/collisions", 10)
         self.create_service(ResetSimulation, "~/reset", self._on_reset)
         self._world = self._build(values.seed)
+        self._depth_at = -math.inf
         self._command_at = -math.inf
         self._command_type: type = Twist
         self._subscription = self._subscribe(Twist)
@@ -131,12 +137,20 @@ class Simulator(Node):
         self._odometry_publisher.publish(_odometry(stamp, "odom", self._world.odometry, linear, angular))
         self._truth_publisher.publish(_odometry(stamp, "map", self._world.pose, linear, angular))
         self._collisions_publisher.publish(UInt32(data=self._world.collisions))
-        picture = self._world.picture()
-        image = Image(encoding="rgb8", height=picture.shape[0], width=picture.shape[1], step=3 * picture.shape[1])
+        self._image_publisher.publish(self._image(stamp, "rgb8", self._world.picture()))
+        rate = self._table.values.depth_rate
+        if rate and time.monotonic() - self._depth_at >= 1.0 / rate:
+            self._depth_at = time.monotonic()
+            self._depth_publisher.publish(self._image(stamp, "32FC1", self._world.depth()))
+
+    def _image(self, stamp, encoding: str, pixels: np.ndarray) -> Image:
+        height, width = pixels.shape[:2]
+        image = Image(encoding=encoding, height=height, width=width, step=pixels.nbytes // height)
+        image.is_bigendian = sys.byteorder == "big"
         image.header.stamp = stamp
         image.header.frame_id = self._table.values.camera_frame
-        image.data = array.array("B", picture.tobytes())  # assigning an ndarray takes a hundred times longer
-        self._image_publisher.publish(image)
+        image.data = array.array("B", pixels.tobytes())  # assigning an ndarray takes a hundred times longer
+        return image
 
 
 def _odometry(stamp, frame: str, pose: Pose, linear: float, angular: float) -> Odometry:

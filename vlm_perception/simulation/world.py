@@ -146,6 +146,15 @@ class World:
         renderer.disable_segmentation_rendering()
         return self._thing_of_geom[ids]
 
+    def depth(self) -> np.ndarray:
+        """Render how far [m] along its optical axis the camera sees: float32, shape (height, width)."""
+        renderer = self._get_renderer()
+        renderer.enable_depth_rendering()
+        renderer.update_scene(self._data, camera="camera", scene_option=self._options["camera"])
+        depth = renderer.render()
+        renderer.disable_depth_rendering()
+        return depth
+
     def _get_renderer(self) -> mujoco.Renderer:
         if self._renderer is None:
             try:

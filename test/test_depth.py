@@ -1,0 +1,185 @@
+"""What depth says: how far, how free, and when it says nothing."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepth
+from vlm_perception.navigation.motion import Pose
+from vlm_perception.navigation.sighting import third
+
+FIELD_OF_VIEW = 1.31
+HEIGHT, WIDTH = 120, 160
+FOCAL = WIDTH / 2 / math.tan(FIELD_OF_VIEW / 2)
+READ = DepthReading(FIELD_OF_VIEW, camera_height=0.3, camera_pitch=0.0)
+
+
+def image(depth: np.ndarray, encoding: str = "32FC1", big: bool = False, padding: int = 0) -> SimpleNamespace:
+    """A depth image [m] as a message; each row is followed by bytes of `padding`."""
+    pixels = depth.astype(np.float32) if encoding == "32FC1" else (depth * 1000).round().astype(np.uint16)
+    rows = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).view(np.uint8).reshape(len(depth), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=255)
+    return SimpleNamespace(
+        height=depth.shape[0],
+        width=depth.shape[1],
+        encoding=encoding,
+        is_bigendian=int(big),
+        step=rows.shape[1],
+        data=rows.tobytes(),
+    )
+
+
+def scene(wall: float = 3.0, height: float = 0.3, pitch: float = 0.0) -> np.ndarray:
+    """What a camera at this height sees: a floor, and a wall across [m]."""
+    down = ((np.arange(HEIGHT) - (HEIGHT - 1) / 2) / FOCAL)[:, None] + np.zeros((1, WIDTH))
+    c, s = math.cos(pitch), math.sin(pitch)
+    with np.errstate(divide="ignore"):
+        floor = height / (down * c + s)
+        across = wall / (c - down * s)
+    return np.where(floor > 0.0, np.minimum(floor, across), across)
+
+
+def put(depth: np.ndarray, distance: float, left: float, width: float = 0.1) -> np.ndarray:
+    """Put a post of a `width` [m] into the scene."""
+    right = (np.arange(WIDTH) - (WIDTH - 1) / 2) / FOCAL * distance
+    columns = np.abs(right + left) < width / 2
+    depth = depth.copy()
+    depth[:, columns] = np.minimum(depth[:, columns], distance)
+    return depth
+
+
+@pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
+@pytest.mark.parametrize(("big", "padding"), [(False, 0), (True, 8)])
+def test_the_floor_is_not_in_the_way_and_a_wall_is(encoding, big, padding):
+    points = READ.read_image(image(scene(wall=2.0), encoding, big, padding), 7.0)
+    assert points.stamp == 7.0 and points.free(0.5, 0.5) == pytest.approx(2.0, abs=0.01)
+    pitched = DepthReading(FIELD_OF_VIEW, 0.4, 0.3)
+    points = pitched.read_image(image(scene(2.0, 0.4, 0.3), encoding, big, padding), 7.0)
+    assert points.free(0.5, 0.5) == pytest.approx(2.0, abs=0.01)
+    assert (points.up > 0.0).all() and points.up.min() < 0.12
+
+
+def test_only_what_is_as_wide_and_as_high_as_the_robot_is_in_the_way():
+    for left, free in ((0.0, 0.8), (0.2, 0.8), (-0.2, 0.8), (0.35, 3.0), (-0.35, 3.0)):
+        depth = put(scene(), 0.8, left)
+        assert READ.read_image(image(depth), 0.0).free(0.5, 0.5) == pytest.approx(free, abs=0.02), left
+    table = scene()
+    table[:20] = 0.6  # its top is above the robot
+    assert READ.read_image(image(table), 0.0).free(0.5, 0.5) == pytest.approx(3.0, abs=0.02)
+    assert READ.read_image(image(table), 0.0).free(0.5, 1.5) == pytest.approx(0.6, abs=0.02)
+
+
+def test_a_single_wrong_pixel_is_noise_and_nothing_in_reach_is_free():
+    depth = scene()
+    depth[40, 80] = 0.2
+    assert READ.read_image(image(depth), 0.0).free(0.5, 0.5) == pytest.approx(3.0, abs=0.02)
+    assert READ.read_image(image(np.full((HEIGHT, WIDTH), np.inf)), 0.0).free(0.5, 0.5) == math.inf
+
+
+def test_what_is_too_close_to_be_measured_is_in_the_way():
+    depth = scene()
+    depth[40:80, 60:100] = -np.inf
+    assert READ.read_image(image(depth), 0.0).free(0.5, 0.5) == 0.0
+
+
+@pytest.mark.parametrize(("direction", "left"), [("left", 0.8), ("center", 0.0), ("right", -0.8)])
+def test_the_range_of_a_direction(direction, left):
+    depth = put(scene(), 1.5, left, width=0.4)
+    ranges = {d: READ.read_image(image(depth), 0.0).range_between(*third(d, FIELD_OF_VIEW)) for d in third_names}
+    assert ranges.pop(direction) == pytest.approx(math.hypot(1.5, left), abs=0.15)
+    assert min(ranges.values()) > 2.9
+
+
+third_names = ("left", "center", "right")
+
+
+def test_the_thirds_are_those_of_the_picture():
+    borders = [third(direction, FIELD_OF_VIEW) for direction in third_names]
+    assert borders[0][1] == pytest.approx(FIELD_OF_VIEW / 2) and borders[2][0] == pytest.approx(-FIELD_OF_VIEW / 2)
+    assert borders[0][0] == borders[1][1] and borders[1][0] == borders[2][1]
+    assert math.tan(borders[1][1]) == pytest.approx(math.tan(FIELD_OF_VIEW / 2) / 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"encoding": "rgb8"}, "rgb8"),
+        ({"height": HEIGHT + 1}, "do not fit"),
+        ({"step": 100}, "do not fit"),
+        ({"width": 0}, "do not fit"),
+        ({"data": b""}, "do not fit"),
+        ({"data": np.full((HEIGHT, WIDTH), np.nan, np.float32).tobytes()}, "covered"),
+        ({"data": np.zeros((HEIGHT, WIDTH), np.float32).tobytes()}, "depth at 0%"),
+    ],
+)
+def test_an_image_that_says_nothing_is_refused(change, words):
+    message = image(scene())
+    vars(message).update(change)
+    with pytest.raises(UnusableDepth, match=words):
+        READ.read_image(message, 0.0)
+
+
+def scan(ranges, start=-math.pi, step=math.pi / 180) -> SimpleNamespace:
+    return SimpleNamespace(ranges=ranges, angle_min=start, angle_increment=step, range_min=0.1, range_max=10.0)
+
+
+def test_a_scan_wherever_the_laser_is_mounted():
+    ranges = np.full(360, np.inf)
+    ranges[180] = 2.0  # straight on from the laser
+    assert READ.read_scan(scan(ranges), 3.0).free(0.5, 0.5) == pytest.approx(2.0)
+    behind = DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(-0.2, 0.1, math.pi))
+    ranges[:] = np.inf
+    ranges[0] = 2.0
+    points = behind.read_scan(scan(ranges), 3.0)
+    assert (points.free(0.5, 0.5), points.left[0]) == (pytest.approx(1.8), pytest.approx(0.1))
+    ranges[0] = -np.inf
+    assert behind.read_scan(scan(ranges), 3.0).free(1.0, 0.5) == math.inf, "that is behind the camera"
+    ranges[180] = 0.05  # below its least range
+    assert READ.read_scan(scan(ranges), 3.0).free(0.5, 0.5) == math.inf
+    ranges[180] = -np.inf
+    assert READ.read_scan(scan(ranges), 3.0).free(0.5, 0.5) < 0.01
+
+
+@pytest.mark.parametrize(
+    "message", [scan([]), scan([math.nan] * 360), scan([1.0] * 3, start=math.nan), scan([0.0] * 360)]
+)
+def test_a_scan_that_says_nothing_is_refused(message):
+    with pytest.raises(UnusableDepth):
+        READ.read_scan(message, 0.0)
+    with pytest.raises(ValueError, match="scan_pose"):
+        DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(0.0,))
+
+
+def post(distance: float, left: float = 0.0, stamp: float = 0.0) -> Points:
+    """A thing at one place."""
+    return Points(stamp, np.full(9, distance), np.full(9, left), np.full(9, 0.2), enough=5)
+
+
+def test_points_stay_where_they_are_when_the_robot_moves():
+    then = Pose(4.0, -2.0, 2.0)
+    now = Pose(*then.ahead(0.5), 2.0)
+    assert post(2.0).moved(then, now).ahead[0] == pytest.approx(1.5)
+    turned = post(2.0).moved(then, Pose(4.0, -2.0, 2.0 + math.pi / 2))
+    assert (turned.ahead[0], turned.left[0]) == (pytest.approx(0.0, abs=1e-9), pytest.approx(-2.0))
+
+
+def test_a_sensor_is_used_while_it_is_fresh_and_missed_when_it_was_in_use():
+    sensor = DepthSensor("depth image", max_age=0.5)
+    assert sensor.points(0.0, 0.0, Pose()) is None and sensor.doubt(0.0, 0.0) == "", "none is no doubt"
+    sensor.add(post(1.0, stamp=100.0), Pose(), steady=5.0)
+    assert sensor.points(101.0, 5.1, Pose()) is None and sensor.doubt(101.0, 5.1) == "", "stale counts as none"
+    assert sensor.points(99.0, 5.1, Pose()) is None, "from the future"
+    assert sensor.points(100.1, 5.6, Pose()) is None, "the clock stands still"
+    assert sensor.points(100.1, 5.1, Pose()) is not None and sensor.doubt(100.1, 5.1) == ""
+    for now, steady in ((100.7, 5.2), (100.2, 5.7), (99.0, 5.2)):
+        assert "was in use and has failed" in sensor.doubt(now, steady)
+    sensor.fail("it is covered")
+    assert "covered" in sensor.doubt(100.1, 5.1) and sensor.faults == {"unusable depth image": 1}
+    sensor.add(post(1.0, stamp=100.2), Pose(), steady=5.2)
+    assert sensor.doubt(100.2, 5.2) == ""
+    sensor.forget()
+    assert sensor.doubt(200.0, 200.0) == "", "begun anew without it"
