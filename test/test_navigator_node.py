@@ -348,6 +348,18 @@ def test_odometry_turns_the_remembered_bearing(ros):
     assert "odometry" in world.navigator._check().values and world.navigator._check().values["odometry"] == "yes"
 
 
+def test_what_contradicts_its_mirror_image_moves_nothing(ros):
+    world = World(ros, mirror_check=True)
+    world.classifier.answers.update({"target": "left far", "mirrored target": "left far"})
+    world.set_target("red ball")
+    ros.until(lambda: "contradict each other" in world.states[-1].reason, "reason")
+    ros.spin(0.5)
+    assert not world.twists
+    world.classifier.answers["mirrored target"] = "right far"
+    assert world.until_twist(lambda t: t.angular.z != 0.0, "turn").angular.z > 0.0
+    assert world.classifier.questions[-1] == world.classifier.questions[-2] == "where is the red ball?"
+
+
 # Depth
 
 

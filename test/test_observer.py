@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.perception.observer import Request, Schedule, serve
+from vlm_perception.perception.observer import MirroredChoice, Request, Schedule, serve
 from vlm_perception.questions import Answer, Choice, Text, YesNo
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -146,3 +146,23 @@ def test_waiting_is_until_the_next_is_due():
     assert schedule.wait(3.1) == pytest.approx(0.4)
     schedule.set_rates({"never": 0.0})
     assert schedule.wait(3.1) == math.inf
+
+
+def test_a_mirrored_choice_is_asked_of_the_mirrored_picture_and_with_all_else_of_the_picture_itself():
+    class Sees(Scripted):
+        """Says on which side it is bright."""
+
+        def answer(self, image, questions):
+            self.calls.append([q.name for q in questions])
+            assert all(type(q) is Choice for q in questions)
+            side = "left" if image[0, 0, 0] else "right"
+            return [Answer(q.name, side, 1.0, q.options, tuple(float(o == side) for o in q.options)) for q in questions]
+
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:, 0] = 255
+    log = []
+    asker = Asker(log, SIDE, MirroredChoice("mirrored", SIDE.prompt, SIDE.options))
+    model = Sees()
+    serve(model, image, [asker.request, Asker(log, SIDE).request])
+    assert asker.answers == {"side": "left", "mirrored": "right"}
+    assert model.calls == [["side"], ["mirrored"]]

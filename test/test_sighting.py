@@ -82,6 +82,35 @@ def test_an_answer_that_is_none_never_becomes_a_sighting(change, words):
         READ_TARGET.read(dataclasses.replace(GOOD, **change), 0.0)
 
 
+# By option: no, left near, left far, center near, center far, right near, right far
+@pytest.mark.parametrize(
+    ("straight", "mirrored", "agree"),
+    [
+        ("left far", "right far", True),
+        ("right near", "left far", True),
+        ("center far", "center far", True),
+        ("center far", "left far", True),
+        ("no", "no", True),
+        ("left far", "left far", False),
+        ("right near", "right near", False),
+        ("no", "center far", False),
+        ("left far", "no", False),
+    ],
+)
+def test_the_mirrored_picture_must_swap_left_and_right(straight, mirrored, agree):
+    answers = [answer("target", OPTIONS, value) for value in (straight, mirrored)]
+    if agree:
+        READ_TARGET.check_mirrored(*answers)
+    else:
+        with pytest.raises(UnusableAnswer, match=f"'{straight}' about the picture and '{mirrored}' about the mirrored"):
+            READ_TARGET.check_mirrored(*answers)
+
+
+def test_who_does_not_know_does_not_contradict():
+    unsure = distribution(no=0.5, left_far=0.25, right_far=0.25)
+    READ_TARGET.check_mirrored(unsure, unsure)
+
+
 def test_surroundings():
     label = Answer("label", "wall", 0.5, READ_SURROUNDINGS.labels, (0.1, 0.2, 0.5, 0.15, 0.05))
     around = READ_SURROUNDINGS.read(label, answer("way", READ_SURROUNDINGS.ways, "left", 0.7), 3.0)

@@ -12,6 +12,8 @@ MAX_TARGET_CHARACTERS = 100
 DIRECTIONS = ("left", "center", "right")
 RANGES = ("near", "far")
 ABSENT = "absent"
+CONTRADICTION = 0.65
+"""From this probability up two answers contradict each other; two that do not know stay below it."""
 
 
 class UnusableAnswer(ValueError):  # noqa: N818 - it is an answer, and reads so where it is caught
@@ -92,15 +94,39 @@ class TargetReading:
         offset = (1 - DIRECTIONS.index(direction)) * 2.0 / 3.0
         return math.atan(offset * math.tan(self.field_of_view / 2))
 
-    def read(self, answer: Answer, stamp: float) -> Sighting:
-        """Return the sighting in a picture taken at `stamp` [s]; raises UnusableAnswer."""
+    def _chances(self, answer: Answer) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the probability of every meaning, and of every direction; raises UnusableAnswer."""
         check_answer(answer, self.options)
         chance = dict.fromkeys(self.meanings, 0.0)
         for meaning, probability in zip(self.meanings, answer.probabilities, strict=True):
             chance[meaning] += probability
         total = math.fsum(chance.values())
         chance = {meaning: probability / total for meaning, probability in chance.items()}
-        sides = {side: chance[f"{side} near"] + chance[f"{side} far"] for side in DIRECTIONS}
+        return chance, {side: chance[f"{side} near"] + chance[f"{side} far"] for side in DIRECTIONS}
+
+    def check_mirrored(self, answer: Answer, mirrored: Answer) -> None:
+        """Raise UnusableAnswer unless the answer about the `mirrored` picture says the same, with the sides swapped.
+
+        The two contradict each other as far as one sees the target and the other does not, or both see it on the left,
+        or both on the right. A bit to the side is no contradiction to the center.
+        """
+        chance, sides = self._chances(answer)
+        there, sides_there = self._chances(mirrored)
+        contradiction = (
+            chance[ABSENT] * (1.0 - there[ABSENT])
+            + (1.0 - chance[ABSENT]) * there[ABSENT]
+            + sides["left"] * sides_there["left"]
+            + sides["right"] * sides_there["right"]
+        )
+        if contradiction > CONTRADICTION:
+            raise UnusableAnswer(
+                f"it is {answer.value!r} about the picture and {mirrored.value!r} about the mirrored one, which "
+                "contradict each other"
+            )
+
+    def read(self, answer: Answer, stamp: float) -> Sighting:
+        """Return the sighting in a picture taken at `stamp` [s]; raises UnusableAnswer."""
+        chance, sides = self._chances(answer)
         visible = math.fsum(sides.values())
         near = math.fsum(chance[f"{side} near"] for side in DIRECTIONS)
         bearing = math.fsum(sides[side] * self.bearing_of(side) for side in DIRECTIONS)

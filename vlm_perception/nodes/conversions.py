@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlm_perception import msg
+from vlm_perception.perception.observer import MirroredChoice
 from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, Score, Text, Usage, YesNo
 
 TYPES: dict[int, type[Question]] = {
@@ -10,6 +11,7 @@ TYPES: dict[int, type[Question]] = {
     msg.Question.YES_NO: YesNo,
     msg.Question.SCORE: Score,
     msg.Question.TEXT: Text,
+    msg.Question.MIRRORED_CHOICE: MirroredChoice,
 }
 
 

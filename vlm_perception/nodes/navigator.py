@@ -42,6 +42,7 @@ from vlm_perception.nodes.conversions import answer_from_message, question_to_me
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.parameters import ParameterTable, parameter
 from vlm_perception.nodes.run import run
+from vlm_perception.perception.observer import MirroredChoice
 from vlm_perception.questions import Answer, Choice, Question
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
@@ -111,6 +112,12 @@ class Parameters:
     )
     field_of_view: float = parameter(
         1.31, "Of the camera, horizontally", unit="rad", minimum=0.1, maximum=3.0, dynamic=True
+    )
+    mirror_check: bool = parameter(
+        False,
+        "Ask about the target in the mirrored picture too; answers that contradict each other count as none. A model "
+        "that knows left from right does not need it, and each answer takes nearly twice as long",
+        dynamic=True,
     )
     # Depth
     depth_image: bool = parameter(False, "Use camera/depth/image_raw, which has the camera's view")
@@ -232,7 +239,10 @@ class Parameters:
             Choice("way", self.way_prompt, self.way_options),
         ]
         if target:
-            questions.append(Choice("target", self.target_prompt.replace("{target}", target), self.target_options))
+            prompt = self.target_prompt.replace("{target}", target)
+            questions.append(Choice("target", prompt, self.target_options))
+            if self.mirror_check:
+                questions.append(MirroredChoice("mirrored target", prompt, self.target_options))
         return questions
 
     def target_reading(self) -> TargetReading:
@@ -529,6 +539,8 @@ class Navigator(LifecycleNode):
             values = self._table.values
             surroundings = values.surroundings_reading().read(answers["label"], answers["way"], stamp)
             sighting = values.target_reading().read(answers["target"], stamp) if "target" in answers else None
+            if "mirrored target" in answers:
+                values.target_reading().check_mirrored(answers["target"], answers["mirrored target"])
         except UnusableAnswer as error:
             self._pilot.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
+from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, Text
 
 
 class Answering(Protocol):
@@ -47,6 +47,15 @@ class Schedule:
         self._due[name] = beat if beat > now else now + 1 / rate
         self._stamps[name] = stamp
         return True
+
+
+@dataclasses.dataclass(frozen=True)
+class MirroredChoice(Choice):
+    """Which one of `options`, in the picture with left and right swapped?"""
+
+    def plain(self) -> Choice:
+        """What a model is asked about the mirrored picture."""
+        return Choice(self.name, self.prompt, self.options, self.descriptions)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +101,7 @@ def _nameless(question: Question) -> Question:
 
 
 def _ask(model: Answering, image: np.ndarray, questions: Sequence[Question], known: dict[Question, Answer]) -> None:
-    """Add to `known` what is not in it yet, by one call of the model."""
+    """Add to `known` what is not in it yet, by one call of the model, and one more for the mirrored picture."""
     new: dict[Question, Question] = {}
     names: set[str] = set()
     for question in questions:
@@ -102,15 +111,23 @@ def _ask(model: Answering, image: np.ndarray, questions: Sequence[Question], kno
                 name += "+"
             names.add(name)
             new[key] = dataclasses.replace(question, name=name)
-    if not new:
-        return
-    answers = model.answer(image, list(new.values()))
-    if len(answers) != len(new):
-        raise ModelError(f"the model gave {len(answers)} answers to {len(new)} questions")
-    for (key, question), answer in zip(new.items(), answers, strict=True):
+    straight = {key: question for key, question in new.items() if not isinstance(question, MirroredChoice)}
+    mirrored = {key: question.plain() for key, question in new.items() if isinstance(question, MirroredChoice)}
+    if straight:
+        known |= _answers(model, image, straight)
+    if mirrored:
+        known |= _answers(model, np.ascontiguousarray(image[:, ::-1]), mirrored)
+
+
+def _answers(model: Answering, image: np.ndarray, asked: Mapping[Question, Question]) -> dict[Question, Answer]:
+    """Return the model's answers by the keys of `asked`."""
+    answers = model.answer(image, list(asked.values()))
+    if len(answers) != len(asked):
+        raise ModelError(f"the model gave {len(answers)} answers to {len(asked)} questions")
+    for question, answer in zip(asked.values(), answers, strict=True):
         if isinstance(question, ClosedQuestion):
             _check(question, answer)
-        known[key] = answer
+    return dict(zip(asked, answers, strict=True))
 
 
 def _check(question: ClosedQuestion, answer: Answer) -> None:
