@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import math
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
@@ -25,12 +27,13 @@ from sensor_msgs.msg import Image
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.msg import NavigationState, Question, SceneLabel
-from vlm_perception.nodes import run
+from vlm_perception.nodes import classifier, run
 from vlm_perception.nodes.classifier import Classifier
 from vlm_perception.nodes.navigator import Navigator
 from vlm_perception.perception import worker
 from vlm_perception.questions import Answer, Text
 from vlm_perception.srv import Ask, SetSearchTarget
+from vlm_perception.tools.stack import Stack
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SIDE = Question(name="side", type=Question.CHOICE, prompt="where is it?", options=["left", "right"])
@@ -325,6 +328,30 @@ def test_a_camera_that_repeats_its_last_message(ros):
     world.goes_on()
 
 
+def test_a_camera_that_delivers_the_same_picture_with_new_stamps_while_the_robot_moves(ros, monkeypatch):
+    monkeypatch.setattr(classifier, "FROZEN", 1.0)
+    world = World(ros)
+    world.drives()
+    world.pixels = world.noise.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    world.stands("not one pixel of the picture changed: is the camera frozen")
+    figures = world.says("not one pixel", "navigator", DiagnosticStatus.ERROR)
+    assert int(figures["faults, frozen picture"]) > 0
+    figures = world.says("the camera has delivered the very same picture", level=DiagnosticStatus.WARN)
+    assert float(figures["picture unchanged for [s]"]) > 1.0
+    world.pixels = None
+    world.goes_on()
+
+
+def test_a_still_picture_before_a_robot_that_stands_is_no_fault(ros):
+    world = World(ros)
+    world.pixels = np.zeros((24, 32, 3), np.uint8)
+    ros.until(lambda: world.classifier._worker and world.classifier._worker.unchanged > 0.5, "still picture")
+    world.twists.clear()
+    request = SetSearchTarget.Request(target="red ball")
+    ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request).success, "navigator")
+    ros.until(lambda: any(twist != Twist() for twist in world.twists), "motion")
+
+
 def test_a_camera_that_changes_size_and_encoding_in_mid_stream(ros):
     world = World(ros)
     world.drives()
@@ -467,3 +494,32 @@ def test_an_activation_that_fails_frees_the_model_and_can_be_tried_again(ros):
     world.classifier.create_subscription = create
     assert world.change("configure", "activate") == [True, True]
     world.goes_on()
+
+
+# The processes
+
+
+@pytest.mark.parametrize("victim", ["navigator", "classifier"])
+def test_a_node_that_is_killed_leaves_a_base_that_stands_still(ros, tmp_path, monkeypatch, victim):
+    pytest.importorskip("mujoco")
+    profile = Path(__file__).parents[1] / "config" / "fastdds.xml"
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    small = {"width": 320, "height": 240, "multisampling": 0}
+    truth = ros.collect(Odometry, "simulator/ground_truth")
+    states = ros.collect(NavigationState, "navigation_state", LATCHED)
+
+    def is_moving():
+        twist = truth[-1].twist.twist
+        return abs(twist.linear.x) > 0.1 or abs(twist.angular.z) > 0.3
+
+    request = SetSearchTarget.Request(target="blue box")
+    with Stack(tmp_path, {"simulator": {"seed": 7, **small}, "classifier": {"description_rate": 0.0}}) as stack:
+        ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request, 60.0).success, "navigator", 60.0)
+        ros.until(lambda: truth and is_moving(), "motion", 60.0)
+        stack.kill(victim)
+        ros.until(lambda: abs(truth[-1].twist.twist.linear.x) + abs(truth[-1].twist.twist.angular.z) < 0.01, "rest")
+        truth.clear()
+        ros.spin(0.5)
+        assert truth and not any(abs(m.twist.twist.linear.x) + abs(m.twist.twist.angular.z) > 0.01 for m in truth)
+        if victim == "classifier":
+            ros.until(lambda: states[-1].state == "stopped" and "classifier" in states[-1].reason, "reason")

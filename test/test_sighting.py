@@ -213,6 +213,16 @@ def test_age_and_clocks(now, steady, words):
     assert words in evidence_at().doubt(now, steady)
 
 
+@pytest.mark.parametrize(("period", "overdue"), [(0.05, 0.25), (0.15, 0.375), (0.3, 0.75), (1.0, 0.8)])
+def test_an_answer_is_overdue_after_some_of_the_usual_pauses(period, overdue):
+    evidence = evidence_at()
+    for n in range(1, 51):
+        assert evidence.add(surroundings(100 + n * period), None, 100 + n * period, 5 + n * period)
+    last = 50 * period
+    assert evidence.doubt(100 + last, 5 + last + overdue - 0.01) == ""
+    assert "no answer about a new picture came" in evidence.doubt(100 + last, 5 + last + overdue + 0.01)
+
+
 def test_a_clock_that_jumps_back_forgets():
     evidence = evidence_at()
     assert evidence.doubt(100.2, 5.1) == ""

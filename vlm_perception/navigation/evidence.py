@@ -8,6 +8,10 @@ from vlm_perception.navigation.sighting import Sighting, Surroundings
 
 FUTURE = 0.1
 """Clocks may differ by this much [s]; a picture from further in the future has a wrong stamp."""
+PATIENCE = 2.5
+"""A silence longer than this many times the usual one means that something stands still, ..."""
+SHORT_SILENCE = 0.25
+"""... unless it is shorter than this [s]. So a quick model that dies is noticed long before `max_age`."""
 IN_THE_FUTURE = "the picture's stamp is in the future"
 
 
@@ -16,7 +20,7 @@ class Evidence:
 
     Two clocks are asked: `now` [s] is the clock of the stamps, which may be simulated, jump or stand still;
     `steady` [s] only ever goes on. An answer is believed while both its picture and its arrival are at most
-    `max_age` [s] old, and until a failure is reported.
+    `max_age` [s] old, until the next one is overdue, and until a failure is reported.
     """
 
     def __init__(self, max_age: float) -> None:
@@ -74,8 +78,10 @@ class Evidence:
             return (
                 f"the newest answered picture is older than {limit}: camera or classifier are too slow or stand still"
             )
-        if steady - self._arrived > self.max_age:
+        silence = min(self.max_age, max(SHORT_SILENCE, PATIENCE * self.period))
+        if steady - self._arrived > silence:
             return (
-                f"no answer about a new picture came for {limit}: the camera, the classifier or the clock stands still"
+                f"no answer about a new picture came for {silence:.2g} s: the camera, the classifier or the clock "
+                "stands still"
             )
         return ""

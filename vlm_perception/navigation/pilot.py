@@ -26,6 +26,9 @@ ZEROS = 0.5
 REACTION = 0.5
 """What depth sees in the way is neared by at most the way to the stop distance in so long [s]."""
 
+FROZEN = (0.1, 0.2)
+"""A camera's picture that is the very same although the robot went so far [m] or turned so far [rad] is frozen."""
+
 
 class Pilot:
     """Steers a robot in one of the `MODES`, by the newest answers; while they are in doubt it stands still.
@@ -86,9 +89,17 @@ class Pilot:
         """Return the zero command, which is to be sent now; what is to be done stays."""
         return self._limiter.stop()
 
-    def take(self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float) -> bool:
-        """Take the answers about a picture; return whether they are news."""
-        pose = self.track.at(surroundings.stamp)
+    def take(
+        self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float, unchanged: float = 0.0
+    ) -> bool:
+        """Take the answers about a picture that is the very same for `unchanged` [s]; return whether they are news."""
+        pose, before = (self.track.at(surroundings.stamp - ago) for ago in (0.0, unchanged))
+        if pose.distance_to((before.x, before.y)) > FROZEN[0] or abs(pose.heading - before.heading) > FROZEN[1]:
+            self.fail(
+                "frozen picture",
+                "the robot moved and not one pixel of the picture changed: is the camera frozen, or the base off?",
+            )
+            return False
         if sighting is not None and sighting.direction:
             right, left = third(sighting.direction, self._tuning.field_of_view)
             ranges = [points.range_between(right, left) for points in self._points(now, steady, pose)]

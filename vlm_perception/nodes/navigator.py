@@ -544,7 +544,7 @@ class Navigator(LifecycleNode):
         except UnusableAnswer as error:
             self._pilot.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return
-        if not self._pilot.take(surroundings, sighting, self._now(), time.monotonic()):
+        if not self._pilot.take(surroundings, sighting, self._now(), time.monotonic(), response.unchanged):
             return
         self._answered += 1
         if sighting is not None:

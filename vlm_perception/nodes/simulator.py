@@ -41,7 +41,7 @@ class Parameters:
         0.0, "How often a depth image is published at most; 0 is never", unit="Hz", minimum=0.0, maximum=60.0
     )
     cmd_vel_timeout: float = parameter(
-        0.5, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0, dynamic=True
+        0.3, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0, dynamic=True
     )
     camera_frame: str = parameter("camera_optical_frame", "frame_id of the pictures")
 
