@@ -176,7 +176,10 @@ class Evaluation:
             name: summarize([trials[name] for trials in rooms.values()], setting.time_limit)
             for name in setting.controllers
         }
-        ages = [age for trials in rooms.values() for age in trials[OURS].present.picture_ages]
+        ages = {seed: trials[OURS].present.picture_ages for seed, trials in rooms.items()}
+        all_ages = [age for those in ages.values() for age in those]
+        limit = setting.delay + BUSY
+        busy = [seed for seed, those in ages.items() if those and statistics.median(those) > limit]
         line = {
             **figures[OURS],
             SIMPLE: figures.get(SIMPLE),
@@ -184,7 +187,8 @@ class Evaluation:
             "delay": setting.delay,
             "time_limit": setting.time_limit,
             "absent_time_limit": setting.absent_time_limit,
-            "median_picture_age": statistics.median(ages) if ages else None,
+            "median_picture_age": statistics.median(all_ages) if all_ages else None,
+            "busy_seeds": busy,
         }
         text = table(figures)
         failures = "\n".join(f"- {words}" for trials in rooms.values() for words in failures_in_words(trials[OURS]))
@@ -195,8 +199,9 @@ class Evaluation:
         good = [(self._picture(seed), not failures_in_words(trials[OURS])) for seed, trials in rooms.items()]
         contact_sheet(good, self.output / "rooms.png")
         print(f"\n{text}\ntable, failures, pictures of the paths and all details: {self.output}")
-        if ages and statistics.median(ages) > setting.delay + BUSY:
-            print("the machine was busy, answers came late: expect better figures with fewer --jobs", file=sys.stderr)
+        if busy:
+            words = f"{len(busy)} rooms were measured while the machine was busy (answers over {limit:.1f} s old)"
+            print(f"{words}, to the robot's disadvantage: repeat them with fewer --jobs: {busy}", file=sys.stderr)
         print(json.dumps(rounded(line)), flush=True)
 
 
