@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vlm_perception.navigation.behaviours import Behaviour, Decision, View
+from vlm_perception.navigation.evidence import Evidence
 from vlm_perception.navigation.motion import Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.sighting import Sighting, Surroundings, SurroundingsReading, TargetReading
 from vlm_perception.questions import Answer
@@ -38,7 +39,7 @@ class KinematicRoom:
     """A room of the simulator and a robot that moves as it is told.
 
     A share `wrong` of the answers is drawn by lot. Answers come `delay` [s] late, give or take a half, and every
-    `period` [s]; slow ones (over 0.9 s) one after another.
+    `period` [s]; slow ones (over 0.9 s) one after another. They count for `max_answer_age` [s].
     """
 
     seed: int
@@ -46,6 +47,7 @@ class KinematicRoom:
     wrong: float = 0.0
     delay: float = 0.2
     period: float = 0.1
+    max_answer_age: float = math.inf
     closest: float = math.inf
     ahead: float = math.inf
     time: float = 0.0
@@ -96,9 +98,9 @@ class KinematicRoom:
         draw = random.Random(self.seed + 1)
         limiter = MotionLimiter(Limits(), control_period)
         waiting: deque[tuple[float, float, Pose, Sighting, Surroundings]] = deque()
-        newest: tuple[float, Pose, Sighting, Surroundings] | None = None
+        evidence = Evidence(self.max_answer_age)
+        pose_then = self.pose
         asked = -math.inf
-        view = View(doubt="there is no answer yet")
         while True:
             if self.time - asked >= max(self.period, 0.0) - 1e-9 and not (self.period > 0.9 and waiting):
                 asked = self.time
@@ -118,9 +120,10 @@ class KinematicRoom:
                 delay = self.delay * draw.uniform(0.5, 1.5)
                 waiting.append((self.time + delay, self.time, self.pose, sighting, surroundings))
             while waiting and waiting[0][0] <= self.time:
-                newest = waiting.popleft()[1:]
-            if newest:
-                view = View(newest[3], newest[2], self.pose, newest[1], max(self.period, self.delay))
+                _, _, pose_then, sighting, surroundings = waiting.popleft()
+                evidence.add(surroundings, sighting, self.time, self.time)
+            doubt = evidence.doubt(self.time, self.time)
+            view = View(evidence.surroundings, evidence.sighting, self.pose, pose_then, evidence.period, doubt=doubt)
             decision = behaviour.step(view, self.time)
             self.decisions.append(decision)
             if decision.found is not None or self.time >= time_limit:

@@ -286,10 +286,10 @@ def test_it_finds_targets_with_wrong_and_late_answers_and_touches_nothing(seed):
     assert room.closest > 0.2
 
 
-@pytest.mark.parametrize(("delay", "limit"), [(1.0, 400.0), (4.0, 1500.0)])
+@pytest.mark.parametrize(("delay", "limit"), [(1.0, 400.0), (4.0, 1500.0), (10.0, 3000.0)])
 def test_a_slow_model_is_slow_but_right(delay, limit):
     for seed in range(4):
-        room = KinematicRoom(seed, delay=delay, period=delay)
+        room = KinematicRoom(seed, delay=delay, period=delay, max_answer_age=3.0 * delay)
         assert room.run(Search(room.target), time_limit=limit).found
         assert room.distance < 0.75 and room.closest > 0.2
 

@@ -262,3 +262,11 @@ def test_the_time_between_answers_is_measured():
     for step in range(40):
         evidence.add(surroundings(step * 2.0), None, step * 2.0, step * 2.0)
     assert evidence.period == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_model_that_is_too_slow_for_the_limit_is_told_the_limit_that_it_needs():
+    evidence = Evidence(max_age=0.8)
+    evidence.add(surroundings(100.0), None, 101.2, 5.0)
+    assert "an answer took 1.2 s, for which max_answer_age should be 3.6 s" in evidence.doubt(101.2, 5.0)
+    evidence.add(surroundings(102.0), None, 102.2, 6.0)
+    assert "stand still" in evidence.doubt(103.0, 6.1), "it was quick enough, the camera stopped"

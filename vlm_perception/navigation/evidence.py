@@ -12,6 +12,8 @@ PATIENCE = 2.5
 """A silence longer than this many times the usual one means that something stands still, ..."""
 SHORT_SILENCE = 0.25
 """... unless it is shorter than this [s]. So a quick model that dies is noticed long before `max_age`."""
+ANSWERS_LAST = 3.0
+"""An answer has to count for so many times as long as it takes: until the next one comes, and a bit."""
 IN_THE_FUTURE = "the picture's stamp is in the future"
 
 
@@ -33,6 +35,7 @@ class Evidence:
         self.surroundings: Surroundings | None = None
         self.sighting: Sighting | None = None
         self.period = 0.5
+        self.delay = 0.0  # from the newest picture to its answer [s]
         self._fault = reason
         self._stamp = self._arrived = self._now = float("-inf")
 
@@ -56,7 +59,7 @@ class Evidence:
         if self.surroundings is not None:
             self.period += 0.3 * (min(60.0, max(0.01, steady - self._arrived)) - self.period)
         self.surroundings, self.sighting = surroundings, sighting
-        self._stamp, self._arrived = stamp, steady
+        self._stamp, self._arrived, self.delay = stamp, steady, now - stamp
         return True
 
     def age(self, now: float) -> float:
@@ -75,9 +78,11 @@ class Evidence:
             return f"{IN_THE_FUTURE}: did the clock jump back?"
         limit = f"{self.max_age:g} s (max_answer_age)"
         if self.age(now) > self.max_age:
-            return (
-                f"the newest answered picture is older than {limit}: camera or classifier are too slow or stand still"
-            )
+            why = "camera or classifier are too slow or stand still"
+            if 2.0 * self.delay > self.max_age:  # by the time that the next one comes
+                enough = ANSWERS_LAST * self.delay
+                why = f"an answer took {self.delay:.1f} s, for which max_answer_age should be {enough:.1f} s"
+            return f"the newest answered picture is older than {limit}: {why}"
         silence = min(self.max_age, max(SHORT_SILENCE, PATIENCE * self.period))
         if steady - self._arrived > silence:
             return (

@@ -505,7 +505,10 @@ class Navigator(LifecycleNode):
             if steady - self._asked < values.ask_timeout:
                 return
             self._drop_question()
-            self._pilot.fail("time-out", f"the classifier did not answer within {values.ask_timeout:g} s (ask_timeout)")
+            limit = f"{values.ask_timeout:g} s (ask_timeout)"
+            self._pilot.fail(
+                "time-out", f"the classifier did not answer within {limit}: does it hang, or is its model slower?"
+            )
         if values.ask_rate > 0.0 and steady - self._asked < 1.0 / values.ask_rate:
             return
         self._asked = steady
