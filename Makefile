@@ -14,7 +14,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint evaluate train figures calibrate bench-scoring setup clean
+.PHONY: help demo test lint evaluate train figures calibrate bench-scoring bench-smoothing setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ train: setup  ## Train the nano model again (hours)
 
 bench-scoring: setup  ## Measure typed questions beside the usual ways, on the CPU
 	@.venv/bin/python benchmarks/scoring.py $(ARGS)
+
+bench-smoothing: setup  ## Measure how labels are smoothed, on patrols through rooms never seen (minutes)
+	@.venv/bin/python benchmarks/smoothing.py $(ARGS)
 
 figures: setup  ## Measure the nano model on rooms it has never seen
 	@$(RUN) figures $(ARGS)
