@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from vlm_perception.models.base import ModelError
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.perception.observer import MirroredChoice, Request, Schedule, serve
+from vlm_perception.perception.portions import Portions
 from vlm_perception.questions import Answer, Choice, Text, YesNo
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -166,3 +167,41 @@ def test_a_mirrored_choice_is_asked_of_the_mirrored_picture_and_with_all_else_of
     serve(model, image, [asker.request, Asker(log, SIDE).request])
     assert asker.answers == {"side": "left", "mirrored": "right"}
     assert model.calls == [["side"], ["mirrored"]]
+
+
+class Forgetful(Scripted):
+    """Has memory for `most` questions at once."""
+
+    most = 2
+
+    def answer(self, image, questions):
+        if len(questions) > self.most:
+            self.calls.append(len(questions))
+            raise ModelOutOfMemoryError("too many")
+        return super().answer(image, questions)
+
+
+def test_what_memory_does_not_do_for_is_asked_in_portions_until_it_is_tried_again(monkeypatch):
+    model, noticed = Forgetful(), []
+    portions = Portions(model, noticed.append)
+    questions = [Choice(f"q{n}", f"question {n}?", ("yes", "no")) for n in range(5)]
+    for _ in range(2):
+        assert [answer.name for answer in portions.answer(IMAGE, questions)] == ["q0", "q1", "q2", "q3", "q4"]
+    assert [call if isinstance(call, int) else len(call) for call in model.calls] == [5, 2, 2, 1, 2, 2, 1]
+    assert len(noticed) == 1
+    monkeypatch.setattr(portions, "_short", -math.inf)
+    model.most = 5
+    assert len(portions.answer(IMAGE, questions)) == 5 and len(model.calls[-1]) == 5, "all at once again"
+    model.most = 0
+    with pytest.raises(ModelOutOfMemoryError):
+        portions.answer(IMAGE, questions)
+
+
+@pytest.mark.parametrize("probabilities", [(math.nan, 1.0), (0.5,), (1.5, -0.5), ()])
+def test_an_answer_without_a_probability_for_each_option_is_refused(probabilities):
+    class Wrong(Scripted):
+        def answer(self, image, questions):
+            return [Answer(q.name, q.options[0], 0.5, q.options, probabilities) for q in questions]
+
+    (asker,) = run(Wrong(), [LABEL])[0]
+    assert isinstance(asker.error, ModelError) and "'label' with the probabilities" in str(asker.error)
