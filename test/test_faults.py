@@ -275,11 +275,10 @@ def test_a_model_that_hangs(ros):
 def test_what_a_model_says_a_minute_late_is_not_published(ros, monkeypatch):
     monkeypatch.setattr(worker, "LATE", 0.3)
     world = World(ros)
-    world.drives()
+    ros.until(lambda: world.labels, "label")  # nobody asks, so every look is for a label
     world.model.gate.clear()
-    world.stands()
-    known = len(world.labels)
-    hung_until = world.now()
+    world.says("the model has been at one picture for")
+    known, hung_until = len(world.labels), world.now()
     world.model.gate.set()
     world.goes_on()
     assert all(nanoseconds(label) >= hung_until - 3 * 10**8 for label in world.labels[known:])
