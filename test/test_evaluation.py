@@ -14,9 +14,8 @@ from geometry_msgs.msg import Twist
 from vlm_perception import msg
 from vlm_perception.nodes.navigator import Parameters
 from vlm_perception.srv import Ask, SetSearchTarget
-from vlm_perception.tools import cli, slow_classifier
+from vlm_perception.tools import cli, evaluation, slow_classifier
 from vlm_perception.tools.episode import Episode
-from vlm_perception.tools.evaluation import Setting
 from vlm_perception.tools.simple_controller import SimpleController, obey
 from vlm_perception.tools.summary import KEYS, Trial, bootstrap, failures_in_words, path_share, summarize, table, wilson
 
@@ -163,11 +162,11 @@ def test_a_slow_model_is_busy_before_every_answer(monkeypatch):
 
 
 def test_only_the_time_outs_know_of_a_delay():
-    at_once, late = (Setting(delay, 120.0, ("ours",), True, "nano") for delay in (0.0, 1.0))
-    assert at_once.commands() == {} and "navigator" not in at_once.parameters(1)
+    at_once, late = (evaluation.Setting(delay, 120.0, ("ours",), True, "nano") for delay in (0.0, 1.0))
+    assert at_once.commands() == {} and "navigator" not in at_once.parameters()
     assert late.commands()["classifier"][-1] == "1.0"
-    assert late.parameters(1)["navigator"] == {"ask_timeout": 4.0, "max_answer_age": 2.8}
-    assert late.parameters(1)["simulator"] == at_once.parameters(1)["simulator"]
+    assert late.parameters()["navigator"] == {"ask_timeout": 4.0, "max_answer_age": 2.8}
+    assert late.parameters()["simulator"] == at_once.parameters()["simulator"]
 
 
 # The command
@@ -188,6 +187,42 @@ def test_wrong_arguments_are_refused_before_anything_starts(arguments, words, ca
     assert cli.main(["evaluate", *arguments, "--output", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_room_is_visited_again_once_when_the_nodes_break_down(monkeypatch, tmp_path, capsys):
+    stacks, visits = [], []
+
+    class Nothing:
+        def __init__(self, *_):
+            stacks.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def __getattr__(self, _):
+            return lambda *_: None
+
+    def visit(spectator, room, *_):
+        visits.append(room.seed)
+        if (room.seed, visits.count(room.seed)) in breakdowns:
+            raise RuntimeError("the classifier ended")
+        return Trial(episode(seed=room.seed), NOTHING, shortest=1.0)
+
+    for name, value in {"Stack": Nothing, "Spectator": Nothing, "visit": visit}.items():
+        monkeypatch.setattr(evaluation, name, value)
+    setting = evaluation.Setting(0.0, 120.0, ("ours",), True, "nano")
+    breakdowns = {(1, 1)}
+    once = evaluation.Evaluation(setting, range(3), tmp_path)
+    assert once.run([0]) == 0
+    assert sorted(once.trials) == [0, 1, 2] and visits == [0, 1, 2, 1] and once.broken_down == [1]
+    visits.clear()
+    breakdowns = {(1, 1), (1, 2)}
+    twice = evaluation.Evaluation(setting, range(3), tmp_path)
+    assert twice.run([0]) == 1
+    assert "the classifier ended" in capsys.readouterr().err
 
 
 def test_one_room_from_end_to_end(tmp_path):

@@ -51,7 +51,7 @@ class Setting:
         """How long to look for what is not there: less, because a right search goes on to the end."""
         return self.time_limit / 3
 
-    def parameters(self, seed: int) -> dict[str, dict[str, object]]:
+    def parameters(self) -> dict[str, dict[str, object]]:
         """Those of the nodes that differ from the shipped ones.
 
         The picture is as large as the nano model's training pictures were and its answers are the same as for the
@@ -59,7 +59,7 @@ class Setting:
         delay the time-outs are as much longer as the README says for large models; nothing else knows of it.
         """
         parameters: dict[str, dict[str, object]] = {
-            "simulator": {"seed": seed, "width": 320, "height": 240, "multisampling": 0, "camera_rate": 20.0},
+            "simulator": {"width": 320, "height": 240, "multisampling": 0, "camera_rate": 20.0},
             "classifier": {"model": self.model, "label_rate": 0.0, "description_rate": 0.0},
         }
         if self.delay:
@@ -84,12 +84,16 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 
 
 class Evaluation:
-    """Visits all rooms and keeps what came of it in `trials`, by seed and controller."""
+    """Visits all rooms and keeps what came of it in `trials`, by seed and controller.
+
+    `broken_down` are the seeds of rooms in which a node died or fell silent.
+    """
 
     def __init__(self, setting: Setting, seeds: Sequence[int], output: Path) -> None:
         self.setting = setting
         self.output = output
         self.trials: dict[int, dict[str, Trial]] = {}
+        self.broken_down: list[int] = []
         self._seeds: queue.SimpleQueue[int] = queue.SimpleQueue()
         for seed in seeds:
             self._seeds.put(seed)
@@ -123,36 +127,56 @@ class Evaluation:
 
     def _crew(self, domain: int) -> None:
         """Visit rooms with nodes in `domain` until none is left."""
+        try:
+            while not self._seeds.empty():
+                self._visit_rooms(domain)
+        except Stopped:
+            pass
+        except Exception as error:
+            self._news.put(error)
+
+    def _visit_rooms(self, domain: int) -> None:
+        """Visit rooms until none is left, or the nodes break down: that room is visited again with others, once."""
 
         def check() -> None:
             if self._stop.is_set():
                 raise Stopped
             stack.check()
 
+        setting, logs = self.setting, self.output / "logs" / str(domain)
         context = Context()
-        setting = self.setting
+        rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         try:
-            room = make_room(self._seeds.get_nowait())
-            rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-            logs = self.output / "logs" / str(domain)
-            with Stack(logs, setting.parameters(room.seed), setting.commands(), domain) as stack:
+            with Stack(logs, setting.parameters(), setting.commands(), domain) as stack:
                 spectator = Spectator(lambda _: None, check, context)
                 try:
                     for controller in setting.controllers[1:]:
                         spectator.add_controller(PREFIXES[controller])
                     spectator.wait_for_the_robot()
-                    while True:
-                        trials = {name: visit(spectator, room, PREFIXES[name], setting) for name in setting.controllers}
+                    while (seed := self._next_seed()) is not None:
+                        room = make_room(seed)
+                        try:
+                            trials = {
+                                name: visit(spectator, room, PREFIXES[name], setting) for name in setting.controllers
+                            }
+                        except (RuntimeError, TimeoutError) as error:
+                            if seed in self.broken_down:
+                                raise
+                            self.broken_down.append(seed)
+                            self._seeds.put(seed)
+                            print(f"room {seed} will be visited again: {error}", file=sys.stderr, flush=True)
+                            return
                         self._news.put((room, trials))
-                        room = make_room(self._seeds.get_nowait())
                 finally:
                     spectator.close()
-        except (queue.Empty, Stopped):
-            pass
-        except Exception as error:
-            self._news.put(error)
         finally:
             context.try_shutdown()
+
+    def _next_seed(self) -> int | None:
+        try:
+            return self._seeds.get_nowait()
+        except queue.Empty:
+            return None
 
     def _keep(self, room: Room, trials: Mapping[str, Trial]) -> None:
         self.trials[room.seed] = dict(trials)
@@ -189,6 +213,7 @@ class Evaluation:
             "absent_time_limit": setting.absent_time_limit,
             "median_picture_age": statistics.median(all_ages) if all_ages else None,
             "busy_seeds": busy,
+            "broken_down_seeds": self.broken_down,
         }
         text = table(figures)
         failures = "\n".join(f"- {words}" for trials in rooms.values() for words in failures_in_words(trials[OURS]))
