@@ -18,8 +18,6 @@ import argparse
 import importlib.util
 import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -52,6 +50,8 @@ from vlm_perception.questions import Answer, Choice, ClosedQuestion, YesNo
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import NAMES, make_room
 from vlm_perception.simulation.world import World
+from vlm_perception.tools.machine import describe
+from vlm_perception.tools.usual import UsualWay
 from vlm_perception.training.dataset import TEST_SEEDS, random_pose
 from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WHERE_PROMPT
 
@@ -169,25 +169,6 @@ def save_chat(folder: Path) -> Path:
 
 
 # The usual ways
-
-
-class Generate:
-    """One `generate` of the stock model for each prompt; what it says is cleaned and compared with the options."""
-
-    def __init__(self, model: Any, processor: Any) -> None:
-        self._model, self._processor = model, processor
-        self.said = 0
-        """Tokens of the last answer."""
-
-    def __call__(self, image: np.ndarray, question: ClosedQuestion, most: int = 10, least: int = 0) -> str | None:
-        inputs = self._processor(text="<image>" + question.prompt, images=Image.fromarray(image), return_tensors="pt")
-        inputs.pop("labels", None)
-        with torch.inference_mode():
-            ids = self._model.generate(**inputs, max_new_tokens=most, min_new_tokens=least, do_sample=False)
-        self.said = ids.shape[1] - inputs["input_ids"].shape[1]
-        words = self._processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        words = words.strip().strip(".!").lower()
-        return words if words in question.options else None
 
 
 def decision_request(questions: Sequence[ClosedQuestion], image: np.ndarray) -> dict[str, Any]:
@@ -320,34 +301,17 @@ class Report:
         return round(ratio, 3)
 
 
-def machine(threads: int) -> list[str]:
-    cpu, flags = platform.processor() or platform.machine(), ""
-    try:
-        facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-        facts = {name.strip(): value.strip() for name, value in facts.items()}
-        cpu, flags = facts.get("model name", cpu), facts.get("flags", "")
-    except (OSError, ValueError):
-        pass
-    fast = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in flags.split()]
-    load = os.getloadavg()[0]
-    return [
-        f"- {cpu}, {os.cpu_count()} cores ({', '.join(fast)}), {threads} threads, load {load:.1f} before the start",
-        f"- torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}",
-    ]
-
-
 def bench_paligemma(report: Report, folder: Path, rounds: int) -> dict[str, float]:
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     questions = moment("red ball")
     exact, fast = (load_model(str(folder), "cpu", dtype) for dtype in ("float32", FASTEST))
-    generate = Generate(exact._model, exact._processor)
+    generate = UsualWay(exact._model, exact._processor).ask
     numbers = range(len(questions))
     said = []
 
     def usual() -> None:
         for question in questions:
-            generate(image, question)
-            said.append(generate.said)
+            said.append(generate(image, question).tokens)
 
     sides: dict[str, Callable[[], Any]] = {"usual": usual}
     for n in numbers:  # an answer of one token, and the end: nothing ends sooner
@@ -502,8 +466,8 @@ def main() -> None:
 
     report = Report()
     report.say("# Typed questions beside the usual ways\n\nWritten by `make bench-scoring`, see `scoring.py`.\n")
-    for line in machine(options.threads):
-        report.say(line)
+    for line in describe(options.threads):
+        report.say(f"- {line}")
     with tempfile.TemporaryDirectory() as folder:
         prefix = bench_paligemma(report, save_paligemma(Path(folder, "paligemma")), options.rounds)
         causal = bench_chat(report, save_chat(Path(folder, "chat")), options.rounds)

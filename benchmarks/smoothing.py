@@ -22,8 +22,6 @@ import argparse
 import itertools
 import json
 import math
-import os
-import platform
 import statistics
 import time
 from collections import Counter, deque
@@ -40,6 +38,7 @@ from vlm_perception.questions import Choice
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import ROBOT_RADIUS, Pose, Room, make_room
 from vlm_perception.simulation.world import World
+from vlm_perception.tools.machine import describe
 from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 from vlm_perception.training.prompts import LABEL_PROMPT
 
@@ -239,23 +238,13 @@ def sweep(streams: Sequence[Sequence[Look]]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = cpus[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        pass
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rooms", type=int, default=8, help="rooms to patrol (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=45.0, help="in each of them (default: %(default)s)")
     parser.add_argument("--sweep", action="store_true", help="try other parameters, in other rooms")
     options = parser.parse_args()
-    started = time.monotonic()
+    started, machine = time.monotonic(), describe()
     seeds = (CALIBRATION_SEEDS if options.sweep else TEST_SEEDS)[5000 : 5000 + options.rooms]
     streams = record(seeds, options.seconds)
     if options.sweep:
@@ -266,7 +255,7 @@ def main() -> None:
     parts = [
         "# Smoothing of labels",
         f"`make bench-smoothing`: {options.rooms} rooms (seeds {seeds[0]} to {seeds[-1]}), {minutes:.0f} minutes of "
-        f"patrol, {changes} true changes of the label ({changes / minutes:.1f} per minute). {machine()}; "
+        f"patrol, {changes} true changes of the label ({changes / minutes:.1f} per minute). {'; '.join(machine)}; "
         f"{time.monotonic() - started:.0f} s.",
     ]
     keys: dict[str, float] = {}

@@ -1,0 +1,105 @@
+"""The usual way of asking a vision-language model: `generate`, clean the string, look it up among the options."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from vlm_perception.models.base import Model
+from vlm_perception.models.chat import ChatModel, chat_text
+from vlm_perception.models.paligemma import PaliGemma
+from vlm_perception.questions import ClosedQuestion, Question, Text
+
+MOST_TOKENS = 10
+"""Of a closed answer."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """The cleaned `words`, None when they are none of the options; how many `tokens` they took, the end included; when
+    the first of them was known, from the call on [s]."""
+
+    words: str | None
+    tokens: int
+    time_to_first_token: float
+
+
+class UsualWay:
+    """One greedy `generate` of a stock transformers `model` for each question; `processor` is the stock one, too.
+
+    A chat model reads the options behind the prompt; one without a chat template, such as PaliGemma, the prompt alone.
+    """
+
+    def __init__(self, model: Any, processor: Any, **template_options: Any) -> None:
+        self._model, self._processor, self._template_options = model, processor, template_options
+
+    def ask(self, image: np.ndarray, question: Question, most: int = MOST_TOKENS, least: int = 0) -> Said:
+        """Ask about an RGB picture, uint8 (height, width, 3); `most` and `least` are the tokens of a closed answer."""
+        if isinstance(question, Text):
+            most = question.max_new_tokens
+        first = FirstToken()
+        with torch.inference_mode():
+            inputs = self._inputs(Image.fromarray(image), question)
+            ids = self._model.generate(
+                **inputs,
+                max_new_tokens=most,
+                min_new_tokens=least,
+                do_sample=False,
+                stopping_criteria=StoppingCriteriaList([first]),
+            )
+        ids = ids[0, inputs["input_ids"].shape[1] :]
+        words = self._processor.decode(ids, skip_special_tokens=True).strip()
+        if isinstance(question, ClosedQuestion):
+            words = clean(words, question.options)
+        return Said(words, len(ids), first.seconds)
+
+    def _inputs(self, image: Image.Image, question: Question) -> dict[str, Any]:
+        if getattr(self._processor, "chat_template", None):
+            content = [{"type": "image", "image": image}, {"type": "text", "text": chat_text(question)}]
+            inputs = self._processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **self._template_options,
+            )
+        else:
+            inputs = self._processor(text="<image>" + question.prompt, images=image, return_tensors="pt")
+        inputs.pop("labels", None)
+        return dict(inputs.to(self._model.device, self._model.dtype))
+
+
+class FirstToken(StoppingCriteria):
+    """Stops nothing; remembers how many `seconds` after its making the first token was there."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
+        if not self.seconds:
+            input_ids[0, -1].item()  # waits for a GPU
+            self.seconds = time.perf_counter() - self._start
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def usual_way(model: Model) -> UsualWay | None:
+    """How `model` is usually asked; None for one that does not generate, or not here."""
+    if isinstance(model, PaliGemma):
+        return UsualWay(model._model, model._processor)
+    if isinstance(model, ChatModel):
+        return UsualWay(model._model, model._processor, **model._template_options)
+    return None
+
+
+def clean(words: str, options: tuple[str, ...]) -> str | None:
+    """The option that `words` are but for case, blanks and a full stop; None when they are none."""
+    words = words.strip().strip(".!").lower()
+    return next((option for option in options if option.lower() == words), None)
