@@ -155,10 +155,10 @@ def _load(name: str, options: LoadOptions) -> Model:
 
     transformers_logging.disable_progress_bar()  # a node's log is no terminal
     options = settle(options)
-    family = _family(folder, config)
+    family = family_of(folder, config)
     kind = getattr(importlib.import_module(f"vlm_perception.models.{family.file}"), family.name)
     calibration = options.calibration(Calibration.from_folder(folder))
-    with _explained(folder):
+    with explained(folder):
         _check_memory(folder, headers, options)
         processor = load_processor(folder)
         if getattr(processor, "image_processor", None) is None:
@@ -171,7 +171,7 @@ def _load(name: str, options: LoadOptions) -> Model:
         return kind(name, folder, model, processor, calibration, **more)
 
 
-def _family(folder: Path, config: dict[str, Any]) -> Family:
+def family_of(folder: Path, config: dict[str, Any]) -> Family:
     """Find who answers for such a model. Raises ModelError, with the reason, when nobody does."""
     kind = config["model_type"]
     for name in (*(config.get("architectures") or ()), kind):
@@ -246,7 +246,7 @@ def _load_describer(options: LoadOptions) -> Any:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
     """Say in one line, with the remedy if there is one, why a model cannot be loaded."""
     try:
         yield
