@@ -26,7 +26,7 @@ from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question, SceneLabel
-from vlm_perception.nodes import conversions, run
+from vlm_perception.nodes import channel, conversions, run
 from vlm_perception.nodes.classifier import Classifier
 from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
@@ -427,11 +427,9 @@ def test_autostart_can_be_turned_off(ros):
 
 
 def test_the_annotated_picture_is_drawn_for_subscribers_only(ros, monkeypatch):
-    from vlm_perception.nodes import classifier
-
     drawn = []
-    annotate = classifier.annotate
-    monkeypatch.setattr(classifier, "annotate", lambda *a: drawn.append(1) or annotate(*a))
+    annotate = channel.annotate
+    monkeypatch.setattr(channel, "annotate", lambda *a: drawn.append(1) or annotate(*a))
     world = World(ros, annotated_image_rate=50.0)
     world.until_label("clear")
     assert not drawn

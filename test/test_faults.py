@@ -27,7 +27,7 @@ from sensor_msgs.msg import Image
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.msg import NavigationState, Question, SceneLabel
-from vlm_perception.nodes import classifier, run
+from vlm_perception.nodes import channel, run
 from vlm_perception.nodes.classifier import Classifier
 from vlm_perception.nodes.navigator import Navigator
 from vlm_perception.perception import worker
@@ -235,7 +235,7 @@ def test_short_memory_means_fewer_questions_at_once_and_no_stop(ros):
     world = World(ros)
     world.drives()
     world.model.most = 1
-    world.ros.until(lambda: world.classifier._faults["out of memory"], "fault")
+    world.ros.until(lambda: world.classifier._faults.counts["out of memory"], "fault")
     world.goes_on()
     figures = world.says("out of memory: no memory for", level=DiagnosticStatus.WARN)
     assert int(figures["faults, out of memory"]) <= 4, "it remembers how much was too much"
@@ -328,7 +328,7 @@ def test_a_camera_that_repeats_its_last_message(ros):
 
 
 def test_a_camera_that_delivers_the_same_picture_with_new_stamps_while_the_robot_moves(ros, monkeypatch):
-    monkeypatch.setattr(classifier, "FROZEN", 1.0)
+    monkeypatch.setattr(channel, "FROZEN", 1.0)
     world = World(ros)
     world.drives()
     world.pixels = world.noise.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -344,7 +344,9 @@ def test_a_camera_that_delivers_the_same_picture_with_new_stamps_while_the_robot
 def test_a_still_picture_before_a_robot_that_stands_is_no_fault(ros):
     world = World(ros)
     world.pixels = np.zeros((24, 32, 3), np.uint8)
-    ros.until(lambda: world.classifier._worker and world.classifier._worker.unchanged > 0.5, "still picture")
+    ros.until(
+        lambda: world.classifier._worker and world.classifier._worker.views["camera"].unchanged > 0.5, "still picture"
+    )
     world.twists.clear()
     request = SetSearchTarget.Request(target="red ball")
     ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request).success, "navigator")
@@ -382,7 +384,7 @@ def test_stamps_that_jump_back_are_passed_over_and_then_the_new_ones_are_taken(r
     world = World(ros)
     world.drives()
     world.offset = -200_000_000
-    ros.until(lambda: world.classifier._faults["stamp jumped back"], "fault")
+    ros.until(lambda: world.classifier._channels["camera"].faults.counts["stamp jumped back"], "fault")
     figures = world.says("before the one that came before it, and passed over")
     assert int(figures["faults, stamp jumped back"]) > 0
     world.is_honest()

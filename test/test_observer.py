@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
-from vlm_perception.perception.observer import MirroredChoice, Request, Schedule, serve
+from vlm_perception.perception.observer import Inquiry, MirroredChoice, Request, Schedule, serve
 from vlm_perception.perception.portions import Portions
 from vlm_perception.questions import Answer, Choice, Text, YesNo
 
@@ -25,6 +25,9 @@ class Scripted:
 
     def __init__(self, *bad):
         self.calls, self.bad = [], bad
+
+    def answer_batch(self, images, questions):
+        return [self.answer(image, questions) for image in images]
 
     def answer(self, image, questions):
         self.calls.append([q.prompt for q in questions])
@@ -58,7 +61,7 @@ class Asker:
 def run(model, *questions):
     log = []
     askers = [Asker(log, *qs) for qs in questions]
-    serve(model, IMAGE, [a.request for a in askers])
+    serve(model, [Inquiry(IMAGE, [a.request for a in askers])])
     assert sorted(map(id, log)) == sorted(map(id, askers)), "everybody hears, once"
     return askers, log
 
@@ -164,7 +167,7 @@ def test_a_mirrored_choice_is_asked_of_the_mirrored_picture_and_with_all_else_of
     log = []
     asker = Asker(log, SIDE, MirroredChoice("mirrored", SIDE.prompt, SIDE.options))
     model = Sees()
-    serve(model, image, [asker.request, Asker(log, SIDE).request])
+    serve(model, [Inquiry(image, [asker.request, Asker(log, SIDE).request])])
     assert asker.answers == {"side": "left", "mirrored": "right"}
     assert model.calls == [["side"], ["mirrored"]]
 
@@ -186,15 +189,21 @@ def test_what_memory_does_not_do_for_is_asked_in_portions_until_it_is_tried_agai
     portions = Portions(model, noticed.append)
     questions = [Choice(f"q{n}", f"question {n}?", ("yes", "no")) for n in range(5)]
     for _ in range(2):
-        assert [answer.name for answer in portions.answer(IMAGE, questions)] == ["q0", "q1", "q2", "q3", "q4"]
+        assert [answer.name for answer in portions.answer_batch([IMAGE], questions)[0]] == [
+            "q0",
+            "q1",
+            "q2",
+            "q3",
+            "q4",
+        ]
     assert [call if isinstance(call, int) else len(call) for call in model.calls] == [5, 2, 2, 1, 2, 2, 1]
     assert len(noticed) == 1
     monkeypatch.setattr(portions, "_short", -math.inf)
     model.most = 5
-    assert len(portions.answer(IMAGE, questions)) == 5 and len(model.calls[-1]) == 5, "all at once again"
+    assert len(portions.answer_batch([IMAGE], questions)[0]) == 5 and len(model.calls[-1]) == 5, "all at once again"
     model.most = 0
     with pytest.raises(ModelOutOfMemoryError):
-        portions.answer(IMAGE, questions)
+        portions.answer_batch([IMAGE], questions)
 
 
 @pytest.mark.parametrize("probabilities", [(math.nan, 1.0), (0.5,), (1.5, -0.5), ()])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.loader import load_model
+from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import SmoothingSettings
-from vlm_perception.perception.worker import Ask, Settings, Worker
+from vlm_perception.perception.worker import Ask, Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage
 
 LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
@@ -62,6 +63,7 @@ class Bench:
         sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
         header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
         self.worker.put(
+            "camera",
             SimpleNamespace(
                 header=header,
                 height=height,
@@ -70,13 +72,13 @@ class Bench:
                 encoding=encoding,
                 is_bigendian=0,
                 data=array.array("B", pixels.tobytes()),
-            )
+            ),
         )
 
     def ask(self, *questions):
         say = self.say
         self.worker.ask(
-            Ask(list(questions), lambda picture, a: say("asked", a[0].name), lambda e: say("failed", str(e)))
+            Ask("camera", list(questions), lambda picture, a: say("asked", a[0].name), lambda e: say("failed", str(e)))
         )
 
     def say(self, what, value):
@@ -101,7 +103,7 @@ class Bench:
     def described(self, picture, answer):
         self.say("described", picture)
 
-    def fault(self, kind, error):
+    def fault(self, camera, kind, error):
         self.say("fault", f"{kind}: {error}")
 
 

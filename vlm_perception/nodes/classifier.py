@@ -1,69 +1,47 @@
 """The classifier: pictures in; a smoothed label, a description and answers to anybody's typed questions out.
 
 The executor's thread only stores pictures, takes questions and publishes diagnostics. One worker thread
-owns the model: it loads, warms up, decodes and answers.
+owns the model: it loads, warms up, decodes and answers. Each camera is a `Channel`.
 """
 
 from __future__ import annotations
 
-import array
 import dataclasses
-import math
 import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
 
-from vlm_perception import msg
 from vlm_perception.models import memory
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import ATTENTIONS, DTYPES, QUANTIZATIONS, LoadOptions
 from vlm_perception.nodes import conversions
+from vlm_perception.nodes.channel import Channel, names_of_cameras
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
-from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.faults import Faults, one_line
+from vlm_perception.nodes.parameters import ParameterError, ParameterTable, parameter
 from vlm_perception.nodes.run import run
 from vlm_perception.perception import worker
-from vlm_perception.perception.annotation import annotate
+from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import METHODS, SmoothedLabel, SmoothingSettings
-from vlm_perception.perception.worker import Settings
+from vlm_perception.perception.view import NotAnsweredError, Observation
 from vlm_perception.questions import Answer, Choice, Question, Text
 from vlm_perception.srv import Ask
 
 MAX_QUESTIONS = 64
-WARN_PERIOD = 10.0
-"""Shortest time between two log lines about the same kind of fault, and how long the diagnostics warn of it [s]."""
-FROZEN = 10.0
-"""The same picture, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
 WATCH_PERIOD = 0.1
 """How often time-outs are looked for [s]."""
-ADVICE = {
-    "model": "it goes on with the next picture; if this stays, cleanup and configure, or choose another model",
-    "out of memory": "it asks less at once, waits and tries again; free some, or choose a smaller model or dtype",
-    "corrupt picture": "it is skipped; are the camera's driver and its cable in order?",
-    "internal": "a mistake in this package: please report it",
-}
-WORDS_LAST = 5.0
-"""A description older than this [s] is not drawn any more."""
-FAST_DDS_HINT = (
-    " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process to "
-    "share/vlm_perception/config/fastdds.xml, as the launch files do"
-)
 
 
 @dataclass(frozen=True)
@@ -132,8 +110,24 @@ class Parameters:
         True, "Refuse a model that needs more memory than is free, before it is loaded; used at configure", dynamic=True
     )
     autostart: bool = parameter(True, "Configure and activate without being told to")
+    camera_topics: tuple[str, ...] = parameter(
+        ("camera/image_raw",),
+        "Where the pictures come from; with several, each camera is called as its topic is without the last part, and "
+        "what is published about it begins with that: front/scene_label",
+    )
     image_transport: str = parameter(
         "raw", "raw: camera/image_raw; compressed: camera/image_raw/compressed", choices=("raw", "compressed")
+    )
+    batch_window: float = parameter(
+        0.05,
+        "With several cameras, how long the first picture waits for others, to be looked at together",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+        dynamic=True,
+    )
+    max_batch: int = parameter(
+        16, "So many cameras' pictures are looked at together, at most", minimum=1, maximum=256, dynamic=True
     )
     max_frame_age: float = parameter(
         1.0, "A picture older than this is not looked at", unit="s", minimum=0.05, maximum=3600.0, dynamic=True
@@ -210,6 +204,7 @@ class Parameters:
                 f"there are {len(self.label_descriptions)} label_descriptions for {len(self.labels)} labels, expected "
                 "none or one for each: change both together with the service set_parameters_atomically"
             )
+        names_of_cameras(self.camera_topics)
         self.settings()
         self.load_options()
 
@@ -236,6 +231,8 @@ class Parameters:
                 leave=self.leave_threshold,
                 unknown=self.unknown_label,
             ),
+            batch_window=self.batch_window,
+            max_batch=self.max_batch,
         )
 
 
@@ -276,24 +273,26 @@ class Classifier(LifecycleNode):
         self._active = False
         self._load_error = ""
         self._passed_over: list[str] = []
-        self._subscription: Any = None
-        self._refused_qos = ""
-        self._drawn = 0.0
-        self._words = ""
-        self._words_at = 0.0
-        self._said: dict[str, float] = {}
-        self._faults: Counter[str] = Counter()
-        self._recent_fault = (-math.inf, "")
+        self._faults = Faults(self.get_logger())
         self._hung_since: float | None = None
-        self._counted = (time.monotonic(), Counter[str]())
         self._pending: list[Pending] = []
-        self._label = self.create_lifecycle_publisher(msg.SceneLabel, "scene_label", 10)
-        self._description = self.create_lifecycle_publisher(String, "scene_description", 10)
-        self._annotated = self.create_lifecycle_publisher(Image, "~/annotated_image", qos_profile_sensor_data)
+        self._channels = self._make_channels(self._table.values)
         # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
         self.create_service(Ask, "ask", self._ask, callback_group=ReentrantCallbackGroup())
         self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        Diagnostics(self, self._health)
+        several = self._channels.values() if len(self._channels) > 1 else ()
+        Diagnostics(self, self._health, {channel.camera: partial(self._camera_health, channel) for channel in several})
+
+    def _make_channels(self, values: Parameters) -> dict[str, Channel]:
+        topics = values.camera_topics
+        resolved = [self.resolve_topic_name(topic) for topic in topics]
+        if repeated := {topic for topic in resolved if resolved.count(topic) > 1}:
+            raise ParameterError(f"camera_topics {list(topics)} are not all different: {repeated} is there twice")
+        compressed = values.image_transport == "compressed"
+        return {
+            camera: Channel(self, camera, topic, compressed, len(topics) > 1)
+            for camera, topic in zip(names_of_cameras(topics), topics, strict=True)
+        }
 
     # Life
 
@@ -306,6 +305,7 @@ class Classifier(LifecycleNode):
             values.settings(),
             self,
             lambda: self.get_clock().now().nanoseconds,
+            list(self._channels),
             self._last_worker,
         )
         self._worker.start()
@@ -313,16 +313,8 @@ class Classifier(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        compressed = self._table.values.image_transport == "compressed"
-        self._refused_qos = ""
-        self._subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            "camera/image_raw/compressed" if compressed else "camera/image_raw",
-            self._on_picture,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        for channel in self._channels.values():
+            channel.open(partial(self._worker.put, channel.camera))
         self._active = True
         self._worker.look(True)
         return super().on_activate(state)
@@ -358,9 +350,8 @@ class Classifier(LifecycleNode):
         self._active = False
         if self._worker:
             self._worker.look(False)
-        if self._subscription:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
+        for channel in self._channels.values():
+            channel.close()
 
     def _free_model(self) -> None:
         if self._worker:
@@ -378,35 +369,21 @@ class Classifier(LifecycleNode):
         if self._worker:
             self._worker.change(values.settings())
 
-    # Pictures
-
-    def _on_picture(self, message: Any) -> None:
-        if self._worker:
-            self._worker.put(message)
-
-    def _on_incompatible_qos(self, event: Any) -> None:
-        policy = QoSPolicyKind(event.last_policy_kind).name.lower()
-        topic = self._subscription.topic_name
-        self._refused_qos = (
-            f"{topic} is offered with another {policy} than the classifier asks for: "
-            f"set qos_overrides.{topic}.subscription.{policy} as the camera has it"
-        )
-        self.get_logger().error(self._refused_qos)
-
     # Questions
 
     async def _ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            if reason := self._not_ready() or (not self._worker.stream.form and self._refused_qos):
-                raise worker.NotAnsweredError(reason)
+            channel = self._channel(request.camera)
+            if reason := self._not_ready() or self._refused_qos(channel):
+                raise NotAnsweredError(reason)
             asked = self._read(request)
-        except (ValueError, worker.NotAnsweredError) as error:
+        except (ValueError, NotAnsweredError) as error:
             response.message = str(error)
             return response
         outcome = Future()
         seconds = self._table.values.ask_timeout
 
-        def answered(picture: worker.Observation, answers: list[Answer]) -> None:
+        def answered(picture: Observation, answers: list[Answer]) -> None:
             response.success = True
             response.header = picture.header
             response.answers = [conversions.answer_to_message(answer) for answer in answers]
@@ -417,12 +394,23 @@ class Classifier(LifecycleNode):
         def failed(error: Exception) -> None:
             self._in_executor(self._complete, pending, one_line(error))
 
-        pending = Pending(worker.Ask(asked, answered, failed), outcome, time.monotonic() + seconds)
+        ask = worker.Ask(channel.camera, asked, answered, failed)
+        pending = Pending(ask, outcome, time.monotonic() + seconds)
         self._pending.append(pending)
         self._worker.ask(pending.ask)
         if problem := await outcome:
             return Ask.Response(message=problem)
         return response
+
+    def _channel(self, camera: str) -> Channel:
+        """That of the `camera`, or of the first if none is named; ValueError when there is no such camera."""
+        name = camera or next(iter(self._channels))
+        if name not in self._channels:
+            raise ValueError(f"there is no camera {camera!r:.200}, expected one of {', '.join(self._channels)}")
+        return self._channels[name]
+
+    def _refused_qos(self, channel: Channel) -> str:
+        return "" if self._worker.views[channel.camera].stream.form else channel.refused_qos
 
     def _read(self, request: Ask.Request) -> list[Question]:
         if not 1 <= len(request.questions) <= MAX_QUESTIONS:
@@ -456,7 +444,7 @@ class Classifier(LifecycleNode):
         since = self._worker.busy_since
         if (problem := self._hanging()) and since != self._hung_since:
             self._hung_since = since
-            self.fault("model hangs", problem)
+            self._faults.add("model hangs", problem)
 
     def _hanging(self) -> str:
         """In words that the model does not come back from a picture; else ""."""
@@ -509,100 +497,71 @@ class Classifier(LifecycleNode):
         self.trigger_cleanup()
         self._load_error = reason
 
-    def labelled(self, picture: worker.Observation, answer: Answer, smoothed: SmoothedLabel) -> None:
-        label = msg.SceneLabel(
-            header=picture.header,
-            label=smoothed.label,
-            confidence=smoothed.confidence,
-            raw_label=answer.value,
-            choices=list(answer.options),
-            probabilities=list(answer.probabilities),
-            inference_time=time.monotonic() - picture.taken,
-        )
-        self._label.publish(label)
+    def labelled(self, picture: Observation, answer: Answer, smoothed: SmoothedLabel) -> None:
         rate = self._table.values.annotated_image_rate
-        if rate and picture.taken - self._drawn >= 1 / rate and self._annotated.get_subscription_count():
-            self._drawn = picture.taken
-            words = self._words if picture.taken - self._words_at < WORDS_LAST else ""
-            drawn = annotate(picture.frame.image, *smoothed, words, answer.options)
-            self._annotated.publish(image_message(picture, drawn))
+        self._channels[picture.camera].publish_label(picture, answer, smoothed, rate)
 
-    def described(self, picture: worker.Observation, answer: Answer) -> None:
-        self._words, self._words_at = answer.value, picture.taken
-        self._description.publish(String(data=answer.value))
+    def described(self, picture: Observation, answer: Answer) -> None:
+        self._channels[picture.camera].publish_description(picture, answer)
 
-    def fault(self, kind: str, error: BaseException | str) -> None:
-        now = time.monotonic()
-        self._faults[kind] += 1
-        advice = f" ({ADVICE[kind]})" if kind in ADVICE else ""
-        self._recent_fault = (now, f"{kind}: {one_line(error)}{advice}")
-        if now - self._said.get(kind, -math.inf) > WARN_PERIOD:
-            self._said[kind] = now
-            self.get_logger().warning(self._recent_fault[1])
+    def fault(self, camera: str, kind: str, error: BaseException | str) -> None:
+        faults = self._channels[camera].faults if camera else self._faults
+        faults.add(kind, error)
 
     # Health
 
     def _health(self) -> Health:
-        figures = self._figures()
+        return dataclasses.replace(self._state(), values=self._figures())
+
+    def _state(self) -> Health:
         if reason := self._not_ready():
-            return Health(Level.ERROR if self._load_error else Level.WARN, reason, figures)
+            return Health(Level.ERROR if self._load_error else Level.WARN, reason)
         if problem := self._hanging():
-            return Health(Level.ERROR, problem, figures)
-        if not self._worker.stream.form:
-            return Health(Level.ERROR, self._refused_qos or self._why_no_picture(), figures)
-        if lasting := self._worker.stream.problem(self._table.values.max_frame_age):
-            gone = "" if self.count_publishers(self._subscription.topic_name) else f" {self._why_no_picture()}"
-            return Health(Level.ERROR, lasting.words + gone, figures)
-        since, fault = self._recent_fault
-        if time.monotonic() - since < WARN_PERIOD:
-            return Health(Level.WARN, fault, figures)
-        if (seconds := self._worker.unchanged) > FROZEN:
-            words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
-            return Health(Level.WARN, words, figures)
-        return Health(Level.OK, "looking", figures)
+            return Health(Level.ERROR, problem)
+        cameras = joint({camera: self._state_of(channel) for camera, channel in self._channels.items()})
+        if (fault := self._faults.recent) and cameras.level is not Level.ERROR:
+            return Health(Level.WARN, fault)
+        return cameras
+
+    def _state_of(self, channel: Channel) -> Health:
+        return channel.health(self._worker.views[channel.camera], self._table.values.max_frame_age)
+
+    def _camera_health(self, channel: Channel) -> Health:
+        """That of one of several cameras."""
+        reason = self._not_ready()
+        health = Health(Level.WARN, reason) if reason else self._state_of(channel)
+        return dataclasses.replace(health, values=self._camera_figures(channel))
+
+    def _camera_figures(self, channel: Channel) -> dict[str, object]:
+        return channel.figures(self._worker.views[channel.camera]) if self._worker else channel.faults.figures()
 
     def _figures(self) -> dict[str, object]:
         figures: dict[str, object] = {"model": self._table.values.model}
-        source, now = self._worker, time.monotonic()
-        if source:
-            counts = Counter({"pictures": source.newest.received, **source.counts})
-            since, before = self._counted
-            seconds = max(now - since, 1e-3)
-            self._counted = (now, counts)
-            for name in ("pictures", "labels", "descriptions", "asks"):
-                figures[f"{name} per second"] = max(0, counts[name] - before[name]) / seconds
+        if source := self._worker:
             figures |= source.facts
             if self._passed_over:
                 figures["passed over"] = "; ".join(self._passed_over)
             figures |= costs(source)
             figures |= {"state": source.state, "inference time [s]": source.inference_time}
-            figures["pictures replaced by newer ones"] = source.newest.dropped
-            stream = source.stream
-            if stream.form:
-                figures["picture"] = stream.form
-                figures["changes of size or encoding"] = stream.changes
-                figures["picture unchanged for [s]"] = source.unchanged
-            if stream.stamp is not None:
-                figures["picture age [s]"] = (self.get_clock().now().nanoseconds - stream.stamp) * 1e-9
-                figures["picture came ago [s]"] = now - stream.arrival
-        figures |= {f"faults, {kind}": count for kind, count in sorted(self._faults.items())}
+            figures["pictures at once"] = source.at_once
+        figures |= self._faults.figures()
+        if len(self._channels) == 1:
+            figures |= self._camera_figures(next(iter(self._channels.values())))
         figures["questions waiting"] = len(self._pending)
         figures["peak memory [MiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return figures
 
-    def _why_no_picture(self) -> str:
-        topic, kind = self._subscription.topic_name, self._subscription.msg_type.__name__
-        if not self.count_publishers(topic):
-            others = [
-                name
-                for name, types in self.get_topic_names_and_types()
-                if f"sensor_msgs/msg/{kind}" in types and name != self._annotated.topic_name
-                if self.count_publishers(name)
-            ]
-            there = f", but {', '.join(others[:5])}: remap it" if others else ": start a camera"
-            return f"nobody publishes {topic}{there} (-r camera/image_raw:=/your/topic)"
-        hint = "" if os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") else FAST_DDS_HINT
-        return f"{topic} has a publisher but no picture came: does the camera deliver?{hint}"
+
+def joint(healths: Mapping[str, Health]) -> Health:
+    """That of all cameras: an error only when no camera is without one."""
+    if len(healths) == 1:
+        return next(iter(healths.values()))
+    bad = {camera: health for camera, health in healths.items() if health.level is not Level.OK}
+    if not bad:
+        return Health(Level.OK, f"looking with {len(healths)} cameras")
+    errors = sum(health.level is Level.ERROR for health in bad.values())
+    level = Level.ERROR if errors == len(healths) else Level.WARN
+    return Health(level, "; ".join(f"{camera}: {health.message}" for camera, health in bad.items()))
 
 
 def costs(source: worker.Worker) -> dict[str, object]:
@@ -620,19 +579,6 @@ def costs(source: worker.Worker) -> dict[str, object]:
         used, there = memory.gpu_memory(device)
         figures["GPU memory in use [MiB]"] = f"{used >> 20} of {there >> 20}"
     return figures
-
-
-def one_line(error: BaseException | str) -> str:
-    """What went wrong; errors that carry no words are named."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def image_message(picture: worker.Observation, image: np.ndarray) -> Image:
-    """Return the RGB `image` as a message with the header of `picture`."""
-    message = Image(header=picture.header, height=image.shape[0], width=image.shape[1], encoding="rgb8")
-    message.step = image.shape[1] * 3
-    message.data = array.array("B", image.tobytes())  # a hundred times faster than the bytes themselves
-    return message
 
 
 def main() -> int:

@@ -34,27 +34,30 @@ class Health:
 
 
 class Diagnostics:
-    """Publishes what `check()` returns, every `PERIOD`, in the executor of `node`."""
+    """Publishes what `check()` returns, every `PERIOD`, in the executor of `node`; so too its `parts`, by name."""
 
-    def __init__(self, node: Node, check: Callable[[], Health]) -> None:
+    def __init__(
+        self, node: Node, check: Callable[[], Health], parts: Mapping[str, Callable[[], Health]] | None = None
+    ) -> None:
         self._node = node
         self._check = check
+        self._parts = parts or {}
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # The wall's time: a simulation that stands still must not silence the diagnostics.
         self._timer = node.create_timer(PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def publish(self) -> None:
         """Publish now, for example at a change that should be seen at once."""
-        health = self._check()
-        status = DiagnosticStatus(
-            level=health.level.value,
-            name=self._node.get_fully_qualified_name().lstrip("/"),
-            message=health.message,
-            values=[KeyValue(key=key, value=_words(value)) for key, value in health.values.items()],
-        )
-        array = DiagnosticArray(status=[status])
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        array = DiagnosticArray(status=[_status(name, self._check())])
+        array.status += [_status(f"{name}: {part}", check()) for part, check in self._parts.items()]
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
+
+
+def _status(name: str, health: Health) -> DiagnosticStatus:
+    values = [KeyValue(key=key, value=_words(value)) for key, value in health.values.items()]
+    return DiagnosticStatus(level=health.level.value, name=name, message=health.message, values=values)
 
 
 def _words(value: object) -> str:

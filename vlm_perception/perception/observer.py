@@ -16,7 +16,7 @@ from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, T
 class Answering(Protocol):
     """What `serve` needs of a `Model`."""
 
-    def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]: ...
+    def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]: ...
 
 
 class Schedule:
@@ -37,11 +37,18 @@ class Schedule:
             (max(0.0, self._due.get(name, now) - now) for name, rate in self._rates.items() if rate), default=math.inf
         )
 
+    def is_due(self, now: float, stamp: int) -> bool:
+        """Whether any name is due at `now` [s] for the picture of `stamp` [ns]."""
+        return any(self._is_due(name, now, stamp) for name in self._rates)
+
+    def _is_due(self, name: str, now: float, stamp: int) -> bool:
+        return bool(self._rates.get(name)) and now >= self._due.get(name, now) and stamp != self._stamps.get(name)
+
     def take(self, name: str, now: float, stamp: int) -> bool:
         """Whether `name` is due at `now` [s] for the picture of `stamp` [ns]; if so, it counts as asked."""
-        rate = self._rates.get(name, 0.0)
-        if not rate or now < self._due.get(name, now) or stamp == self._stamps.get(name):
+        if not self._is_due(name, now, stamp):
             return False
+        rate = self._rates[name]
         # Keep the beat when one comes a little late; when it comes very late, do not catch up.
         beat = self._due.get(name, now) + 1 / rate
         self._due[name] = beat if beat > now else now + 1 / rate
@@ -67,67 +74,109 @@ class Request:
     failed: Callable[[Exception], None]
 
 
-def serve(
-    model: Answering, image: np.ndarray, requests: Sequence[Request], known: dict[Question, Answer] | None = None
-) -> None:
-    """Answer all `requests` about one `image`; the same question of several askers is asked once.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inquiry:
+    """All `requests` about one `image`.
 
-    One call of the model for everything that has options, then those answers go out; one more for
-    the texts, which take longer. When a joint call fails, each asker is served alone, so that nobody
-    suffers from another's question. `known` are answers about this image that are there already.
+    `known`: answers about this image that are there already, and then those of the model, by `nameless` question.
     """
-    known = {} if known is None else known
-    waiting = list(requests)
+
+    image: np.ndarray
+    requests: Sequence[Request]
+    known: dict[Question, Answer] = dataclasses.field(default_factory=dict)
+
+
+def serve(model: Answering, inquiries: Sequence[Inquiry]) -> None:
+    """Answer all `inquiries`; the same question of several askers about a picture is asked once.
+
+    One call of the model for everything that has options, for all pictures of which the same is asked, then those
+    answers go out; one more for the texts, which take longer. When a joint call fails, each picture is served alone,
+    and then each asker, so that nobody suffers from another's picture or question.
+    """
+    waiting = list(inquiries)
     for with_texts in (False, True):
-        questions = [q for r in waiting for q in r.questions if with_texts or not isinstance(q, Text)]
         try:
-            _ask(model, image, questions, known)
+            _ask(model, waiting, with_texts)
         except Exception as error:
-            if len(waiting) == 1:
-                waiting[0].failed(error)
+            alone = waiting if len(waiting) > 1 else [_of(waiting[0], [request]) for request in waiting[0].requests]
+            if len(alone) == 1:
+                alone[0].requests[0].failed(error)
             else:
-                for request in waiting:
-                    serve(model, image, [request], known)
+                for one in alone:
+                    serve(model, [one])
             return
-        complete = [r for r in waiting if all(_nameless(q) in known for q in r.questions)]
-        waiting = [r for r in waiting if r not in complete]
-        for request in complete:
-            request.answered([dataclasses.replace(known[_nameless(q)], name=q.name) for q in request.questions])
+        waiting = [rest for inquiry in waiting if (rest := _tell(inquiry)).requests]
 
 
-def _nameless(question: Question) -> Question:
+def nameless(question: Question) -> Question:
     """What is asked, whoever asks."""
     return dataclasses.replace(question, name="-")
 
 
-def _ask(model: Answering, image: np.ndarray, questions: Sequence[Question], known: dict[Question, Answer]) -> None:
-    """Add to `known` what is not in it yet, by one call of the model, and one more for the mirrored picture."""
+def _of(inquiry: Inquiry, requests: Sequence[Request]) -> Inquiry:
+    return dataclasses.replace(inquiry, requests=requests)
+
+
+def _tell(inquiry: Inquiry) -> Inquiry:
+    """Tell those of whom everything is known; return the rest."""
+    rest = []
+    for request in inquiry.requests:
+        found = [inquiry.known.get(nameless(question)) for question in request.questions]
+        if None in found:
+            rest.append(request)
+        else:
+            pairs = zip(found, request.questions, strict=True)
+            request.answered([dataclasses.replace(answer, name=question.name) for answer, question in pairs if answer])
+    return _of(inquiry, rest)
+
+
+def _ask(model: Answering, inquiries: Sequence[Inquiry], with_texts: bool) -> None:
+    """Add to each `known` what is not in it yet: by one call of the model for all pictures of which the same is to be
+    known, and one more for those that have to be mirrored."""
+    calls: dict[tuple[bool, tuple[Question, ...]], list[tuple[Inquiry, list[Question]]]] = {}
+    for inquiry in inquiries:
+        new = _unknown(inquiry, with_texts)
+        for mirrored in (False, True):
+            part = {key: q for key, q in new.items() if isinstance(q, MirroredChoice) == mirrored}
+            if part:
+                calls.setdefault((mirrored, tuple(part)), []).append((inquiry, list(part.values())))
+    for (mirrored, keys), asked in calls.items():
+        images = [inquiry.image for inquiry, _ in asked]
+        if mirrored:
+            images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+        questions = [question.plain() if isinstance(question, MirroredChoice) else question for question in asked[0][1]]
+        for (inquiry, _), answers in zip(asked, _answers(model, images, questions), strict=True):
+            inquiry.known.update(zip(keys, answers, strict=True))
+
+
+def _unknown(inquiry: Inquiry, with_texts: bool) -> dict[Question, Question]:
+    """What the model has to be asked, each under a name of its own, by the `nameless` question."""
     new: dict[Question, Question] = {}
     names: set[str] = set()
-    for question in questions:
-        if (key := _nameless(question)) not in known and key not in new:
-            name = question.name
-            while name in names:  # two askers may use one name for different questions
-                name += "+"
-            names.add(name)
-            new[key] = dataclasses.replace(question, name=name)
-    straight = {key: question for key, question in new.items() if not isinstance(question, MirroredChoice)}
-    mirrored = {key: question.plain() for key, question in new.items() if isinstance(question, MirroredChoice)}
-    if straight:
-        known |= _answers(model, image, straight)
-    if mirrored:
-        known |= _answers(model, np.ascontiguousarray(image[:, ::-1]), mirrored)
+    for question in (q for request in inquiry.requests for q in request.questions):
+        key = nameless(question)
+        if key in inquiry.known or key in new or (isinstance(question, Text) and not with_texts):
+            continue
+        name = question.name
+        while name in names:  # two askers may use one name for different questions
+            name += "+"
+        names.add(name)
+        new[key] = dataclasses.replace(question, name=name)
+    return new
 
 
-def _answers(model: Answering, image: np.ndarray, asked: Mapping[Question, Question]) -> dict[Question, Answer]:
-    """Return the model's answers by the keys of `asked`."""
-    answers = model.answer(image, list(asked.values()))
-    if len(answers) != len(asked):
-        raise ModelError(f"the model gave {len(answers)} answers to {len(asked)} questions")
-    for question, answer in zip(asked.values(), answers, strict=True):
-        if isinstance(question, ClosedQuestion):
-            _check(question, answer)
-    return dict(zip(asked, answers, strict=True))
+def _answers(model: Answering, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
+    """Return the model's answers; raises ModelError when it gave others than it was asked for."""
+    found = model.answer_batch(images, questions)
+    if len(found) != len(images):
+        raise ModelError(f"the model gave answers about {len(found)} pictures, expected {len(images)}")
+    for answers in found:
+        if len(answers) != len(questions):
+            raise ModelError(f"the model gave {len(answers)} answers to {len(questions)} questions")
+        for question, answer in zip(questions, answers, strict=True):
+            if isinstance(question, ClosedQuestion):
+                _check(question, answer)
+    return found
 
 
 def _check(question: ClosedQuestion, answer: Answer) -> None:

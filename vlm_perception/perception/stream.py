@@ -37,6 +37,8 @@ class Stream:
         self.stamp: int | None = None
         self.arrival = -math.inf
         """When the newest stamp came [s, monotonic]; the very same again is nothing new."""
+        self.period = math.inf
+        """Between the newest stamp and the one before it [s]."""
         self._heard = -math.inf
         self._lasting = ""
         self._ticked = (self._clock(), time.monotonic())
@@ -62,6 +64,7 @@ class Stream:
             return False
         if self.form and self.form != form_of(message):
             self.changes += 1
+        self.period = self._heard - self.arrival
         self.stamp, self.arrival, self.form = stamp, self._heard, form_of(message)
         return True
 

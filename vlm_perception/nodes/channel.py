@@ -1,0 +1,199 @@
+"""One camera of the classifier: its subscription, the topics of what is seen by it, and how it is."""
+
+from __future__ import annotations
+
+import array
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from vlm_perception import msg
+from vlm_perception.nodes.diagnostics import Health, Level
+from vlm_perception.nodes.faults import Faults
+from vlm_perception.perception.annotation import annotate
+from vlm_perception.perception.smoothing import SmoothedLabel
+from vlm_perception.perception.view import Observation, View
+from vlm_perception.questions import Answer
+
+FROZEN = 10.0
+"""The same picture, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
+WORDS_LAST = 5.0
+"""A description older than this [s] is not drawn any more."""
+FAST_DDS_HINT = (
+    " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process to "
+    "share/vlm_perception/config/fastdds.xml, as the launch files do"
+)
+
+
+def names_of_cameras(topics: Sequence[str]) -> list[str]:
+    """Return the camera's name for each of `topics`: the topic without its last part, front for front/image_raw.
+
+    Raises ValueError when there is none, when one cannot be a topic, or when two cameras have the same name.
+    """
+    if not topics:
+        raise ValueError("camera_topics is empty, expected at least one topic of pictures, such as camera/image_raw")
+    names = []
+    for topic in topics:
+        if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", topic, re.ASCII):
+            raise ValueError(
+                f"camera_topics has {topic!r:.200}, expected the name of a topic, such as front/image_raw: letters, "
+                "digits and _ between single /"
+            )
+        parts = topic.strip("/").split("/")
+        names.append("/".join(parts[:-1] or parts))
+    for number, name in enumerate(names):
+        if (first := names.index(name)) < number:
+            raise ValueError(
+                f"camera_topics has {topics[first]!r} and {topics[number]!r}, which are both the camera {name!r}: a "
+                "camera is named by its topic without the last part, and each name is there once; remap a topic"
+            )
+    return names
+
+
+class Channel:
+    """What `node` hears of one `camera` on its `topic`, and says about it.
+
+    Its topics begin with the camera's name where there are `several`.
+    """
+
+    def __init__(self, node: LifecycleNode, camera: str, topic: str, compressed: bool, several: bool) -> None:
+        self.camera = camera
+        self.faults = Faults(node.get_logger(), camera if several else "")
+        self.refused_qos = ""
+        self._node = node
+        self._kind: type = CompressedImage if compressed else Image
+        self._topic = f"{topic}/compressed" if compressed else topic
+        self._subscription: Any = None
+        prefix = f"{camera}/" if several else ""
+        self._label = node.create_lifecycle_publisher(msg.SceneLabel, f"{prefix}scene_label", 10)
+        self._description = node.create_lifecycle_publisher(String, f"{prefix}scene_description", 10)
+        self._annotated = node.create_lifecycle_publisher(Image, f"~/{prefix}annotated_image", qos_profile_sensor_data)
+        self._drawn = 0.0
+        self._words = ""
+        self._words_at = 0.0
+        self._counted = (time.monotonic(), Counter[str]())
+
+    def open(self, on_picture: Callable[[Any], None]) -> None:
+        """Subscribe to the camera."""
+        self.refused_qos = ""
+        self._subscription = self._node.create_subscription(
+            self._kind,
+            self._topic,
+            on_picture,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def close(self) -> None:
+        """Hear the camera no more."""
+        if self._subscription:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _on_incompatible_qos(self, event: Any) -> None:
+        policy = QoSPolicyKind(event.last_policy_kind).name.lower()
+        topic = self._subscription.topic_name
+        self.refused_qos = (
+            f"{topic} is offered with another {policy} than the classifier asks for: "
+            f"set qos_overrides.{topic}.subscription.{policy} as the camera has it"
+        )
+        self._node.get_logger().error(self.refused_qos)
+
+    # What is seen
+
+    def publish_label(self, picture: Observation, answer: Answer, smoothed: SmoothedLabel, drawing_rate: float) -> None:
+        """Publish the label and, when somebody watches, at most at `drawing_rate` [Hz], the picture with it."""
+        label = msg.SceneLabel(
+            header=picture.header,
+            camera=picture.camera,
+            label=smoothed.label,
+            confidence=smoothed.confidence,
+            raw_label=answer.value,
+            choices=list(answer.options),
+            probabilities=list(answer.probabilities),
+            inference_time=time.monotonic() - picture.taken,
+        )
+        self._label.publish(label)
+        due = drawing_rate and picture.taken - self._drawn >= 1 / drawing_rate
+        if due and self._annotated.get_subscription_count():
+            self._drawn = picture.taken
+            words = self._words if picture.taken - self._words_at < WORDS_LAST else ""
+            drawn = annotate(picture.frame.image, *smoothed, words, answer.options)
+            self._annotated.publish(image_message(picture, drawn))
+
+    def publish_description(self, picture: Observation, answer: Answer) -> None:
+        """Publish the words."""
+        self._words, self._words_at = answer.value, picture.taken
+        self._description.publish(String(data=answer.value))
+
+    # How it is
+
+    def health(self, view: View, max_age: float) -> Health:
+        """How the camera is, of which the worker has the `view`."""
+        if not view.stream.form:
+            return Health(Level.ERROR, self.refused_qos or self._why_no_picture())
+        if lasting := view.stream.problem(max_age):
+            gone = "" if self._node.count_publishers(self._subscription.topic_name) else f" {self._why_no_picture()}"
+            return Health(Level.ERROR, lasting.words + gone)
+        if fault := self.faults.recent:
+            return Health(Level.WARN, fault)
+        if (seconds := view.unchanged) > FROZEN:
+            words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
+            return Health(Level.WARN, words)
+        return Health(Level.OK, "looking")
+
+    def figures(self, view: View) -> dict[str, object]:
+        """The camera's figures; rates are those since the last call."""
+        now = time.monotonic()
+        counts = Counter({"pictures": view.newest.received, **view.counts})
+        since, before = self._counted
+        seconds = max(now - since, 1e-3)
+        self._counted = (now, counts)
+        figures: dict[str, object] = {
+            f"{name} per second": max(0, counts[name] - before[name]) / seconds
+            for name in ("pictures", "labels", "descriptions", "asks")
+        }
+        figures["pictures replaced by newer ones"] = view.newest.dropped
+        stream = view.stream
+        if stream.form:
+            figures["picture"] = stream.form
+            figures["changes of size or encoding"] = stream.changes
+            figures["picture unchanged for [s]"] = view.unchanged
+        if stream.stamp is not None:
+            figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - stream.stamp) * 1e-9
+            figures["picture came ago [s]"] = now - stream.arrival
+        return figures | self.faults.figures()
+
+    def _why_no_picture(self) -> str:
+        topic, kind = self._subscription.topic_name, self._kind.__name__
+        if not self._node.count_publishers(topic):
+            others = [
+                name
+                for name, types in self._node.get_topic_names_and_types()
+                if f"sensor_msgs/msg/{kind}" in types and name != self._annotated.topic_name
+                if self._node.count_publishers(name)
+            ]
+            there = f", but {', '.join(others[:5])}: remap it" if others else ": start a camera"
+            return f"nobody publishes {topic}{there} (-r {self._topic}:=/your/topic)"
+        hint = "" if os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") else FAST_DDS_HINT
+        return f"{topic} has a publisher but no picture came: does the camera deliver?{hint}"
+
+
+def image_message(picture: Observation, image: np.ndarray) -> Image:
+    """Return the RGB `image` as a message with the header of `picture`."""
+    message = Image(header=picture.header, height=image.shape[0], width=image.shape[1], encoding="rgb8")
+    message.step = image.shape[1] * 3
+    message.data = array.array("B", image.tobytes())  # a hundred times faster than the bytes themselves
+    return message

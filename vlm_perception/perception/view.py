@@ -1,0 +1,151 @@
+"""One camera as the worker sees it. No ROS."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vlm_perception.perception.frames import Frame, decode, stamp_of
+from vlm_perception.perception.newest import Newest
+from vlm_perception.perception.observer import Schedule
+from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.smoothing import LabelSmoother
+from vlm_perception.perception.stream import Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """A decoded picture with the `header` of its message, when it arrived and when it was `taken` up [s, monotonic].
+
+    `unchanged` [s, by the stamps]: for how long the camera has delivered this very picture, pixel by pixel.
+    """
+
+    camera: str
+    frame: Frame
+    header: Any
+    arrival: float
+    taken: float
+    unchanged: float
+
+
+class NotAnsweredError(Exception):
+    """Why a question could not be answered now, in words."""
+
+
+class View:
+    """What one `camera` shows: its stream, its newest picture, what is asked about it when, its smoothed label.
+
+    Whatever is wrong with it is its own: `fault` hears of a kind of fault and its words. `clock` returns the time [ns]
+    that the messages' stamps are compared with. `looked_at` [s, monotonic]: when it had its turn last.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        settings: Settings,
+        clock: Callable[[], int],
+        fault: Callable[[str, BaseException | str], None],
+    ) -> None:
+        self.camera = camera
+        self.stream = Stream(clock, fault)
+        self.newest: Newest[tuple[Any, float]] = Newest()
+        self.counts: Counter[str] = Counter()
+        self.schedule = Schedule()
+        self.smoother = LabelSmoother(settings.label.options, settings.smoothing)
+        self.looked_at = -math.inf
+        self.begun = 0.0
+        """Nothing that came before is looked at [s, monotonic]."""
+        self._settings = settings
+        self._clock = clock
+        self._fault = fault
+        self._picture: Observation | None = None
+        self._corrupt = ""
+
+    # For the thread that puts.
+
+    def put(self, message: Any) -> bool:
+        """Offer the newest message; whether it is news. One that is not is counted and forgotten."""
+        if news := self.stream.admit(message, self._settings.max_age):
+            self.newest.put((message, self.stream.arrival))
+        return news
+
+    def begin(self) -> None:
+        """Forget what came: from now on it is looked at."""
+        self.begun = time.monotonic()
+        self.stream.begin()
+
+    # For any thread.
+
+    @property
+    def unchanged(self) -> float:
+        """For how long [s] the newest picture that was looked at is the very same."""
+        picture = self._picture
+        return picture.unchanged if picture else 0.0
+
+    # For the worker's thread.
+
+    def adopt(self, settings: Settings) -> None:
+        """Use `settings` from now on; another vocabulary or smoothing begins anew."""
+        before, self._settings = self._settings, settings
+        if (settings.label, settings.smoothing) != (before.label, before.smoothing):  # another prompt counts as well
+            self.smoother = LabelSmoother(settings.label.options, settings.smoothing)
+        self.schedule.set_rates(settings.rates)
+
+    def ready(self, now: float) -> bool:
+        """Whether a recurring question is due at `now` [s, monotonic] and there is a picture to ask it about."""
+        if waiting := self.newest.peek():
+            stamp = stamp_of(waiting[0])
+        elif self._picture and not self._is_old(self._picture) and not self.stream.problem(self._settings.max_age):
+            stamp = self._picture.frame.stamp
+        else:
+            return False
+        return self.schedule.is_due(now, stamp)
+
+    def expected(self, now: float, seconds: float) -> bool:
+        """Whether it will probably be ready within `seconds`: its question is due, and its next picture not overdue."""
+        comes = self.stream.arrival + self.stream.period
+        return abs(comes - now) <= seconds and self.schedule.wait(now) <= seconds
+
+    def take_up(self, now: float) -> Observation:
+        """Return the newest picture; raises NotAnsweredError, with the reason, when it must not be looked at."""
+        self.looked_at = now
+        if taken := self.newest.take():
+            self._decode(*taken)
+        if self._picture and self._picture.arrival < self.begun:
+            self._picture = None
+        if problem := self.stream.problem(self._settings.max_age):
+            raise NotAnsweredError(problem.words)
+        if self._picture is None or self._is_old(self._picture):
+            raise NotAnsweredError(
+                f"no usable picture: {self._corrupt}" if self._corrupt else "no picture has come yet"
+            )
+        return replace(self._picture, taken=now)
+
+    def forget(self) -> None:
+        """Forget what was seen."""
+        self.newest.clear()
+        self._picture = None
+        self._corrupt = ""
+        self.smoother.reset()
+
+    def _decode(self, message: Any, arrival: float) -> None:
+        try:
+            frame, before = decode(message), self._picture
+            unchanged = 0.0
+            if before and np.array_equal(frame.image, before.frame.image):
+                unchanged = max(0.0, before.unchanged + (frame.stamp - before.frame.stamp) * 1e-9)
+            self._picture = Observation(self.camera, frame, message.header, arrival, arrival, unchanged)
+            self._corrupt = ""
+        except Exception as error:  # a broken message must not stop the good ones
+            self._corrupt = str(error)
+            self._fault("corrupt picture", error)
+
+    def _is_old(self, picture: Observation) -> bool:
+        age = max(time.monotonic() - picture.arrival, abs(self._clock() - picture.frame.stamp) * 1e-9)
+        return age > self._settings.max_age
