@@ -19,7 +19,7 @@ COMMANDS = {
     "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",
     "parameters": "print the tables of all parameters, as in the README",
     "minigpt4": "assemble MiniGPT-4 from its published pieces into one model folder",
-    "doctor": "report what this machine has and lacks",
+    "doctor": "say what is wrong, and what to do about it: ROS, camera, libraries, GPU, model, memory",
 }
 
 

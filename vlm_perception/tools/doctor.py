@@ -1,87 +1,134 @@
-"""Report what this machine has and lacks, one line each; the exit status is 1 when something is missing."""
+"""Say what is wrong before anybody asks: ROS, middleware, camera, commands, libraries, GPU, model, memory, clock.
+
+Green, yellow or red with a remedy, one finding a line; the exit status is 1 when anything is red, else 0. Checks run
+beside each other in processes of their own, so that whatever hangs or crashes is one more finding.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
-import platform
-import time
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from vlm_perception.tools.checks.finding import Finding, Level, red
+from vlm_perception.tools.child import Child, ChildError
+
+TIME_LIMIT = 90.0
+"""[s]; libraries that are read from a slow card take long."""
+COLOURS = {Level.GREEN: 32, Level.YELLOW: 33, Level.RED: 31}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="nano", help="'nano' or the folder of a model (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="nano", help="as the classifier's parameter: nano, a folder, a server (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image-topic",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="may be repeated (default: those of the running classifier, else camera/image_raw)",
+    )
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long to listen (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    checks: dict[str, Callable[[], str]] = {
-        "versions": _versions,
-        "devices": _devices,
-        "ROS": _ros,
-        "Fast DDS": _fast_dds,
-        "renderer": _renderer,
-        "model": lambda: _model(arguments.model),
-    }
-    healthy = True
-    for name, check in checks.items():
-        try:
-            print(f"ok       {name}: {check()}")
-        except Exception as error:  # a report goes on, whatever is broken
-            healthy = False
-            print(f"MISSING  {name}: {' '.join(str(error).split())}")
+    """1 when anything is red, 2 for wrong arguments, else 0."""
+    if not 0.5 <= arguments.seconds <= 60:
+        print(f"vlm_perception doctor: --seconds is {arguments.seconds:g}, expected 0.5 to 60", file=sys.stderr)
+        return 2
+    findings = []
+    for finding in examine(arguments.model, arguments.image_topic, arguments.seconds):
+        findings.append(finding)
+        if not arguments.json:
+            print(line(finding, sys.stdout.isatty()), flush=True)
+    healthy = all(finding.level is not Level.RED for finding in findings)
+    if arguments.json:
+        words = [{**dataclasses.asdict(finding), "level": finding.level.value} for finding in findings]
+        print(json.dumps({"healthy": healthy, "findings": words}, indent=2, ensure_ascii=False))
     return 0 if healthy else 1
 
 
-def _versions() -> str:
-    def of(package: str) -> str:
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            return f"no {package}"
-
-    packages = ("torch", "transformers", "numpy", "mujoco", "vlm_perception")
-    return ", ".join([f"Python {platform.python_version()}", *map(of, packages)])
-
-
-def _devices() -> str:
-    import torch
-
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join([f"{os.cpu_count()} CPU cores", *gpus])
+def examine(model: str, image_topics: list[str], seconds: float) -> Iterable[Finding]:
+    """What all checks find, in the order of the report."""
+    with ExitStack() as stack:
+        rooms = {
+            "ROS": stack.enter_context(Child(look_at_ros, image_topics, seconds)),
+            "machine": stack.enter_context(Child(look_at_machine)),
+            "model": stack.enter_context(Child(look_at_model, model)),
+        }
+        for name, child in rooms.items():
+            try:
+                yield from child.messages(TIME_LIMIT)
+            except ChildError as error:
+                remedy = "run `vlm_perception doctor` again; if it stays, what the line names is broken or hangs"
+                yield red(name, f"the rest was not examined: {error}", remedy)
 
 
-def _ros() -> str:
+Send = Callable[[Finding], None]
+
+
+def look_at_ros(send: Send, image_topics: list[str], seconds: float) -> None:
+    """Send what there is to say of ROS, the middleware and the nodes that run."""
+    from vlm_perception.tools.checks import middleware
+
+    if not report(send, middleware.ros, os.environ):
+        return
+    report(send, middleware.domain, os.environ)
+    report(send, middleware.transport, os.environ)
     import rclpy
-    from ament_index_python.packages import get_package_prefix
 
-    return f"{rclpy.get_rmw_implementation_identifier()}, vlm_perception in {get_package_prefix('vlm_perception')}"
+    from vlm_perception.tools.checks import graph
+    from vlm_perception.tools.checks.seen import look
 
-
-def _fast_dds() -> str:
-    profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE")
-    if profile is None:
-        return "no profile is set; demo and the launch files set ours, other processes lose most images without it"
-    if not os.path.isfile(profile):
-        raise FileNotFoundError(f"FASTRTPS_DEFAULT_PROFILES_FILE is {profile!r}, expected a file")
-    return profile
+    rclpy.init(args=[])
+    seen = look(seconds, image_topics)
+    for check in (graph.nodes, graph.cameras, graph.velocity, graph.simulated_time):
+        report(send, check, seen)
 
 
-def _renderer() -> str:
-    from vlm_perception.simulation.room import make_room
-    from vlm_perception.simulation.world import World
+def look_at_machine(send: Send) -> None:
+    """Send what there is to say of libraries and hardware."""
+    from vlm_perception.tools.checks import machine
 
-    world = World(make_room(1), 320, 240)
+    if report(send, machine.packages):
+        report(send, machine.torch_and_numpy)
+        report(send, machine.gpu)
+        report(send, machine.pictures)
+    report(send, machine.free, Path.cwd())
+    report(send, machine.clock)
+    report(send, machine.renderer)
+
+
+def look_at_model(send: Send, models: str) -> None:
+    """Send what there is to say of the model."""
+    from vlm_perception.tools.checks import model
+
+    report(send, model.models, models)
+
+
+def report(send: Send, check: Callable[..., list[Finding]], *arguments: Any) -> bool:
+    """Send what `check(*arguments)` finds; whether nothing of it is red."""
     try:
-        return f"drew a room of {world.picture().shape[1]} pixels width"
-    finally:
-        world.close()
+        findings = check(*arguments)
+    except Exception as error:  # the others are worth hearing, whatever is broken
+        words = f"cannot be examined: {' '.join(str(error).split()) or type(error).__name__}"
+        findings = [red(check.__name__.replace("_", " "), words, "if the line does not say it: please report it")]
+    for finding in findings:
+        send(finding)
+    return all(finding.level is not Level.RED for finding in findings)
 
 
-def _model(name: str) -> str:
-    from vlm_perception.models.loader import load_model
-
-    started = time.monotonic()
-    model = load_model(name)
-    facts = ", ".join(f"{key} {value}" for key, value in model.describe_self().items())
-    return f"{facts}; loaded in {time.monotonic() - started:.1f} s"
+def line(finding: Finding, coloured: bool) -> str:
+    """The finding as one line, and its remedy as one more."""
+    level = f"{finding.level.value:7}"
+    if coloured:
+        level = f"\033[{COLOURS[finding.level]}m{level}\033[0m"
+    return f"{level} {finding.about}: {finding.words}" + (f"\n        -> {finding.remedy}" if finding.remedy else "")

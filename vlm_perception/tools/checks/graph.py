@@ -1,0 +1,180 @@
+"""The running ROS system: who publishes the camera and how, who drives, and what the nodes say of themselves."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+from vlm_perception.tools.checks.finding import Finding, green, red, yellow
+from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, Endpoint, Pictures, Seen
+
+TWISTS = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
+NODES = ("classifier", "navigator")
+MAX_AGE = 1.0
+"""Of a picture [s], where no classifier says `max_frame_age`."""
+SLOW = 5.0
+"""A camera at a lower rate [Hz] makes everything late."""
+LOST = 0.01
+"""A share of lost pictures that is worth a word."""
+START_CLASSIFIER = "ros2 launch vlm_perception bringup.launch.py image_topic:=/your/topic"
+
+
+def nodes(seen: Seen) -> list[Finding]:
+    """Whether classifier and navigator run, once each, and what they say of themselves."""
+    if not seen.nodes:
+        words = "no node is there, neither ours nor another"
+        remedy = f"{START_CLASSIFIER}; if some should be there: the same ROS_DOMAIN_ID and discovery range"
+        return [yellow("nodes", words, remedy)]
+    findings = []
+    for name in NODES:
+        running = seen.called(name)
+        if not running:
+            findings.append(yellow(name, "does not run", START_CLASSIFIER))
+        for node in sorted(set(running)):
+            if running.count(node) > 1:
+                words = f"{running.count(node)} nodes are called {node}: they answer in each other's place"
+                findings.append(red(name, words, "end all but one, or give each robot a namespace"))
+            findings.append(_health(name, node, seen.health.get(node)))
+    return findings
+
+
+def _health(name: str, node: str, status: DiagnosticStatus | None) -> Finding:
+    if status is None:
+        return red(
+            name,
+            f"{node} says nothing on /diagnostics: it hangs, or has died",
+            "end it and start it again; see its log",
+        )
+    words = f"{node}: {status.message}"
+    if status.level == DiagnosticStatus.OK:
+        return green(name, words)
+    remedy = "as it says; ros2 topic echo /diagnostics has its figures"
+    return (yellow if status.level == DiagnosticStatus.WARN else red)(name, words, remedy)
+
+
+def cameras(seen: Seen) -> list[Finding]:
+    """Of each camera's topic who publishes it and how, and what came."""
+    return [finding for topic in seen.pictures for finding in (_camera(seen, topic) or [])]
+
+
+def _camera(seen: Seen, topic: str) -> list[Finding]:
+    about = f"camera {topic}"
+    publishers, pictures = seen.publishers.get(topic, []), seen.pictures[topic]
+    images = [end for end in publishers if end.type in IMAGES]
+    if not images:
+        others = sorted(name for name, ends in seen.publishers.items() if any(end.type in IMAGES for end in ends))
+        if publishers:
+            words = f"it is a {publishers[0].type}, expected {' or '.join(IMAGES)}"
+        else:
+            words = "nobody publishes it"
+        remedy = f"image_topic:={others[0]} (there are {', '.join(others[:5])})" if others else "start a camera"
+        return [(red if seen.called("classifier") or others else yellow)(about, words, remedy)]
+    findings = []
+    if len(images) > 1:
+        words = f"{len(images)} publish it: {', '.join(end.node for end in images)}"
+        findings.append(yellow(about, words, "end one of them, or give each camera a topic of its own"))
+    findings += _quality(seen, topic, images)
+    if not pictures.arrivals:
+        words = f"{images[0].node} publishes it and nothing came"
+        remedy = "look whether the camera delivers; large pictures need the profile in its process, too (see profile)"
+        return [*findings, red(about, words, remedy)]
+    if pictures.problem:
+        return [*findings, red(about, pictures.problem, "set the driver to another encoding, rgb8 or bgr8")]
+    findings += _stamps(seen, topic)
+    if pictures.lost > LOST and len(images) == 1:
+        words = f"{pictures.lost:.0%} of {pictures.form} were lost on the way here, {pictures.rate:.1f} Hz came"
+        findings.append(
+            yellow(about, words, "the shared-memory profile in every process (see profile), or smaller pictures")
+        )
+    if pictures.rate < SLOW:
+        words = f"{pictures.rate:.1f} Hz, which makes every answer late"
+        findings.append(
+            yellow(about, words, f"a faster mode of the camera, {SLOW:.0f} Hz or more; see its driver and light")
+        )
+    if findings:
+        return findings
+    reliability = "best effort" if images[0].qos.reliability == BEST_EFFORT else "reliable"
+    age = f"{_age(seen, pictures) * 1e3:.0f} ms old"
+    return [green(about, f"{pictures.form} at {pictures.rate:.1f} Hz from {images[0].node}, {reliability}, {age}")]
+
+
+def _quality(seen: Seen, topic: str, images: Sequence[Endpoint]) -> list[Finding]:
+    """Who asks for more than the camera offers hears nothing, and is not told."""
+    findings = []
+    for end in seen.subscribers.get(topic, []):
+        for image in images:
+            if end.type != image.type:
+                continue
+            compatible, why = qos_check_compatible(image.qos, end.qos)
+            if compatible == QoSCompatibility.ERROR:
+                words = f"{end.node} hears nothing of {image.node}: {why.strip(' ;')}"
+                remedy = (
+                    f"subscribe with best effort and volatile; ours: qos_overrides.{topic}.subscription.reliability"
+                )
+                findings.append(red(f"camera {topic}", words, remedy))
+    return findings
+
+
+def _age(seen: Seen, pictures: Pictures) -> float:
+    """The median age [s], by the clock that the classifier goes by."""
+    simulated = any(values.get("use_sim_time") for values in seen.parameters.values())
+    return statistics.median(clock if simulated and clock is not None else system for system, clock in pictures.ages)
+
+
+def _stamps(seen: Seen, topic: str) -> list[Finding]:
+    about, pictures = f"camera {topic}", seen.pictures[topic]
+    if not pictures.stamps[-1]:
+        return [red(about, "its pictures have no stamp", "a driver that stamps them: an age of no picture is known")]
+    if len(pictures.stamps) > 1 and len(set(pictures.stamps)) == 1:
+        return [red(about, "all its pictures have the same stamp", "start the camera's driver again: it is frozen")]
+    limits = [values["max_frame_age"] for values in seen.parameters.values() if values.get("max_frame_age")]
+    limit = max(limits, default=MAX_AGE)
+    if abs(age := _age(seen, pictures)) > limit:
+        when = f"{age:.1f} s ago" if age > 0 else f"{-age:.1f} s in the future"
+        words = f"its pictures are stamped {when} (max_frame_age is {limit:g} s), so none is looked at"
+        return [red(about, words, "chrony or ntp on both machines; the driver's stamps; use_sim_time on both sides")]
+    return []
+
+
+def velocity(seen: Seen) -> list[Finding]:
+    """Whether those who drive and those who listen to them speak of the same."""
+    topics = seen.topics(seen.publishers, seen.called("navigator"), TWISTS)
+    return [finding for topic in topics or ["/cmd_vel"] for finding in _velocity(seen, topic)]
+
+
+def _velocity(seen: Seen, topic: str) -> list[Finding]:
+    speak, hear = seen.publishers.get(topic, []), seen.subscribers.get(topic, [])
+    if not speak:
+        return []
+    spoken, heard = ({end.type for end in ends} for ends in (speak, hear))
+    findings = []
+    if len(speak) > 1:
+        words = f"{len(speak)} publish it: {', '.join(end.node for end in speak)}; the robot obeys whoever spoke last"
+        findings.append(yellow(topic, words, "end the others (a joystick, Nav2), or put a twist_mux between"))
+    if not hear:
+        remedy = "start the robot's base, or remap: cmd_vel_topic:=/your/topic"
+        findings.append(yellow(topic, "nobody listens to it", remedy))
+    elif not spoken & heard:
+        words = f"{', '.join(sorted(spoken))} is published and {', '.join(sorted(heard))} listened to: nothing moves"
+        stamped = str(TWISTS[1] in heard).lower()
+        findings.append(red(topic, words, f"enable_stamped_cmd_vel: {stamped} at the navigator"))
+    return findings or [green(topic, f"{', '.join(sorted(spoken))} from {speak[0].node} to {hear[0].node}")]
+
+
+def simulated_time(seen: Seen) -> list[Finding]:
+    """Whether who goes by /clock has one, and who should does."""
+    ours = [node for name in NODES for node in seen.called(name)]
+    simulated = [node for node in ours if seen.parameters.get(node, {}).get("use_sim_time")]
+    there = seen.publishers.get("/clock", [])
+    if simulated and not there:
+        words = f"{', '.join(simulated)} has use_sim_time, and nobody publishes /clock: time stands still"
+        return [red("time", words, "start the simulation, or use_sim_time:=false")]
+    if there and ours and len(simulated) < len(ours):
+        words = (
+            f"{there[0].node} publishes /clock, and {', '.join(sorted(set(ours) - set(simulated)))} does not go by it"
+        )
+        return [yellow("time", words, "use_sim_time:=true for all, or none")]
+    return []

@@ -1,0 +1,181 @@
+"""ROS itself, the middleware below it, and the settings that decide whether pictures arrive."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+
+from vlm_perception.tools.checks.finding import Finding, green, red, yellow
+
+DISTRIBUTIONS = Path("/opt/ros")
+SHARED_MEMORY = Path("/dev/shm")
+RECEIVE_BUFFER = Path("/proc/sys/net/core/rmem_max")
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+MIB = 2**20
+SEGMENT, LARGEST_MESSAGE = 64 * MIB, 16 * MIB
+"""What our profile gives each process, and what one message may take of it."""
+ENOUGH_BUFFER = 4 * MIB
+"""Of UDP's receive buffer, for pictures that come in thousands of packets."""
+SAFE_DOMAINS = range(0, 102)
+"""ROS domains whose ports lie below those that Linux gives away."""
+RANGES = ("", "SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
+
+
+def ros(environment: Mapping[str, str]) -> list[Finding]:
+    """Whether ROS is there, is sourced and has this package's messages."""
+    try:
+        import rclpy
+    except ImportError as error:
+        return [_no_ros(error, environment)]
+    where = Path(rclpy.__file__)
+    name = environment.get("ROS_DISTRO") or "from wheels"
+    findings = []
+    sourced = [
+        path for path in environment.get("AMENT_PREFIX_PATH", "").split(":") if path.startswith(str(DISTRIBUTIONS))
+    ]
+    if sourced and where.is_relative_to(sys.prefix) and not where.is_relative_to(DISTRIBUTIONS):
+        words = f"rclpy comes from {sys.prefix} and {sourced[0]} is sourced: libraries of two ROS mix"
+        findings.append(
+            yellow("ROS", words, "a shell that has not sourced the other one, or leave the virtual environment")
+        )
+    try:
+        import vlm_perception.msg  # noqa: F401
+    except ImportError as error:
+        words = f"the messages of this package are not there ({error})"
+        remedy = "colcon build and source install/setup.bash; without a ROS distribution: make setup"
+        return [*findings, red("ROS", words, remedy)]
+    try:
+        used = rclpy.get_rmw_implementation_identifier()
+    except Exception as error:  # what a library that does not load raises depends on which it is
+        return [*findings, _no_middleware(str(error), environment)]
+    return findings or [green("ROS", f"{name}, {used}, Python {sys.version_info.major}.{sys.version_info.minor}")]
+
+
+def _no_ros(error: ImportError, environment: Mapping[str, str]) -> Finding:
+    distributions = sorted(folder.name for folder in DISTRIBUTIONS.glob("*") if (folder / "setup.bash").is_file())
+    if environment.get("RMW_IMPLEMENTATION") and "rmw" in str(error):
+        return _no_middleware(str(error), environment)
+    if isinstance(error, ModuleNotFoundError) and error.name == "rclpy":
+        if not distributions:
+            return red(
+                "ROS", "there is no rclpy and no ROS distribution", "make setup, or install ROS 2 Jazzy (docs.ros.org)"
+            )
+        words = f"there is no rclpy: ROS {', '.join(distributions)} is installed, and not sourced"
+        return red("ROS", words, f"source {DISTRIBUTIONS}/{distributions[-1]}/setup.bash")
+    words = f"rclpy cannot be imported by Python {sys.version_info.major}.{sys.version_info.minor}: {error}"
+    return red(
+        "ROS", words, "the Python that this ROS was made for (Jazzy: 3.12), without a virtual environment of another"
+    )
+
+
+def _no_middleware(error: str, environment: Mapping[str, str]) -> Finding:
+    wanted = environment.get("RMW_IMPLEMENTATION", "")
+    package = f"apt install ros-$ROS_DISTRO-{wanted.replace('_', '-')}, or " if wanted else ""
+    words = f"the middleware {wanted or 'of ROS'} cannot be loaded: {' '.join(error.split()):.200}"
+    return red("middleware", words, f"{package}unset RMW_IMPLEMENTATION (the wheels have rmw_fastrtps_cpp only)")
+
+
+def domain(environment: Mapping[str, str]) -> list[Finding]:
+    """Who can be heard at all."""
+    number = environment.get("ROS_DOMAIN_ID", "") or "0"
+    if not number.isdecimal() or int(number) > 232:
+        return [
+            red("domain", f"ROS_DOMAIN_ID is {number!r}, expected a number from 0 to 101", "export ROS_DOMAIN_ID=0")
+        ]
+    findings = []
+    if int(number) not in SAFE_DOMAINS:
+        words = f"ROS_DOMAIN_ID is {number}, whose ports Linux gives to other programs"
+        findings.append(yellow("domain", words, "a number from 0 to 101, the same in every process"))
+    reach = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper()
+    if reach not in RANGES:
+        words = f"ROS_AUTOMATIC_DISCOVERY_RANGE is {reach!r}, which is none: no other machine is heard"
+        findings.append(yellow("domain", words, f"export it as one of {', '.join(RANGES[1:])}"))
+    if reach == "OFF":
+        words = "ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: nodes do not find each other, on this machine either"
+        findings.append(red("domain", words, "export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST, or SUBNET"))
+    if environment.get("ROS_LOCALHOST_ONLY") == "1":
+        words = (
+            "ROS_LOCALHOST_ONLY is 1, which is deprecated and wins over the other settings: no other machine is heard"
+        )
+        findings.append(
+            yellow("domain", words, "unset ROS_LOCALHOST_ONLY; export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST")
+        )
+    reaches = "this machine" if reach == "LOCALHOST" else "this network"
+    return findings or [green("domain", f"ROS_DOMAIN_ID {number}, {reaches}")]
+
+
+def transport(environment: Mapping[str, str]) -> list[Finding]:
+    """Whether pictures get from one process to another whole."""
+    import rclpy
+
+    if "fastrtps" not in (used := rclpy.get_rmw_implementation_identifier()):
+        return network_buffer(used)
+    return [*profile(environment), *shared_memory(SHARED_MEMORY)]
+
+
+def profile(environment: Mapping[str, str]) -> list[Finding]:
+    """Whether Fast DDS has a profile with which pictures fit into its shared memory."""
+    name = next((name for name in PROFILES if environment.get(name)), "")
+    if not name:
+        words = "Fast DDS has no profile: of 640x480 at 30 Hz two thirds are lost, of larger pictures more"
+        return [yellow("profile", words, f"{_use_ours()} in every process, the camera's too")]
+    file = Path(environment[name])
+    try:
+        transports = [
+            {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in transport}
+            for transport in ElementTree.parse(file).iter()
+            if transport.tag.rpartition("}")[2] == "transport_descriptor"
+        ]
+    except (OSError, ElementTree.ParseError) as error:
+        return [red("profile", f"{name} is {file}, which cannot be read: {error}", _use_ours())]
+    shared = [one for one in transports if one.get("type", "").upper() == "SHM"]
+    segment = max((_number(one.get("segment_size")) for one in shared), default=0)
+    largest = max((_number(one.get("maxMessageSize")) for one in shared), default=0)
+    if segment < SEGMENT or largest < LARGEST_MESSAGE:
+        words = (
+            f"{file} gives a process {segment // MIB} MiB of shared memory and a message {largest // MIB} MiB of it: "
+        )
+        words += f"large pictures are lost, expected {SEGMENT // MIB} and {LARGEST_MESSAGE // MIB}"
+        return [yellow("profile", words, _use_ours())]
+    return [green("profile", f"{file}: {segment // MIB} MiB of shared memory")]
+
+
+def shared_memory(folder: Path) -> list[Finding]:
+    """Whether there is room for the shared memory of a handful of processes."""
+    try:
+        total, _, left = shutil.disk_usage(folder)
+    except OSError as error:
+        words = f"there is no shared memory ({error})"
+        return [yellow("shared memory", words, "mount -t tmpfs tmpfs /dev/shm; in a container: docker run --ipc=host")]
+    words = f"{left // MIB} of {total // MIB} MiB of {folder} are free"
+    if left < 4 * SEGMENT:
+        again = "docker run --shm-size=1g or --ipc=host, for containers that talk to each other the latter"
+        needs = f"{words}, each process takes {SEGMENT // MIB}"
+        stale = f"{again}; rm {folder}/fastrtps_* when no ROS runs removes what crashed processes left"
+        return [(red if left < SEGMENT else yellow)("shared memory", needs, stale)]
+    return [green("shared memory", words)]
+
+
+def network_buffer(middleware: str, file: Path = RECEIVE_BUFFER) -> list[Finding]:
+    """Whether another middleware, which sends pictures as UDP packets, has a buffer for them."""
+    try:
+        size = int(file.read_text())
+    except (OSError, ValueError):
+        return []
+    words = f"{middleware}; UDP packets have a buffer of {size // 1024} KiB"
+    if size < ENOUGH_BUFFER:
+        return [yellow("middleware", f"{words}, a picture is more", "sudo sysctl -w net.core.rmem_max=33554432")]
+    return [green("middleware", words)]
+
+
+def _use_ours() -> str:
+    from ament_index_python.packages import get_package_share_directory
+
+    return f"export {PROFILES[0]}={get_package_share_directory('vlm_perception')}/config/fastdds.xml"
+
+
+def _number(words: str | None) -> int:
+    return int(words) if words and words.isdecimal() else 0

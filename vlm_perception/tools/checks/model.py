@@ -1,0 +1,104 @@
+"""What model it is, and whether it fits; its weights are not loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from vlm_perception.models import memory
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+from vlm_perception.models.loader import check_folder, explained, family_of, model_names
+from vlm_perception.models.options import LoadOptions
+from vlm_perception.models.precision import settle
+from vlm_perception.models.weights import read_headers
+from vlm_perception.tools.checks.finding import Finding, green, red, yellow
+from vlm_perception.tools.machine import processor
+
+CONNECT_TIMEOUT = 3.0
+"""[s]"""
+BIG = 1_000_000_000
+"""From so many parameters on bfloat16 is worth its rounding on a CPU that multiplies in it."""
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+QUANTIZING = ("accelerate", "bitsandbytes")
+PRECISIONS = (("bfloat16", "none"), ("float16", "none"), ("auto", "int8"), ("auto", "int4"))
+"""In this order smaller ones than the usual are advised: dtype and quantization."""
+
+
+def models(given: str) -> list[Finding]:
+    """What there is to say of each model that is `given`, separated by commas, up to the first that will be taken."""
+    try:
+        names = model_names(given)
+    except ModelError as error:
+        return [red("model", str(error), "--model nano")]
+    findings: list[Finding] = []
+    for name in names:
+        finding = _server(name) if "://" in name else _folder(name)
+        if finding.remedy and name != names[-1]:
+            finding = yellow("model", f"{finding.words}; the next one is tried", finding.remedy)
+        findings.append(finding)
+        if not finding.remedy:
+            break
+    return findings
+
+
+def _server(url: str) -> Finding:
+    from vlm_perception.models.remote import read_url
+
+    try:
+        parts = urlsplit(read_url(url)[0])
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT):
+            return green("model", f"{url} takes connections")
+    except ModelError as error:
+        return red("model", str(error), "an address such as http://gpu.local:8000#model-name")
+    except OSError as error:
+        return red(
+            "model", f"{url} cannot be reached: {error}", "start the server, look at its address, port and firewall"
+        )
+
+
+def _folder(name: str) -> Finding:
+    """Everything that is found out before weights are loaded, in the loader's own words."""
+    from transformers import AutoConfig
+
+    from vlm_perception.models.processor import load_processor
+
+    try:
+        folder, config = check_folder(name)
+        headers = read_headers(folder)
+        family = family_of(folder, config)
+        with explained(folder):
+            load_processor(folder)
+            stock = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ModelError as error:
+        return red("model", str(error), "as it says, or another model")
+    usual = settle(LoadOptions())
+    need, left = memory.estimate(headers, stock, usual), memory.free_memory(usual.device)
+    what = (
+        f"{folder}, {config['model_type']} by {family.name}, {need.parameters / 1e6:.1f} M parameters: takes "
+        f"{(need.weights + need.working) / 2**20:.0f} MiB of {left / 2**20:.0f} on {usual.device} in {usual.dtype}"
+    )
+    if _fits(headers, stock, usual):
+        is_slow = usual.device == "cpu" and need.parameters > BIG and BFLOAT16 & {*processor()[1]}
+        return green("model", what + ("; dtype bfloat16 is faster here" if is_slow else ""))
+    for dtype, quantization in PRECISIONS:
+        if quantization != "none" and "quantization_config" in config:
+            continue
+        if _fits(headers, stock, settle(LoadOptions(dtype=dtype, quantization=quantization))):
+            how = f"dtype: {dtype}" if quantization == "none" else f"quantization: {quantization}"
+            lacks = [package for package in QUANTIZING if not importlib.util.find_spec(package)]
+            extra = f" (pip install {' '.join(lacks)})" if quantization != "none" and lacks else ""
+            return red("model", f"{what}: too big", f"{how}{extra} makes it fit; or end other programs")
+    return red(
+        "model", f"{what}: too big in any precision", "a smaller model, one that is quantised already, or a server"
+    )
+
+
+def _fits(headers: Any, config: Any, options: LoadOptions) -> bool:
+    try:
+        memory.check("it", memory.estimate(headers, config, options), options)
+    except ModelOutOfMemoryError:
+        return False
+    return True

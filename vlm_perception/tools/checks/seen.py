@@ -1,0 +1,179 @@
+"""Looks at the running ROS system for some seconds: who is there, what pictures come, what the nodes say."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from vlm_perception.perception.frames import FrameError, decode, form_of, stamp_of
+
+DISCOVERY = 1.5
+"""How long it takes until everybody is known [s]."""
+IMAGES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Who publishes or subscribes: the full name of its `node`, the message's `type`, and with what quality."""
+
+    node: str
+    type: str
+    qos: QoSProfile
+
+
+@dataclass
+class Pictures:
+    """What came on a camera's topic: `ages` [s] of each by the system's clock and by /clock, which may be silent;
+    `lost` on the way to us, by the publisher's count; in what `form`, and why one cannot be decoded."""
+
+    stamps: list[int] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
+    ages: list[tuple[float, float | None]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    form: str = ""
+    problem: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Hz; 0 for less than two."""
+        spent = self.arrivals[-1] - self.arrivals[0] if self.arrivals else 0.0
+        return (len(self.arrivals) - 1) / spent if spent > 0 else 0.0
+
+    @property
+    def lost(self) -> float:
+        """The share that was published and did not come; 0 where the middleware does not count."""
+        published = self.numbers[-1] - self.numbers[0] + 1 if self.numbers else 0
+        return max(0.0, 1.0 - len(self.numbers) / published) if published > 0 else 0.0
+
+
+@dataclass
+class Seen:
+    """All that was seen: `publishers` and `subscribers` by topic, `parameters` and `health` by a node's full name."""
+
+    nodes: list[str] = field(default_factory=list)
+    publishers: dict[str, list[Endpoint]] = field(default_factory=dict)
+    subscribers: dict[str, list[Endpoint]] = field(default_factory=dict)
+    pictures: dict[str, Pictures] = field(default_factory=dict)
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    health: dict[str, DiagnosticStatus] = field(default_factory=dict)
+
+    def called(self, name: str) -> list[str]:
+        """The full names of the nodes of this name, in any namespace."""
+        return [node for node in self.nodes if node.rpartition("/")[2] == name]
+
+    def topics(self, endpoints: dict[str, list[Endpoint]], nodes: Sequence[str], types: Sequence[str]) -> list[str]:
+        """The topics on which one of `nodes` is among the `endpoints`, with one of `types`."""
+        return [topic for topic, ends in endpoints.items() if any(e.node in nodes and e.type in types for e in ends)]
+
+
+class Observer:
+    """Listens in the ROS context that there is; see `Seen`."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self._node = Node(f"_vlm_perception_doctor_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._clock: int | None = None
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 100)
+        self._node.create_subscription(Clock, "/clock", self._on_clock, QoSProfile(depth=1, reliability=BEST_EFFORT))
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def find(self) -> None:
+        """Note who is there."""
+        own = self._node.get_fully_qualified_name()
+        found = [(space.rstrip("/") + "/" + name) for name, space in self._node.get_node_names_and_namespaces()]
+        self.seen.nodes = sorted(name for name in found if name != own)
+        for topic, _ in self._node.get_topic_names_and_types():
+            for ends, infos in (
+                (self.seen.publishers, self._node.get_publishers_info_by_topic(topic)),
+                (self.seen.subscribers, self._node.get_subscriptions_info_by_topic(topic)),
+            ):
+                ends[topic] = [
+                    Endpoint(f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.topic_type, info.qos_profile)
+                    for info in infos
+                    if f"{info.node_namespace.rstrip('/')}/{info.node_name}" != own
+                ]
+
+    def listen(self, image_topics: Sequence[str]) -> None:
+        """Begin to receive the cameras: those named, else those that classifiers subscribe to, else the usual one."""
+        listened = self.seen.topics(self.seen.subscribers, self.seen.called("classifier"), tuple(IMAGES))
+        for name in image_topics or listened or ["camera/image_raw"]:
+            topic = self._node.resolve_topic_name(name)
+            pictures = self.seen.pictures[topic] = Pictures()
+            kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
+            if kinds:
+                qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
+                self._node.create_subscription(
+                    kinds[0], topic, lambda message, info, to=pictures: self._on_picture(message, info, to), qos
+                )
+
+    def ask_parameters(self) -> None:
+        """Ask our nodes for what matters; the answers come while we spin."""
+        for name, wanted in (("classifier", ["use_sim_time", "max_frame_age"]), ("navigator", ["use_sim_time"])):
+            for node in self.seen.called(name):
+                future = AsyncParameterClient(self._node, node).get_parameters(wanted)
+                future.add_done_callback(
+                    lambda done, node=node, wanted=wanted: self.seen.parameters.update(
+                        {node: dict(zip(wanted, map(parameter_value_to_python, done.result().values), strict=False))}
+                    )
+                )
+
+    def _on_health(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.seen.health["/" + status.name.lstrip("/")] = status
+
+    def _on_clock(self, message: Clock) -> None:
+        self._clock = message.clock.sec * 1_000_000_000 + message.clock.nanosec
+
+    def _on_picture(self, message: Any, info: dict[str, int], pictures: Pictures) -> None:
+        stamp = stamp_of(message)
+        pictures.arrivals.append(time.monotonic())
+        pictures.stamps.append(stamp)
+        pictures.ages.append(
+            ((time.time_ns() - stamp) * 1e-9, None if self._clock is None else (self._clock - stamp) * 1e-9)
+        )
+        if number := info.get("publication_sequence_number"):
+            pictures.numbers.append(number)
+        if form_of(message) != pictures.form:
+            pictures.form = form_of(message)
+            try:
+                decode(message)
+            except FrameError as error:
+                pictures.problem = str(error)
+
+
+def look(seconds: float, image_topics: Sequence[str]) -> Seen:
+    """What is there and what comes within `seconds` [s], and those in which the others are found."""
+    observer = Observer()
+    try:
+        observer.spin(DISCOVERY)
+        observer.find()
+        observer.listen(image_topics)
+        observer.ask_parameters()
+        observer.spin(seconds)
+        observer.find()
+    finally:
+        observer.close()
+    return observer.seen
