@@ -135,13 +135,14 @@ class Usage:
     `seconds` from the call to this answer; `time_to_first_token` [s] until its first token was known, which for
     a closed question is the whole answer; `tokens` that were generated one by one, 0 for a closed question;
     `peak_memory` [bytes]: the most that was in use while it was answered, of the GPU's memory if the model is
-    there, else of this process's.
+    there, else of this process's; `encoding` [s] until the picture was encoded, which a GPU has only begun then.
     """
 
     seconds: float
     time_to_first_token: float
     tokens: int
     peak_memory: int
+    encoding: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:

@@ -130,6 +130,7 @@ class LocalModel(ABC):
         texts = list(dict.fromkeys(q for q in questions if isinstance(q, Text)))
         priors = self._empty_picture(closed)
         encoded = self._encoded(images)
+        meter.encoded()
         answers: list[dict[Question, Answer]] = [{} for _ in images]
         if closed:
             scores = self._score(encoded, closed)

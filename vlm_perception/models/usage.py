@@ -23,15 +23,20 @@ class Meter:
                 Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident memory
             except OSError:
                 pass  # then the peak is that since the process began
+        self._encoding = 0.0
         self._start = time.perf_counter()
 
     def now(self) -> float:
         """Seconds since the beginning."""
         return time.perf_counter() - self._start
 
+    def encoded(self) -> None:
+        """The picture is encoded now."""
+        self._encoding = self.now()
+
     def usage(self, first_token: float, tokens: int = 0) -> Usage:
         """What it has cost until now; `first_token` [s] since the beginning."""
-        return Usage(self.now(), first_token, tokens, self._peak())
+        return Usage(self.now(), first_token, tokens, self._peak(), self._encoding)
 
     def _peak(self) -> int:
         if self._device.type == "cuda":

@@ -174,7 +174,7 @@ class Channel:
         if stream.stamp is not None:
             figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - stream.stamp) * 1e-9
             figures["picture came ago [s]"] = now - stream.arrival
-        return figures | self.faults.figures()
+        return figures | view.spans.figures() | self.faults.figures()
 
     def _why_no_picture(self) -> str:
         topic, kind = self._subscription.topic_name, self._kind.__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -17,6 +18,10 @@ from rclpy.task import Future
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SIGNALS = "signals"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+KEPT = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
+"""Blocks up to the first size [bytes] come from the heap, which keeps up to the second size when they are freed."""
 
 
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
@@ -29,6 +34,7 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     - `finished`: an rclpy Future which the node completes with an exit code to end itself;
     - a parameter `autostart`: when true, a lifecycle node configures and activates itself.
     """
+    keep_freed_memory()
     # rclpy's signal handlers shut the context down, and then no zero twist can be sent any more; Python's default one
     # raises anywhere. So handlers that do nothing are set, and a thread reads the numbers that Python's C-level handler
     # writes to the wake-up pipe, whichever thread the system chose to interrupt: any number of signals is one request
@@ -52,6 +58,17 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of a picture for the next one, where that library is glibc.
+
+    By itself it gives the megabytes of every message back to the system and takes them anew, page by page, which costs
+    more than all else that the middleware does with a picture (see docs/performance.md).
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, size in KEPT.items():
+            mallopt(option, size)
 
 
 def _run(make_node: Callable[[], Node], signals: int) -> int:

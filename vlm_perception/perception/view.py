@@ -17,6 +17,7 @@ from vlm_perception.perception.observer import Schedule
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import LabelSmoother
 from vlm_perception.perception.stream import Stream
+from vlm_perception.perception.trace import Spans, Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,10 @@ class View:
         settings: Settings,
         clock: Callable[[], int],
         fault: Callable[[str, BaseException | str], None],
+        trace: Trace | None = None,
     ) -> None:
         self.camera = camera
+        self.spans = Spans(camera, trace)
         self.stream = Stream(clock, fault)
         self.newest: Newest[tuple[Any, float]] = Newest()
         self.counts: Counter[str] = Counter()
@@ -73,6 +76,7 @@ class View:
         """Offer the newest message; whether it is news. One that is not is counted and forgotten."""
         if news := self.stream.admit(message, self._settings.max_age):
             self.newest.put((message, self.stream.arrival))
+            self.spans.received(stamp_of(message), self.stream.arrival)
         return news
 
     def begin(self) -> None:
@@ -135,6 +139,7 @@ class View:
         self.smoother.reset()
 
     def _decode(self, message: Any, arrival: float) -> None:
+        taken, age = time.monotonic(), (self._clock() - stamp_of(message)) * 1e-9
         try:
             frame, before = decode(message), self._picture
             unchanged = 0.0
@@ -142,6 +147,7 @@ class View:
                 unchanged = max(0.0, before.unchanged + (frame.stamp - before.frame.stamp) * 1e-9)
             self._picture = Observation(self.camera, frame, message.header, arrival, arrival, unchanged)
             self._corrupt = ""
+            self.spans.taken(frame.stamp, age, arrival, taken, time.monotonic())
         except Exception as error:  # a broken message must not stop the good ones
             self._corrupt = str(error)
             self._fault("corrupt picture", error)

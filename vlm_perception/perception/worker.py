@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from vlm_perception.perception.observer import Inquiry, Request, serve
 from vlm_perception.perception.portions import OUT_OF_MEMORY, Portions
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import SmoothedLabel
+from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.turns import Turns
 from vlm_perception.perception.view import NotAnsweredError, Observation, View
 from vlm_perception.questions import Answer, Question, Usage
@@ -62,7 +63,7 @@ class Worker(threading.Thread):
     `before` is waited for, so that there are never two models in memory. `state` and `since` [s, monotonic] say what
     it is at, `busy_since` when it began to ask the model, None while it does not. `views` are the cameras by name.
     `at_once` is how many pictures the model was asked about together last; `decision` and `words` are what the last
-    closed and free answers cost, as far as the model tells.
+    closed and free answers cost, as far as the model tells. Where the time goes is written to the `trace`.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class Worker(threading.Thread):
         clock: Callable[[], int],
         cameras: Sequence[str] = ("camera",),
         before: Worker | None = None,
+        trace: Trace | None = None,
     ) -> None:
         super().__init__(name="model", daemon=True)
         self.state, self.since = "loading", time.monotonic()
         self.busy_since: float | None = None
-        self.views = {camera: self._view(camera, settings, listener, clock) for camera in cameras}
+        self.views = {camera: self._view(camera, settings, listener, clock, trace) for camera in cameras}
         self.facts: dict[str, str] = {}
         self.inference_time = 0.0
         self.at_once = 0
@@ -98,8 +100,10 @@ class Worker(threading.Thread):
         self._retry_at = 0.0
 
     @staticmethod
-    def _view(camera: str, settings: Settings, listener: Listener, clock: Callable[[], int]) -> View:
-        return View(camera, settings, clock, lambda kind, error: listener.fault(camera, kind, error))
+    def _view(
+        camera: str, settings: Settings, listener: Listener, clock: Callable[[], int], trace: Trace | None
+    ) -> View:
+        return View(camera, settings, clock, lambda kind, error: listener.fault(camera, kind, error), trace)
 
     # For any thread.
 
@@ -264,8 +268,8 @@ class Worker(threading.Thread):
     def _asked(self, ask: Ask, picture: Observation) -> Request:
         def answered(answers: list[Answer]) -> None:
             self.views[picture.camera].counts["asks"] += 1
-            self._note(answers)
-            ask.answered(picture, answers)
+            with self._telling(picture, answers):
+                ask.answered(picture, answers)
 
         def failed(error: Exception) -> None:
             self._model_failed(picture, error)
@@ -277,10 +281,10 @@ class Worker(threading.Thread):
         self, question: Question, picture: Observation, tell: Callable[[Observation, Answer], None]
     ) -> Request:
         def answered(answers: list[Answer]) -> None:
-            self._note(answers)
             if self._is_wanted(picture):
                 try:
-                    tell(picture, answers[0])
+                    with self._telling(picture, answers):
+                        tell(picture, answers[0])
                 except Exception as error:  # the other cameras' answers are waiting
                     self._listener.fault(picture.camera, "internal", error)
 
@@ -304,6 +308,20 @@ class Worker(threading.Thread):
             )
             return False
         return self._looking and picture.arrival >= self.views[picture.camera].begun
+
+    @contextlib.contextmanager
+    def _telling(self, picture: Observation, answers: list[Answer]) -> Iterator[None]:
+        """Note what the answers cost and where the time went, until they are told."""
+        spans, stamp, answered = self.views[picture.camera].spans, picture.frame.stamp, time.monotonic()
+        self._note(answers)
+        last = answers[-1]
+        asked, encoding = self.busy_since or answered, 0.0
+        if last.usage:
+            asked, encoding = max(asked, answered - last.usage.seconds), last.usage.encoding
+        encoded = min(asked + encoding, answered)
+        spans.answered(stamp, "answer" if last.options else "describe", asked, encoded, answered)
+        yield
+        spans.told(stamp, picture.arrival, answered, time.monotonic())
 
     def _note(self, answers: list[Answer]) -> None:
         for answer in answers:

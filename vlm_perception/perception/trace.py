@@ -1,0 +1,125 @@
+"""Where the time of each picture goes: percentiles of every stage, and a trace that Perfetto opens. No ROS.
+
+The stages of a picture, one after the other: it waits for the model (`wait`), becomes an array (`decode`), the model
+encodes it (`encode`) and answers (`answer`; free words: `describe`), and that is published (`publish`). `age` is how
+old it was, by its stamp, when it was taken up; `whole` is from its arrival until an answer was published.
+
+A trace is a file of Chrome's trace events in JSON, for https://ui.perfetto.dev or chrome://tracing; the format:
+https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+STAGES = ("age", "wait", "decode", "encode", "answer", "describe", "publish", "whole")
+WINDOW = 300
+"""Of how many pictures the percentiles are."""
+PERCENTILES = (50, 95, 99)
+
+
+class Trace:
+    """Writes a trace to the file `path`, from any thread; times are in seconds of `time.monotonic`.
+
+    OSError when the file cannot be written. A process that dies leaves a file without its last `]`, which Perfetto
+    reads all the same.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "w", buffering=1)  # noqa: SIM115
+        self._lock = threading.Lock()
+        self._rows: dict[str, int] = {}
+        self._separator = "[\n"
+
+    def span(self, row: str, name: str, start: float, end: float, **facts: Any) -> None:
+        """Write that `name` lasted from `start` to `end` [s], with `facts` to be read by a click on it."""
+        self._write(row, {"name": name, "ph": "X", "ts": start * 1e6, "dur": (end - start) * 1e6, "args": facts})
+
+    def moment(self, row: str, name: str, at: float, **facts: Any) -> None:
+        """Write that `name` happened `at` [s]."""
+        self._write(row, {"name": name, "ph": "i", "s": "t", "ts": at * 1e6, "args": facts})
+
+    def close(self) -> None:
+        """End the file; what is written later is forgotten."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.write("]\n" if self._rows else "[]\n")
+                self._file.close()
+
+    def _write(self, row: str, event: dict[str, Any]) -> None:
+        with self._lock:
+            if row not in self._rows:
+                self._rows[row] = len(self._rows) + 1
+                self._put(row, {"name": "thread_name", "ph": "M", "args": {"name": row}})
+            self._put(row, event)
+
+    def _put(self, row: str, event: dict[str, Any]) -> None:
+        if not self._file.closed:
+            place = {"pid": os.getpid(), "tid": self._rows[row]}
+            self._file.write(self._separator + json.dumps({**event, **place}))
+            self._separator = ",\n"
+
+
+class Spans:
+    """The last times of one `camera`'s stages [s], also written to the `trace` if there is one.
+
+    Times are those of `time.monotonic`; `stamp` [ns] says which picture it is. One thread adds, any may read.
+    """
+
+    def __init__(self, camera: str, trace: Trace | None = None) -> None:
+        self._camera = camera
+        self._trace = trace
+        self._last: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._told = -math.inf
+        """When the last answer was published."""
+
+    def received(self, stamp: int, at: float) -> None:
+        """A picture has come; any thread."""
+        if self._trace:
+            self._trace.moment(f"{self._camera} received", "received", at, stamp=stamp)
+
+    def taken(self, stamp: int, age: float, received: float, taken: float, decoded: float) -> None:
+        """A picture was taken up, which was `age` [s] old then."""
+        self._last["age"].append(age)
+        self._add(f"{self._camera} received", "wait", received, taken, stamp)
+        self._add(self._camera, "decode", taken, decoded, stamp)
+
+    def answered(self, stamp: int, stage: str, asked: float, encoded: float, answered: float) -> None:
+        """The model was `asked`, had `encoded` the picture, has `answered`: the `stage` is "answer" or "describe"."""
+        if asked < self._told:
+            return  # this answer came together with one that was told before it
+        if encoded > asked:
+            self._add(self._camera, "encode", asked, encoded, stamp)
+        self._add(self._camera, stage, encoded, answered, stamp)
+
+    def told(self, stamp: int, received: float, answered: float, published: float) -> None:
+        """What was `answered` about the picture is `published`."""
+        self._add(self._camera, "publish", answered, published, stamp)
+        self._last["whole"].append(published - received)
+        self._told = published
+
+    def figures(self) -> dict[str, object]:
+        """Percentiles of each stage in milliseconds, in words, for the diagnostics."""
+        return {
+            f"time, {stage}, p50 p95 p99 [ms]": " ".join(f"{1e3 * value:.1f}" for value in percentiles(list(values)))
+            for stage, values in self._last.items()
+            if values
+        }
+
+    def _add(self, row: str, stage: str, start: float, end: float, stamp: int) -> None:
+        self._last[stage].append(end - start)
+        if self._trace:
+            self._trace.span(row, stage, start, end, stamp=stamp)
+
+
+def percentiles(values: list[float]) -> list[float]:
+    """The 50th, 95th and 99th percentile of `values`, of which there is at least one: each a value that occurred."""
+    ordered = sorted(values)
+    return [ordered[math.ceil(len(ordered) * percent / 100) - 1] for percent in PERCENTILES]
