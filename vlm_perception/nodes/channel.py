@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from rclpy import get_rmw_implementation_identifier
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -30,9 +31,15 @@ FROZEN = 10.0
 """The same picture, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
 WORDS_LAST = 5.0
 """A description older than this [s] is not drawn any more."""
+LOST_HINT = (
+    " Does the camera's process have the profile too (FASTRTPS_DEFAULT_PROFILES_FILE), or is the network too slow: "
+    "image_transport compressed, fewer or smaller pictures?"
+)
+LOST = 0.05
+"""A larger share of pictures that get lost on their way is worth a warning."""
 FAST_DDS_HINT = (
-    " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process to "
-    "share/vlm_perception/config/fastdds.xml, as the launch files do"
+    " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process, the camera's "
+    "above all, to share/vlm_perception/config/fastdds.xml, as the launch files do"
 )
 
 
@@ -82,6 +89,7 @@ class Channel:
         self._drawn = 0.0
         self._words = ""
         self._words_at = 0.0
+        self._lost = 0
         self._counted = (time.monotonic(), Counter[str]())
 
     def open(self, on_picture: Callable[[Any], None]) -> None:
@@ -92,7 +100,9 @@ class Channel:
             self._topic,
             on_picture,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible_qos, message_lost=self._on_lost
+            ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
@@ -110,6 +120,10 @@ class Channel:
             f"set qos_overrides.{topic}.subscription.{policy} as the camera has it"
         )
         self._node.get_logger().error(self.refused_qos)
+
+    def _on_lost(self, event: Any) -> None:
+        """The middleware misses some of the publisher's numbers; what we are too slow for is not among them."""
+        self._lost += event.total_count_change
 
     # What is seen
 
@@ -155,16 +169,21 @@ class Channel:
         return Health(Level.OK, "looking")
 
     def figures(self, view: View) -> dict[str, object]:
-        """The camera's figures; rates are those since the last call."""
+        """The camera's figures; rates are those since the last call, and too many losses since then are a fault."""
         now = time.monotonic()
-        counts = Counter({"pictures": view.newest.received, **view.counts})
+        counts = Counter({"pictures": view.newest.received, "lost": self._lost, **view.counts})
         since, before = self._counted
         seconds = max(now - since, 1e-3)
         self._counted = (now, counts)
+        lost, came = counts["lost"] - before["lost"], max(0, counts["pictures"] - before["pictures"])
+        if lost > LOST * (lost + came):
+            words = f"{lost} of {lost + came} pictures in {seconds:.1f} s were lost on the way here, not by this node."
+            self.faults.add("pictures lost", words + (missing_profile() or LOST_HINT))
         figures: dict[str, object] = {
             f"{name} per second": max(0, counts[name] - before[name]) / seconds
             for name in ("pictures", "labels", "descriptions", "asks")
         }
+        figures["pictures lost on the way"] = self._lost
         figures["pictures replaced by newer ones"] = view.newest.dropped
         stream = view.stream
         if stream.form:
@@ -187,8 +206,15 @@ class Channel:
             ]
             there = f", but {', '.join(others[:5])}: remap it" if others else ": start a camera"
             return f"nobody publishes {topic}{there} (-r {self._topic}:=/your/topic)"
-        hint = "" if os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") else FAST_DDS_HINT
-        return f"{topic} has a publisher but no picture came: does the camera deliver?{hint}"
+        return f"{topic} has a publisher but no picture came: does the camera deliver?{missing_profile()}"
+
+
+def missing_profile() -> str:
+    """What to do when this process lacks settings with which Fast DDS lets pictures through; else ""."""
+    profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
+    if "fastrtps" not in get_rmw_implementation_identifier() or os.path.isfile(profile):
+        return ""
+    return FAST_DDS_HINT + (f"; it names {profile!r}, which is not there" if profile else "")
 
 
 def image_message(picture: Observation, image: np.ndarray) -> Image:
