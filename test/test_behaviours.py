@@ -80,7 +80,9 @@ def test_a_target_at_the_side_is_turned_to(side, sign):
     script = Script(Search("ball"), moves=False)
     decision = script.feed(f"{side} far", answers=8)[-1]
     assert decision.state == "aligning" and side in decision.reason
-    assert decision.command.turn * sign > 0.2 and decision.command.forward == 0.0
+    assert decision.command.turn * sign > 0.2 and 0.0 < decision.command.forward < 0.5 * Tuning().forward_speed
+    blocked = Script(Search("ball"), moves=False).feed(f"{side} far", "obstacle", answers=8)[-1]
+    assert blocked.state == "aligning" and blocked.command.turn * sign > 0.2 and blocked.command.forward == 0.0
 
 
 def test_turning_stops_when_odometry_says_it_is_done_not_when_the_next_answer_comes():
@@ -264,7 +266,7 @@ def test_no_answers_however_wild_break_the_law():
             target, label = draw.choice(READ_TARGET.options), draw.choice(READ_SURROUNDINGS.labels)
             for decision in script.feed(target, label, draw.choice(READ_SURROUNDINGS.ways)):
                 assert decision.command.is_finite and decision.reason
-                assert 0.0 <= decision.command.forward <= 0.3 and abs(decision.command.turn) <= 0.8
+                assert 0.0 <= decision.command.forward <= 0.6 and abs(decision.command.turn) <= 2.0
                 assert label not in ("obstacle", "wall") or decision.command.forward <= 0.08
 
 

@@ -199,7 +199,8 @@ def test_a_target_on_the_left_turns_the_robot_left_whatever_else_is_there(side, 
         turn = journey.pilot.sent.turn
         assert turn >= 0.0 if side == "left" else turn <= 0.0
         if journey.pilot.decision.state == "aligning" and turn:
-            assert journey.pilot.sent.forward == 0.0
+            surroundings = journey.pilot.evidence.surroundings
+            assert journey.pilot.sent.forward == 0.0 or surroundings.blocked <= 0.5
             return
     pytest.fail(f"the robot did not turn: {journey.pilot.decision}")
 

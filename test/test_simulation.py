@@ -121,7 +121,7 @@ def test_the_base_limits_speed_and_refuses_nonsense():
         world.place(Pose(-3, 0, 0))
         world.drive(100.0, 0.0)
         world.step(1.0)
-        assert world.speed[0] == pytest.approx(0.5, abs=0.02)
+        assert world.speed[0] == pytest.approx(0.7, abs=0.02)
         with pytest.raises(ValueError, match="not finite"):
             world.drive(math.nan, 0.0)
 

@@ -31,6 +31,8 @@ SURE = 0.85
 """From this probability up a target ahead is beyond doubt."""
 MAKING_SURE = 3.0
 """How long [s] to stand before a target that seems near without becoming sure."""
+EASY_BRAKING = 1.0
+"""The robot drives so fast that it could stop with this deceleration [m/s^2] where its sight ends."""
 SETTLING = 0.2
 """The robot stands still so long [s] after a stop that pictures are sharp and headings certain."""
 
@@ -39,8 +41,8 @@ SETTLING = 0.2
 class Tuning:
     """How a robot behaves. Speeds are in [m/s] and [rad/s], distances in [m], times in [s], the rest is probability."""
 
-    forward_speed: float = 0.3
-    turn_speed: float = 0.8
+    forward_speed: float = 0.6
+    turn_speed: float = 2.0
     creep_speed: float = 0.08
     field_of_view: float = 1.31
     """Of the camera, horizontally [rad]."""
@@ -56,7 +58,7 @@ class Tuning:
     arrive: float = 0.7
     arrive_answers: int = 3
     """Arrived when near and in the center was believed that much, and said by that many answers in a row."""
-    blind_distance: float = 0.2
+    blind_distance: float = 0.3
     """The robot drives no further than this beyond the place where the newest answered picture was taken."""
     watched_distance: float = 0.6
     """The same while depth is there, which sees what the old picture does not show."""
@@ -179,7 +181,7 @@ class Behaviour:
 
     def turn(self, angle: float) -> Command:
         """Turn in place by what is left of `angle` [rad], slower towards the end."""
-        speed = min(self.tuning.turn_speed, max(0.1, 2.0 * abs(angle)))
+        speed = min(self.tuning.turn_speed, max(0.1, 3.0 * abs(angle)))
         return Command(0.0, math.copysign(speed, angle))
 
     def forward(self, speed: float, turn: float = 0.0) -> Command:
@@ -193,7 +195,7 @@ class Behaviour:
         """Drive, but not far from where the newest picture was taken: beyond it the robot is blind."""
         seen = self.tuning.blind_distance if self.view.free is None else self.tuning.watched_distance
         left = seen - self.travelled_since(self.view.pose_then)
-        speed = max(0.0, min(speed, left / 0.3))
+        speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * max(0.0, left)))
         return Command(speed, turn if speed > 0.0 else 0.0)
 
     # Manoeuvres
@@ -325,8 +327,8 @@ class Seek(Behaviour):
         reason = f"looking around for {self.target}"
         self._viewpoints.append(self.view.pose)
         self._ways.clear()
-        yield from self.look(SEARCHING, reason, until=self.is_seen)
         start = last = self.view.pose.heading
+        self.choose_side()
         side = self.side
         next_suspicion = -math.inf
         stamp = None
@@ -350,13 +352,14 @@ class Seek(Behaviour):
         speed = min(self.tuning.turn_speed, self.tuning.field_of_view / (AT_LEAST_TO_SEE * period))
         turned = abs(wrap(self.view.pose.heading - self.view.pose_then.heading))
         left = self.tuning.field_of_view / 2 - turned
-        return max(0.0, min(speed, 2.0 * left))
+        return max(0.0, min(speed, 8.0 * left))
 
     def suspect(self) -> Plan:
-        """Stand still and look again where the target might have been."""
+        """Look again where the target might have been."""
         end = self.time + max(1.0, 4.0 * self.view.period)
         while self.tuning.lose < self.belief.visible and not self.seen and self.time < end:
-            yield Decision(STOP, SEARCHING, f"there might be {self.target}: looking again")
+            turn = self.turn(self.bearing) if abs(self.bearing) > 0.12 else STOP
+            yield Decision(turn, SEARCHING, f"there might be {self.target}: looking again")
 
     def go_elsewhere(self) -> Plan:
         """Drive to a new viewpoint, where it is clear and nobody has looked yet."""
@@ -411,7 +414,7 @@ class Seek(Behaviour):
             if aligning:
                 self._driven_from = None
                 side = "left" if self.bearing > 0.0 else "right"
-                yield Decision(self.turn(self.bearing), ALIGNING, f"{self.target} is to the {side}: turning towards it")
+                yield Decision(self.align(), ALIGNING, f"{self.target} is to the {side}: turning towards it")
             elif self.near or self.sighting_is_near():
                 yield from self.make_sure()
             elif not self.obstructed():
@@ -439,12 +442,19 @@ class Seek(Behaviour):
         sighting = self.view.sighting
         return sighting is not None and sighting.visible * sighting.near > 0.5
 
+    def align(self) -> Command:
+        """Towards the target: in place, or in an arc where the way is clear and the target not far to the side."""
+        turn = self.turn(self.bearing)
+        ahead = 0.0 if self.near or self.obstructed() else max(0.0, 1.0 - abs(self.bearing) / 0.6)
+        arc = self.forward(ahead * self.tuning.forward_speed, turn.turn)
+        return arc if arc.forward > 0.0 else turn
+
     def approach(self) -> Command:
         """Towards the target: slower when it may be near and when it is in doubt."""
         tuning, belief = self.tuning, self.belief
         sure = min(1.0, max(0.0, (belief.visible - tuning.lose) / (0.9 - tuning.lose)))
         speed = tuning.creep_speed + (tuning.forward_speed - tuning.creep_speed) * sure * (1.0 - belief.near)
-        return self.forward(speed, max(-0.5, min(0.5, 1.2 * self.bearing)))
+        return self.forward(speed, max(-0.8, min(0.8, 2.0 * self.bearing)))
 
     def make_sure(self) -> Plan:
         """Near, as it seems: stand still until several answers agree, and something is ahead, as it must be then."""

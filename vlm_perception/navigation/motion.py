@@ -30,10 +30,10 @@ class Limits:
     `braking` [m/s²] is for driving; a turn may end twice as fast as it begins.
     """
 
-    forward_speed: float = 0.3
-    turn_speed: float = 1.0
-    forward_acceleration: float = 0.5
-    turn_acceleration: float = 2.5
+    forward_speed: float = 0.6
+    turn_speed: float = 2.0
+    forward_acceleration: float = 1.2
+    turn_acceleration: float = 5.0
     braking: float = 1.5
 
     def __post_init__(self) -> None:
