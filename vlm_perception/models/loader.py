@@ -149,12 +149,16 @@ def _load(name: str, options: LoadOptions) -> Model:
         raise ModelError(f"{error.name} is not installed: pip install torch transformers") from error
     from transformers.utils import logging as transformers_logging
 
+    from vlm_perception.models import onnx_tower
     from vlm_perception.models.calibration import Calibration
     from vlm_perception.models.image_size import see_whole_picture, set_image_size
     from vlm_perception.models.processor import load_processor
 
     transformers_logging.disable_progress_bar()  # a node's log is no terminal
     options = settle(options)
+    if export := onnx_tower.Export.from_folder(folder):
+        options = export.fit(options)
+        headers[onnx_tower.TOWER_FILE] = Header("ONNX", (), export.tower_bytes)
     family = family_of(folder, config)
     kind = getattr(importlib.import_module(f"vlm_perception.models.{family.file}"), family.name)
     calibration = options.calibration(Calibration.from_folder(folder))
@@ -164,9 +168,12 @@ def _load(name: str, options: LoadOptions) -> Model:
         if getattr(processor, "image_processor", None) is None:
             raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no pictures: choose another one")
         see_whole_picture(processor)
-        model = _load_weights(folder, family.auto, options, **arguments(folder, config, options))
+        how = arguments(folder, config, options) | ({"config": onnx_tower.read_config(folder)} if export else {})
+        model = _load_weights(folder, family.auto, options, **how)
         if options.image_size:
             set_image_size(model, processor, options.image_size)
+        if export:
+            onnx_tower.use_tower(model, folder, export, options)
         more = {"describer": _load_describer(options)} if options.describer and family.name == "Contrastive" else {}
         return kind(name, folder, model, processor, calibration, **more)
 

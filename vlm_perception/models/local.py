@@ -19,6 +19,7 @@ import torch
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
+from vlm_perception.models.onnx_tower import OnnxTower
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
 
@@ -110,6 +111,7 @@ class LocalModel(ABC):
         """Facts for diagnostics, as words."""
         size = sum(p.numel() for p in self._model.parameters())
         weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        tower = next((part for part in self._model.modules() if isinstance(part, OnnxTower)), None)
         return {
             "model": self.name,
             "folder": str(self._folder),
@@ -118,7 +120,7 @@ class LocalModel(ABC):
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "parameters": f"{size / 1e6:.1f} M",
             "weights": f"{weights / 2**20:.0f} MiB",
-        }
+        } | ({"vision tower": str(tower)} if tower else {})
 
     @property
     def _device(self) -> torch.device:

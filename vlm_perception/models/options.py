@@ -10,6 +10,7 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8", "int4")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+EXECUTION_PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class LoadOptions:
     that is quantised already is loaded as it is.
     `attn_implementation`: auto, eager, sdpa or flash_attention_2; auto takes the fastest that is exact. Flash attention
     knows no mask of ours, so it is used for the vision tower only.
+    `execution_provider`: of an exported model, what ONNX Runtime runs its vision tower on: auto, cpu, openvino, cuda or
+    tensorrt; see `onnx_tower.py`.
     `tf32`: a GPU multiplies float32 in TF32, which is faster and keeps 10 bits of the mantissa.
     `cudnn_benchmark`: a GPU tries its convolutions at every new size of pictures and keeps the fastest.
     `image_size`: edge of the square [px] that the model looks at, 0 for its own; see `image_size.py`.
@@ -37,6 +40,7 @@ class LoadOptions:
     dtype: str = "auto"
     quantization: str = "none"
     attn_implementation: str = "auto"
+    execution_provider: str = "auto"
     tf32: bool = False
     cudnn_benchmark: bool = False
     image_size: int = 0
@@ -55,6 +59,7 @@ class LoadOptions:
             ("dtype", DTYPES),
             ("quantization", QUANTIZATIONS),
             ("attn_implementation", ATTENTIONS),
+            ("execution_provider", EXECUTION_PROVIDERS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")

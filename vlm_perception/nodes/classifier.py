@@ -26,7 +26,7 @@ from rclpy.task import Future
 from vlm_perception.models import memory
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
-from vlm_perception.models.options import ATTENTIONS, DTYPES, QUANTIZATIONS, LoadOptions
+from vlm_perception.models.options import ATTENTIONS, DTYPES, EXECUTION_PROVIDERS, QUANTIZATIONS, LoadOptions
 from vlm_perception.nodes import conversions
 from vlm_perception.nodes.channel import Channel, names_of_cameras
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
@@ -66,6 +66,12 @@ class Parameters:
     )
     attn_implementation: str = parameter(
         "auto", "How attention is computed; used at configure", choices=ATTENTIONS, dynamic=True
+    )
+    execution_provider: str = parameter(
+        "auto",
+        "What ONNX Runtime runs the vision tower of an exported model on; used at configure",
+        choices=EXECUTION_PROVIDERS,
+        dynamic=True,
     )
     tf32: bool = parameter(
         False, "A GPU multiplies float32 faster, to 10 bits of the mantissa; used at configure", dynamic=True

@@ -1,0 +1,228 @@
+"""A vision tower that ONNX Runtime runs in place of torch; everything behind it stays as it is.
+
+`vlm_perception export` makes such a model folder (see `onnx_export.py`): that of the original without the layers of
+its tower, with the tower as `vision_tower.onnx` and what is known of it in `export.json`. Like any other folder it is
+what a user gives as `model`. The text tower of a dual encoder stays in torch: it reads a vocabulary once, when it
+changes, so there is nothing to win.
+
+Pixels and features go through the host's memory, also to a GPU: they are less than a megabyte a picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from vlm_perception.models.base import ModelError
+from vlm_perception.models.options import LoadOptions
+
+TOWER_FILE = "vision_tower.onnx"
+FACTS_FILE = "export.json"
+INPUT, OUTPUT = "pixel_values", "features"
+READ = {
+    "paligemma": "last_hidden_state",
+    "blip-2": "last_hidden_state",
+    "instructblip": "last_hidden_state",
+    "clip": "pooler_output",
+    "siglip": "pooler_output",
+    "chinese_clip": "pooler_output",
+}
+"""By model_type, what the rest of the model reads of its vision tower's output; others have no tower to take out."""
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""ONNX Runtime's names for what `execution_provider` may be."""
+PACKAGES = {"openvino": "onnxruntime-openvino", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
+MAX_BATCH = 16
+"""TensorRT builds one engine for 1 to so many pictures."""
+_TOWER = re.compile(r"(^|\.)(vision_tower|vision_model)$")
+_LAYERS = re.compile(r"(^|\.)(vision_tower|vision_model)\.(.+\.)?(layers|head)\.")
+
+
+def is_replaced(weight: str) -> bool:
+    """Whether this is the name of a weight that an exported folder does without: of the tower's layers or its head."""
+    return bool(_LAYERS.search(weight))
+
+
+def find_tower(model: nn.Module) -> tuple[nn.Module, str]:
+    """Return the module that holds the vision tower and the name it has there."""
+    for name, _ in model.named_modules():
+        if _TOWER.search(name):
+            holder, _, child = name.rpartition(".")
+            return model.get_submodule(holder), child
+    raise ModelError(f"a {type(model).__name__} has no vision tower of its own")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export.json` says. `precision` is float32 or int8, `pixels` the (channels, height, width) of a picture,
+    `image_size` as in `LoadOptions` when it was exported; `opset` of the ONNX file. The rest is how it compared with
+    the original: the share of equal answers out of `asked`, the largest difference of a probability, and bytes."""
+
+    precision: str
+    pixels: tuple[int, int, int]
+    image_size: int
+    opset: int
+    agreement: float = 0.0
+    asked: int = 0
+    largest_difference: float = 1.0
+    tower_bytes: int = 0
+    tower_bytes_before: int = 0
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Export | None:
+        """Read an exported folder's facts; None for other folders. Raises ModelError when they cannot be used."""
+        if not (folder / FACTS_FILE).is_file():
+            return None
+        if not (folder / TOWER_FILE).is_file():
+            raise ModelError(f"{folder} has {FACTS_FILE} but no {TOWER_FILE}: copy the whole exported folder")
+        try:
+            facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+            return cls(**facts | {"pixels": tuple(facts["pixels"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"{folder / FACTS_FILE} cannot be read ({error!r}): export the model again") from error
+
+    def fit(self, options: LoadOptions) -> LoadOptions:
+        """The options for this export. Raises ModelError for another image_size: the tower's is fixed."""
+        if options.image_size not in (0, self.pixels[-1]):
+            raise ModelError(
+                f"image_size is {options.image_size}, but this model was exported for {self.pixels[-1]}: leave it at "
+                "0, or export the original again with another --image-size"
+            )
+        return dataclasses.replace(options, image_size=self.image_size)
+
+
+def read_config(folder: Path) -> Any:
+    """The transformers configuration of an exported folder, by which no tower is made but what its weights are for."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config.vision_config.num_hidden_layers = 0
+    config.vision_config.vision_use_head = False  # SigLIP's; the others do not know it
+    return config
+
+
+class OnnxTower(nn.Module):
+    """Stands where the torch tower stood: (pictures, channels, height, width) in, of any float dtype, and what the
+    model reads out, in the same dtype and on the same device."""
+
+    def __init__(self, session: Any, reads: str, precision: str, size: int) -> None:
+        super().__init__()
+        self._session = session
+        self._reads = reads
+        self._precision = precision
+        self._size = size
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        pixels = pixel_values.float().contiguous().cpu().numpy()
+        (features,) = self._session.run([OUTPUT], {INPUT: pixels})
+        features = torch.from_numpy(features).to(pixel_values.device, pixel_values.dtype)
+        return BaseModelOutputWithPooling(**{self._reads: features})
+
+    def __str__(self) -> str:
+        import onnxruntime
+
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        return f"{self._precision}, {self._size >> 20} MiB, ONNX Runtime {onnxruntime.__version__} on {provider}"
+
+
+def use_tower(model: Any, folder: Path, export: Export, options: LoadOptions) -> None:
+    """Replace the vision tower of a transformers `model` by the exported one. Raises ModelError, see `open_session`."""
+    holder, name = find_tower(model)
+    file = folder / TOWER_FILE
+    session = open_session(file, options, export.pixels)
+    size = sum(part.stat().st_size for part in folder.glob(f"{TOWER_FILE}*"))
+    setattr(holder, name, OnnxTower(session, READ[model.config.model_type], export.precision, size))
+
+
+def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int]) -> Any:
+    """Return an ONNX Runtime session for `file`, which takes pictures of the shape `pixels`.
+
+    `options.execution_provider` auto takes CUDA where the model is on a GPU, else OpenVINO, else the CPU, of what is
+    there. TensorRT is only taken when asked for, as it builds its engine for minutes; that is kept in
+    ~/.cache/vlm_perception for the next time. Raises ModelError when ONNX Runtime or the provider is not there.
+    """
+    onnxruntime = import_onnxruntime()
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would wait for the next picture by spinning, on the cores that torch and the robot need.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    there = onnxruntime.get_available_providers()
+    found = _choose(options, there)
+    providers: list[Any] = [(PROVIDERS[found], _settings(found, options, pixels))]
+    if found != "cpu":
+        providers.append(PROVIDERS["cpu"])  # for what the other does not know
+    try:
+        session = onnxruntime.InferenceSession(str(file), settings, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise ModelError(
+            f"{file} cannot be used: {' '.join(str(error).split()):.300}; export the model again"
+        ) from error
+    if session.get_providers()[0] != PROVIDERS[found]:  # its libraries were not found
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot start {found} (is {PACKAGES.get(found, found)} installed, "
+            "with its libraries?): choose another execution_provider"
+        )
+    return session
+
+
+def import_onnxruntime() -> Any:
+    """Return the module. Raises ModelError, which names the extra, when it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "an exported model needs ONNX Runtime: pip install onnxruntime (or onnxruntime-openvino, or "
+            "onnxruntime-gpu), or this package with its extra [onnx]"
+        ) from error
+    return onnxruntime
+
+
+def _choose(options: LoadOptions, there: list[str]) -> str:
+    names = [name for name, provider in PROVIDERS.items() if provider in there]
+    if options.execution_provider == "auto":
+        wanted = ("cuda", "cpu") if options.device.startswith("cuda") else ("openvino", "cpu")
+        return next(name for name in wanted if name in names)
+    if options.execution_provider not in names:
+        raise ModelError(
+            f"execution_provider is {options.execution_provider!r}, but ONNX Runtime has only {', '.join(names)} here: "
+            f"pip install {PACKAGES[options.execution_provider]}, or choose one of these"
+        )
+    return options.execution_provider
+
+
+def cache_folder() -> Path:
+    """Where engines are kept that were built for this machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm_perception"
+
+
+def _settings(provider: str, options: LoadOptions, pixels: tuple[int, int, int]) -> Mapping[str, str]:
+    """The provider's own options, see https://onnxruntime.ai/docs/execution-providers."""
+    number = options.device.partition(":")[2] or "0"
+    if provider == "tensorrt":
+        shape = "x".join(map(str, pixels))
+        return {
+            "device_id": number,
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(cache_folder()),
+            "trt_fp16_enable": str(options.dtype == "float16"),
+            "trt_profile_min_shapes": f"{INPUT}:1x{shape}",
+            "trt_profile_opt_shapes": f"{INPUT}:1x{shape}",
+            "trt_profile_max_shapes": f"{INPUT}:{MAX_BATCH}x{shape}",
+        }
+    if provider == "openvino":
+        return {"device_type": "CPU", "num_of_threads": str(torch.get_num_threads()), "cache_dir": str(cache_folder())}
+    return {"device_id": number} if provider == "cuda" else {}
