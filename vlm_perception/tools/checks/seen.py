@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -14,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -22,6 +24,8 @@ from vlm_perception.perception.frames import FrameError, decode, form_of, stamp_
 DISCOVERY = 1.5
 """How long it takes until everybody is known [s]."""
 IMAGES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+PARAMETERS = {"classifier": ("use_sim_time", "max_frame_age"), "navigator": ("use_sim_time",)}
+"""Those of our nodes that matter here."""
 BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 
 
@@ -103,18 +107,18 @@ class Observer:
     def find(self) -> None:
         """Note who is there."""
         own = self._node.get_fully_qualified_name()
-        found = [(space.rstrip("/") + "/" + name) for name, space in self._node.get_node_names_and_namespaces()]
+        found = [_full(space, name) for name, space in self._node.get_node_names_and_namespaces()]
         self.seen.nodes = sorted(name for name in found if name != own)
         for topic, _ in self._node.get_topic_names_and_types():
             for ends, infos in (
                 (self.seen.publishers, self._node.get_publishers_info_by_topic(topic)),
                 (self.seen.subscribers, self._node.get_subscriptions_info_by_topic(topic)),
             ):
-                ends[topic] = [
-                    Endpoint(f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.topic_type, info.qos_profile)
+                everybody = [
+                    Endpoint(_full(info.node_namespace, info.node_name), info.topic_type, info.qos_profile)
                     for info in infos
-                    if f"{info.node_namespace.rstrip('/')}/{info.node_name}" != own
                 ]
+                ends[topic] = [end for end in everybody if end.node != own]
 
     def listen(self, image_topics: Sequence[str]) -> None:
         """Begin to receive the cameras: those named, else those that classifiers subscribe to, else the usual one."""
@@ -125,20 +129,21 @@ class Observer:
             kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
             if kinds:
                 qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
-                self._node.create_subscription(
-                    kinds[0], topic, lambda message, info, to=pictures: self._on_picture(message, info, to), qos
-                )
+                receive = partial(self._on_picture, pictures)
+                self._node.create_subscription(kinds[0], topic, receive, qos)
 
     def ask_parameters(self) -> None:
         """Ask our nodes for what matters; the answers come while we spin."""
-        for name, wanted in (("classifier", ["use_sim_time", "max_frame_age"]), ("navigator", ["use_sim_time"])):
+        for name in PARAMETERS:
             for node in self.seen.called(name):
-                future = AsyncParameterClient(self._node, node).get_parameters(wanted)
-                future.add_done_callback(
-                    lambda done, node=node, wanted=wanted: self.seen.parameters.update(
-                        {node: dict(zip(wanted, map(parameter_value_to_python, done.result().values), strict=False))}
-                    )
-                )
+                client = AsyncParameterClient(self._node, node)
+                for wanted in PARAMETERS[name]:  # one by one: a node that lacks one of several answers none of them
+                    answer = client.get_parameters([wanted])
+                    answer.add_done_callback(partial(self._on_parameter, node, wanted))
+
+    def _on_parameter(self, node: str, name: str, answer: Future) -> None:
+        for value in answer.result().values:
+            self.seen.parameters.setdefault(node, {})[name] = parameter_value_to_python(value)
 
     def _on_health(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -147,7 +152,7 @@ class Observer:
     def _on_clock(self, message: Clock) -> None:
         self._clock = message.clock.sec * 1_000_000_000 + message.clock.nanosec
 
-    def _on_picture(self, message: Any, info: dict[str, int], pictures: Pictures) -> None:
+    def _on_picture(self, pictures: Pictures, message: Any, info: dict[str, int]) -> None:
         stamp = stamp_of(message)
         pictures.arrivals.append(time.monotonic())
         pictures.stamps.append(stamp)
@@ -162,6 +167,10 @@ class Observer:
                 decode(message)
             except FrameError as error:
                 pictures.problem = str(error)
+
+
+def _full(namespace: str, name: str) -> str:
+    return f"{namespace.rstrip('/')}/{name}"
 
 
 def look(seconds: float, image_topics: Sequence[str]) -> Seen:

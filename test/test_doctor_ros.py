@@ -1,0 +1,368 @@
+"""What the doctor finds about ROS: settings of the environment, and real nodes over real DDS."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from vlm_perception.nodes.diagnostics import Diagnostics, Health
+from vlm_perception.nodes.diagnostics import Level as Seriousness
+from vlm_perception.tools.checks import graph, middleware
+from vlm_perception.tools.checks.finding import Finding, Level
+from vlm_perception.tools.checks.seen import Endpoint, Pictures, Seen, look
+
+ROOT = Path(__file__).parents[1]
+PROFILE = ROOT / "config" / "fastdds.xml"
+GREEN, YELLOW, RED = Level
+
+
+def says(findings: list[Finding], *expected: tuple[Level, str]) -> bool:
+    """Whether each expected level comes with these words, in words or remedy, and nothing else comes."""
+    assert len(findings) == len(expected), findings
+    for finding, (level, pattern) in zip(findings, expected, strict=True):
+        assert finding.level is level, finding
+        assert re.search(pattern, f"{finding.about}: {finding.words} -> {finding.remedy}"), finding
+    return True
+
+
+# Settings
+
+
+def test_ros_is_here():
+    assert says(middleware.ros({}), (GREEN, r"ROS: .*rmw_fastrtps_cpp, Python 3\."))
+
+
+def test_two_ros_in_one_shell():
+    assert says(middleware.ros({"AMENT_PREFIX_PATH": "/x:/opt/ros/jazzy"}), (YELLOW, "/opt/ros/jazzy is sourced.*mix"))
+
+
+@pytest.mark.parametrize(
+    ("error", "installed", "environment", "words"),
+    [
+        (ModuleNotFoundError("No module", name="rclpy"), [], {}, "no rclpy and no ROS distribution -> make setup"),
+        (
+            ModuleNotFoundError("No module", name="rclpy"),
+            ["jazzy"],
+            {},
+            "jazzy is installed, and not sourced -> source ",
+        ),
+        (ImportError("no _rclpy_pybind11"), [], {}, "cannot be imported by Python 3.*pybind11 -> the Python that"),
+        (
+            ImportError("librmw_x.so"),
+            [],
+            {"RMW_IMPLEMENTATION": "rmw_x_cpp"},
+            "middleware rmw_x_cpp cannot.*ros-\\$ROS_DISTRO-rmw-x-cpp, or unset RMW_IMPLEMENTATION",
+        ),
+    ],
+)
+def test_no_ros_or_one_that_does_not_work(monkeypatch, tmp_path, error, installed, environment, words):
+    for name in installed:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "setup.bash").touch()
+    monkeypatch.setattr(middleware, "DISTRIBUTIONS", tmp_path)
+
+    class NotThere:
+        def find_spec(self, name, path=None, target=None):
+            if name == "rclpy":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "rclpy")
+    monkeypatch.setattr(sys, "meta_path", [NotThere(), *sys.meta_path])
+    assert says(middleware.ros(environment), (RED, words))
+
+
+def test_messages_that_were_not_built(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vlm_perception.msg", None)
+    assert says(middleware.ros({}), (RED, "messages of this package are not there.*-> colcon build"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "level", "words"),
+    [
+        ({}, GREEN, "ROS_DOMAIN_ID 0, this network"),
+        ({"ROS_DOMAIN_ID": "7", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, GREEN, "ROS_DOMAIN_ID 7, this machine"),
+        ({"ROS_DOMAIN_ID": "robot"}, RED, "'robot', expected a number"),
+        ({"ROS_DOMAIN_ID": "233"}, RED, "'233', expected a number"),
+        ({"ROS_DOMAIN_ID": "150"}, YELLOW, "150, whose ports Linux gives"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "WORLD"}, YELLOW, "'WORLD', which is none"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "off"}, RED, "do not find each other"),
+        ({"ROS_LOCALHOST_ONLY": "1"}, YELLOW, "deprecated.*unset ROS_LOCALHOST_ONLY"),
+    ],
+)
+def test_who_can_be_heard(environment, level, words):
+    assert says(middleware.domain(environment), (level, words))
+
+
+def test_the_shipped_profile_is_good_and_no_profile_is_not():
+    for name in middleware.PROFILES:
+        assert says(middleware.profile({name: str(PROFILE)}), (GREEN, "64 MiB of shared memory"))
+    assert says(middleware.profile({}), (YELLOW, r"two thirds are lost.* -> export FASTRTPS\S+=\S+/config/fastdds.xml"))
+
+
+def test_a_profile_that_does_not_help(tmp_path):
+    file = tmp_path / "profile.xml"
+    variable = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(file)}
+    assert says(middleware.profile(variable), (RED, "cannot be read: .*No such file"))
+    file.write_text("<dds><profiles>")
+    assert says(middleware.profile(variable), (RED, "cannot be read: no element|cannot be read: unclosed"))
+    file.write_text(PROFILE.read_text().replace("67108864", "1048576"))
+    assert says(middleware.profile(variable), (YELLOW, "1 MiB of shared memory and a message 16 MiB"))
+    file.write_text(PROFILE.read_text().replace("SHM", "UDPv4"))
+    assert says(middleware.profile(variable), (YELLOW, "0 MiB of shared memory"))
+
+
+@pytest.mark.parametrize(("left", "level"), [(63, RED), (255, YELLOW), (257, GREEN)])
+def test_room_for_shared_memory(monkeypatch, left, level):
+    usage = SimpleNamespace(disk_usage=lambda folder: (64 << 20, 0, left << 20))
+    monkeypatch.setattr(middleware, "shutil", usage)
+    assert says(middleware.shared_memory(Path("/dev/shm")), (level, f"{left} of 64 MiB of /dev/shm are free"))
+
+
+def test_no_shared_memory_at_all(tmp_path):
+    assert says(middleware.shared_memory(tmp_path / "shm"), (YELLOW, "there is no shared memory.*--ipc=host"))
+
+
+def test_another_middleware_needs_a_receive_buffer(tmp_path):
+    file = tmp_path / "rmem_max"
+    file.write_text("212992\n")
+    assert says(middleware.network_buffer("rmw_cyclonedds_cpp", file), (YELLOW, "208 KiB.*sysctl -w net.core.rmem_max"))
+    file.write_text("33554432\n")
+    assert says(middleware.network_buffer("rmw_cyclonedds_cpp", file), (GREEN, "32768 KiB"))
+    assert middleware.network_buffer("rmw_cyclonedds_cpp", tmp_path / "nowhere") == []
+
+
+# Real nodes
+
+
+class Robot:
+    """Nodes that spin in a thread, in a ROS context of their own, as other processes would have it."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except rclpy.executors.ExternalShutdownException:
+            pass
+
+    def node(self, name: str, **parameters: object):
+        values = [Parameter(key, value=value) for key, value in parameters.items()]
+        node = rclpy.create_node(name, context=self.context, parameter_overrides=values)
+        for value in values:
+            if not node.has_parameter(value.name):
+                node.declare_parameter(value.name, value.value)
+        self.executor.add_node(node)
+        return node
+
+    def camera(self, name: str, topic: str, qos=qos_profile_sensor_data, behind: float = 0.0, encoding: str = "rgb8"):
+        """A camera at 20 Hz whose stamps are `behind` [s]; `behind` of inf is no stamp."""
+        node = self.node(name)
+        publisher = node.create_publisher(Image, topic, qos)
+
+        def shoot() -> None:
+            picture = Image(height=24, width=32, step=96, encoding=encoding, data=bytes(24 * 96))
+            if behind < float("inf"):
+                stamp = node.get_clock().now().nanoseconds - round(behind * 1e9)
+                picture.header.stamp.sec, picture.header.stamp.nanosec = divmod(stamp, 10**9)
+            publisher.publish(picture)
+
+        node.create_timer(0.05, shoot)
+        return node
+
+    def __enter__(self) -> Robot:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        nodes = self.executor.get_nodes()
+        self.executor.shutdown()
+        self._thread.join()
+        for node in nodes:
+            self.executor.remove_node(node)
+            node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+SECONDS = 1.5
+
+
+def ignore(message) -> None:
+    pass
+
+
+def test_a_robot_in_order(ros):
+    robot = Robot()
+    robot.camera("camera", "camera/image_raw")
+    classifier = robot.node("classifier", max_frame_age=2.0)
+    classifier.create_subscription(Image, "camera/image_raw", ignore, qos_profile_sensor_data)
+    navigator = robot.node("navigator")
+    navigator.create_publisher(TwistStamped, "cmd_vel", 1)
+    robot.node("base").create_subscription(TwistStamped, "cmd_vel", ignore, 1)
+    for node in (classifier, navigator):
+        Diagnostics(node, lambda: Health(Seriousness.OK, "looking"))
+    with robot:
+        seen = look(SECONDS, [])
+    assert seen.parameters["/classifier"] == {"use_sim_time": False, "max_frame_age": 2.0}
+    assert says(
+        graph.nodes(seen), (GREEN, "classifier: /classifier: looking"), (GREEN, "navigator: /navigator: looking")
+    )
+    assert says(
+        graph.cameras(seen), (GREEN, r"/camera/image_raw: 32x24 rgb8 at \d+\.\d Hz from /camera, best effort, \d+ ms")
+    )
+    assert says(graph.velocity(seen), (GREEN, "/cmd_vel: geometry_msgs/msg/TwistStamped from /navigator to /base"))
+    assert graph.simulated_time(seen) == []
+
+
+def test_a_robot_in_disorder(ros):
+    robot, base = Robot(), Robot()
+    robot.camera("front", "front/image")
+    classifier = robot.node("classifier", use_sim_time=True)
+    classifier.create_subscription(Image, "front/image", ignore, RELIABLE)
+    classifier.create_subscription(Image, "rear/image", ignore, RELIABLE)
+    robot.camera("rear", "rear/image", RELIABLE, behind=30.0)
+    robot.camera("twin", "rear/image", RELIABLE, behind=30.0)
+    robot.camera("strange", "strange/image", encoding="x8")
+    robot.camera("timeless", "timeless/image", behind=float("inf"))
+    robot.node("silent").create_publisher(Image, "silent/image", 1)
+    robot.node("words").create_publisher(String, "words", 1)
+    navigator = robot.node("navigator")
+    navigator.create_publisher(Twist, "cmd_vel", 1)
+    robot.node("joystick").create_publisher(Twist, "cmd_vel", 1)
+    Diagnostics(navigator, lambda: Health(Seriousness.ERROR, "nobody listens"))
+    base.node("base").create_subscription(TwistStamped, "cmd_vel", ignore, 1)
+    topics = ["front/image", "rear/image", "strange/image", "timeless/image", "silent/image", "words", "nobody"]
+    with robot, base:
+        listened = look(0.5, []).pictures.keys()
+        seen = look(SECONDS, topics)
+    assert listened == {"/front/image", "/rear/image"}
+    assert says(
+        graph.nodes(seen),
+        (RED, "/classifier says nothing on /diagnostics"),
+        (RED, "/navigator: nobody listens -> as it says"),
+    )
+    assert says(
+        graph.cameras(seen),
+        (RED, "/front/image: /classifier hears nothing of /front: .*reliab.* -> subscribe with best effort"),
+        (YELLOW, "/rear/image: 2 publish it: /(rear|twin), /(rear|twin)"),
+        (RED, r"/rear/image: its pictures are stamped 3\d\.\d s ago \(max_frame_age is 1 s\).* -> chrony"),
+        (RED, "/strange/image: encoding 'x8' is not known.* -> set the driver to another encoding"),
+        (RED, "/timeless/image: its pictures have no stamp"),
+        (RED, "/silent/image: /silent publishes it and nothing came"),
+        (RED, "/words: it is a std_msgs/msg/String, expected sensor_msgs"),
+        (RED, r"/nobody: nobody publishes it -> image_topic:=/front/image \(there are /front/image, /rear"),
+    )
+    assert says(
+        graph.velocity(seen),
+        (YELLOW, "/cmd_vel: 2 publish it: .*twist_mux"),
+        (RED, "Twist is published and .*TwistStamped listened to.* -> enable_stamped_cmd_vel: true"),
+    )
+    assert says(graph.simulated_time(seen), (RED, "/classifier has use_sim_time, and nobody publishes /clock"))
+
+
+def test_pictures_that_are_compressed_and_a_time_that_is_simulated(ros):
+    robot = Robot()
+    simulation = robot.node("simulation")
+    clock = simulation.create_publisher(Clock, "/clock", 1)
+    pictures = simulation.create_publisher(CompressedImage, "camera/image_raw/compressed", 1)
+    ticks = iter(range(1, 10_000))
+
+    def tick() -> None:
+        seconds = next(ticks)
+        now = Clock()
+        now.clock.sec = 100 + seconds
+        clock.publish(now)
+        broken = CompressedImage(format="jpeg", data=b"\xff\xd8 and no more")
+        broken.header.stamp.sec = 100 + seconds
+        pictures.publish(broken)
+
+    simulation.create_timer(0.05, tick)
+    robot.node("navigator", use_sim_time=False)
+    classifier = robot.node("classifier", use_sim_time=True)
+    classifier.create_subscription(CompressedImage, "camera/image_raw/compressed", ignore, 1)
+    with robot:
+        seen = look(SECONDS, [])
+    assert says(graph.cameras(seen), (RED, "compressed: the compressed picture .* ends too early"))
+    seen.pictures["/camera/image_raw/compressed"].problem = ""
+    assert says(graph.cameras(seen), (GREEN, "jpeg at .* reliable"))
+    assert says(graph.simulated_time(seen), (YELLOW, "/simulation publishes /clock, and /navigator does not go by it"))
+
+
+# What is seen, judged
+
+
+def test_nobody_is_there():
+    assert says(graph.nodes(Seen()), (YELLOW, "no node is there.*same ROS_DOMAIN_ID"))
+    assert says(graph.cameras(Seen(pictures={"/a": Pictures()})), (YELLOW, "nobody publishes it -> start a camera"))
+    assert graph.velocity(Seen()) == []
+
+
+def test_nodes_that_do_not_run_and_two_of_one_name():
+    healthy = DiagnosticStatus(level=DiagnosticStatus.WARN, message="slow")
+    seen = Seen(nodes=["/a/classifier", "/a/classifier"], health={"/a/classifier": healthy})
+    assert says(
+        graph.nodes(seen),
+        (RED, "2 nodes are called /a/classifier"),
+        (YELLOW, "/a/classifier: slow"),
+        (YELLOW, "navigator: does not run -> ros2 launch"),
+    )
+
+
+def camera(**changes) -> Seen:
+    """20 pictures at 10 Hz, 0.1 s old, all of which came; but for the `changes`."""
+    values = {
+        "stamps": list(range(20)),
+        "arrivals": [n / 10 for n in range(20)],
+        "ages": [(0.1, None)] * 20,
+        "numbers": list(range(1, 21)),
+        "form": "640x480 rgb8",
+    }
+    ends = [Endpoint("/camera", "sensor_msgs/msg/Image", qos_profile_sensor_data)]
+    return Seen(publishers={"/camera": ends}, pictures={"/camera": Pictures(**{**values, **changes})})
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        ({}, GREEN, "640x480 rgb8 at 10.0 Hz from /camera, best effort, 100 ms old"),
+        ({"numbers": list(range(1, 60, 3))}, YELLOW, "66% of 640x480 rgb8 were lost on the way here, 10.0 Hz came"),
+        ({"numbers": []}, GREEN, "10.0 Hz"),
+        ({"arrivals": [n / 2 for n in range(20)]}, YELLOW, "2.0 Hz, which makes every answer late"),
+        ({"stamps": [7] * 20}, RED, "all its pictures have the same stamp"),
+        ({"ages": [(-3.0, None)] * 20}, RED, "3.0 s in the future"),
+        ({"ages": [(9e8, 0.2)] * 20}, RED, "stamped 900000000.0 s ago"),
+    ],
+)
+def test_a_camera_is_judged_by_what_came(changes, level, words):
+    assert says(graph.cameras(camera(**changes)), (level, words))
+
+
+def test_stamps_are_judged_by_the_clock_of_the_classifier():
+    seen = camera(ages=[(9e8, 0.2)] * 20)
+    seen.parameters["/classifier"] = {"use_sim_time": True, "max_frame_age": 1.0}
+    assert says(graph.cameras(seen), (GREEN, "200 ms old"))
+
+
+def test_commands_that_nobody_hears():
+    twist = Endpoint("/navigator", "geometry_msgs/msg/Twist", RELIABLE)
+    seen = Seen(nodes=["/navigator"], publishers={"/base/cmd_vel": [twist]})
+    assert says(graph.velocity(seen), (YELLOW, "/base/cmd_vel: nobody listens to it -> start the robot's base"))
