@@ -1,0 +1,81 @@
+"""Which cameras go to the model together: in turn, collected for a moment, waiting for nobody who does not come."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from vlm_perception.perception.turns import Turns
+
+
+class Camera:
+    """Ready from `ready_at` on; `comes` is when that is to be expected."""
+
+    def __init__(self, ready_at, comes=None, due=0.0):
+        self.ready_at, self.comes = ready_at, ready_at if comes is None else comes
+        self.looked_at = -math.inf
+        self.schedule = SimpleNamespace(wait=lambda now: max(0.0, due - now))
+
+    def ready(self, now):
+        return now >= self.ready_at
+
+    def expected(self, now, seconds):
+        return abs(self.comes - now) <= seconds
+
+
+def look(turns, cameras, now, window=0.05, most=16):
+    batch, seconds = turns.next(cameras, now, window, most)
+    for place, camera in enumerate(batch):
+        camera.looked_at = now + place * 1e-6
+    return batch, seconds
+
+
+def test_those_who_are_ready_go_together_at_once_when_nobody_else_is_expected():
+    one, two, silent = Camera(0.0), Camera(0.0), Camera(math.inf)
+    assert look(Turns(), [one, silent, two], 1.0) == ([one, two], 0.0)
+
+
+def test_the_first_waits_for_one_that_is_about_to_come_and_then_they_go_together():
+    turns, one, two = Turns(), Camera(1.0), Camera(1.03)
+    assert look(turns, [one, two], 1.0) == ([], pytest.approx(0.05))
+    assert look(turns, [one, two], 1.02) == ([], pytest.approx(0.03))
+    assert look(turns, [one, two], 1.03) == ([one, two], 0.0)
+
+
+def test_nobody_waits_longer_than_the_window_for_one_that_does_not_come():
+    turns, one, late = Turns(), Camera(1.0), Camera(math.inf, comes=1.04)
+    assert look(turns, [one, late], 1.0)[0] == []
+    assert look(turns, [one, late], 1.0501) == ([one], 0.0)
+
+
+def test_a_slow_camera_is_not_waited_for_while_its_next_picture_is_far_away():
+    one, slow = Camera(1.0), Camera(1.4)
+    assert look(Turns(), [one, slow], 1.0) == ([one], 0.0)
+
+
+def test_a_full_batch_does_not_wait():
+    one, two, third = Camera(1.0), Camera(1.0), Camera(1.03)
+    assert look(Turns(), [one, two, third], 1.0, most=2) == ([one, two], 0.0)
+
+
+def test_without_a_window_nobody_waits():
+    one, two = Camera(1.0), Camera(1.001)
+    assert look(Turns(), [one, two], 1.0, window=0.0) == ([one], 0.0)
+
+
+def test_all_have_their_turn_however_few_go_at_once():
+    turns, cameras, turns_of = Turns(), [Camera(0.0) for _ in range(7)], Counter()
+    for moment in range(70):
+        batch, _ = look(turns, cameras, float(moment), most=3)
+        assert len(batch) == 3
+        turns_of.update(map(id, batch))
+    assert set(turns_of.values()) == {30}
+
+
+def test_when_nobody_is_ready_it_is_known_when_the_next_question_is_due():
+    cameras = [Camera(math.inf, due=5.0), Camera(math.inf, due=3.5), Camera(math.inf, due=1.0)]
+    assert look(Turns(), cameras, 3.0) == ([], pytest.approx(0.5))
+    assert look(Turns(), cameras[2:], 3.0) == ([], math.inf), "it is a picture that is missing"
