@@ -33,8 +33,9 @@ ROSDEP_KEYS = {
     "yaml": "python3-yaml",
     "matplotlib": "python3-matplotlib",
 }
-# httpx2, safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS.
-NOT_ON_A_ROBOT = {"httpx2", "rosbags", "safetensors", "tokenizers"}
+# httpx2, safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS; onnx
+# and its kin are an extra, of which every kind of machine has its own build.
+NOT_ON_A_ROBOT = {"httpx2", "onnx", "onnxruntime", "onnxscript", "rosbags", "safetensors", "tokenizers"}
 
 
 def package_xml() -> ElementTree.Element:

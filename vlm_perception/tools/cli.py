@@ -18,6 +18,7 @@ COMMANDS = {
     "figures": "measure the nano model on rooms it has never seen",
     "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",
     "parameters": "print the tables of all parameters, as in the README",
+    "export": "export a model's vision tower to ONNX, float32 or INT8, compared with the original",
     "minigpt4": "assemble MiniGPT-4 from its published pieces into one model folder",
     "doctor": "say what is wrong, and what to do about it: ROS, camera, libraries, GPU, model, memory",
 }

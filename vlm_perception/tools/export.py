@@ -1,0 +1,141 @@
+"""Export a model's vision tower to ONNX, compare it with the original, and keep it if it answers alike."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlm_perception.questions import Choice, ClosedQuestion
+from vlm_perception.training.prompts import LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT
+
+if TYPE_CHECKING:
+    from vlm_perception.models.onnx_export import Asked
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="nano, or a model folder")
+    parser.add_argument("output", type=Path, help="the new folder, which is then used as any model's")
+    parser.add_argument("--int8", action="store_true", help="quantise, with the ranges seen on half of the pictures")
+    parser.add_argument(
+        "--frames",
+        type=Path,
+        help="a folder of pictures or a video from your own camera; nano does without, on rendered rooms",
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=200, help="how many of them are used, spread evenly (default: %(default)s)"
+    )
+    parser.add_argument("--labels", nargs="+", default=LABELS, help="what is compared: the labels that you will use")
+    parser.add_argument("--prompt", default=LABEL_PROMPT, help="and their prompt (default: %(default)r)")
+    parser.add_argument("--image-size", type=int, default=0, help="as the parameter image_size; it is fixed then")
+    parser.add_argument(
+        "--opset", type=int, default=23, help="20 for TensorRT and ONNX Runtime before 1.23 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--least-agreement",
+        type=float,
+        default=0.99,
+        help="the share of answers that have to be the original's, else nothing is kept (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print how the export compares with the original; exit status 1, and no folder, when it does not do."""
+    from vlm_perception.models.base import ModelError
+    from vlm_perception.models.onnx_export import export
+
+    try:
+        calibration, check = pictures(arguments)
+        report = export(
+            arguments.model,
+            arguments.output,
+            check,
+            calibration if arguments.int8 else (),
+            image_size=arguments.image_size,
+            opset=arguments.opset,
+            least_agreement=arguments.least_agreement,
+        )
+    except (ModelError, OSError, ValueError) as error:
+        print(f"vlm_perception export: {error}")
+        return 1
+    before, after = report.tower_bytes_before / 2**20, report.tower_bytes / 2**20
+    print(f"{arguments.output}: vision tower {before:.1f} MiB in float32, {after:.1f} MiB in {report.precision}")
+    print(
+        f"{report.agreement:.2%} of {report.asked} answers about {len(check)} pictures are the original's; largest "
+        f"difference of a probability: {report.largest_difference:.3g}"
+    )
+    return 0
+
+
+def pictures(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
+    """Those to calibrate with, and others to compare on, with their questions. Raises ValueError when there are none.
+
+    Of a folder or a video, every other one is for calibration.
+    """
+    if not 2 <= arguments.pictures:
+        raise ValueError(f"--pictures is {arguments.pictures}, expected at least 2")
+    if arguments.frames:
+        found = read(arguments.frames, arguments.pictures)
+        if len(found) < 2:
+            raise ValueError(f"{arguments.frames} has {len(found)} pictures, expected at least 2")
+        questions = [Choice("label", arguments.prompt, tuple(arguments.labels))]
+        return found[::2], [(image, questions) for image in found[1::2]]
+    if arguments.model != "nano":
+        raise ValueError("--frames is not given: a folder of pictures or a video as your camera sees them")
+    from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
+
+    half = arguments.pictures // 2
+    return [image for image, _ in islice(rendered(CALIBRATION_SEEDS), half)], list(islice(rendered(TEST_SEEDS), half))
+
+
+def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
+    """Pictures of rooms, with what the nano model is asked about each: label, way, and where things are."""
+    from vlm_perception.simulation import truth
+    from vlm_perception.training.figures import frames, targets
+
+    for seed in seeds:
+        for frame in frames(seed):
+            asked = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
+            names = targets(frame, seed)
+            yield frame.image, asked + [Choice(n, WHERE_PROMPT.format(target=n), truth.WHERE) for n in names]
+
+
+def read(source: Path, most: int) -> list[np.ndarray]:
+    """At most so many pictures from a folder or a video, spread evenly, RGB uint8 (height, width, 3).
+
+    Raises ValueError when there is none that can be read.
+    """
+    import cv2
+
+    if source.is_dir():
+        files = sorted(file for file in source.rglob("*") if file.suffix.lower() in PICTURES)
+        chosen = [files[i] for i in _spread(len(files), most)]
+        found = {file: cv2.imread(str(file), cv2.IMREAD_COLOR) for file in chosen}
+        if broken := [str(file) for file, image in found.items() if image is None]:
+            raise ValueError(f"{broken[0]} cannot be read as a picture: remove it, or save it anew")
+        images = list(found.values())
+    else:
+        video = cv2.VideoCapture(str(source))
+        wanted = set(_spread(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), most))
+        images = []
+        for number in range(max(wanted, default=-1) + 1):
+            if not video.grab():
+                break
+            if number in wanted:
+                images.append(video.retrieve()[1])
+        video.release()
+    if not images:
+        raise ValueError(f"{source} has no pictures, expected a folder with some ({', '.join(PICTURES)}) or a video")
+    return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in images]
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many of the numbers below `count`, spread evenly."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count > 0 else []
