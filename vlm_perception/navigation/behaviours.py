@@ -25,7 +25,7 @@ DETOURING = "detouring"
 FOLLOWING = "following"
 EXPLORING = "exploring"
 
-AT_LEAST_TO_SEE = 5
+AT_LEAST_TO_SEE = 3
 """The number of answers in which a target that passes through the view must appear."""
 SURE = 0.85
 """From this probability up a target ahead is beyond doubt."""
@@ -185,16 +185,23 @@ class Behaviour:
         return Command(0.0, math.copysign(speed, angle))
 
     def forward(self, speed: float, turn: float = 0.0) -> Command:
-        """Drive, but not where the newest answer or the belief says that something is in the way."""
+        """Drive, but not where the newest answer or the belief says that something is in the way.
+
+        Where they are in doubt it is slower and less far: the next picture, from a bit nearer, tells more.
+        """
         assert self.view.surroundings is not None
         now = self.view.surroundings.blocked
-        speed = 0.0 if now > 0.5 else speed * (1.0 - max(now, self.belief.blocked))
-        return self.creep(speed, turn)
+        doubt = max(now, self.belief.blocked)
+        speed = 0.0 if now > 0.5 else speed * (1.0 - doubt)
+        return self.creep(speed, turn, share=max(0.2, 1.0 - 2.0 * doubt))
 
-    def creep(self, speed: float, turn: float = 0.0) -> Command:
-        """Drive, but not far from where the newest picture was taken: beyond it the robot is blind."""
+    def creep(self, speed: float, turn: float = 0.0, share: float = 1.0) -> Command:
+        """Drive, but not far from where the newest picture was taken: beyond it the robot is blind.
+
+        `share` is how much of that distance may be used.
+        """
         seen = self.tuning.blind_distance if self.view.free is None else self.tuning.watched_distance
-        left = seen - self.travelled_since(self.view.pose_then)
+        left = share * seen - self.travelled_since(self.view.pose_then)
         speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * max(0.0, left)))
         return Command(speed, turn if speed > 0.0 else 0.0)
 

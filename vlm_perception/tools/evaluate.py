@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit",
         type=float,
-        help="seconds for what is there, a third of it for what is not (default: 120, and 60 for each of delay)",
+        help="seconds for what is there, a quarter of it for what is not (default: 120, and 60 for each of delay)",
     )
     parser.add_argument("--skip", nargs="*", default=[], choices=("simple", "absent"), help="what to leave out")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="rooms at a time (default: %(default)s)")

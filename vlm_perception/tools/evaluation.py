@@ -49,7 +49,7 @@ class Setting:
     @property
     def absent_time_limit(self) -> float:
         """How long to look for what is not there: less, because a right search goes on to the end."""
-        return self.time_limit / 3
+        return self.time_limit / 4
 
     def parameters(self) -> dict[str, dict[str, object]]:
         """Those of the nodes that differ from the shipped ones.
