@@ -118,19 +118,19 @@ def _special(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
 
 
-def save_paligemma(folder: Path) -> Path:
+def save_paligemma(folder: Path, width: int = 768) -> Path:
     processor = PaliGemmaProcessor(image_processor=build_images(224, 14**2), tokenizer=build_tokenizer())
     special = _special(processor.tokenizer)
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
     config = PaliGemmaConfig(
         vision_config={
-            "model_type": "siglip_vision_model", **VISION, "image_size": 224, "patch_size": 16, "projection_dim": 768,
-            "vision_use_head": False,
+            "model_type": "siglip_vision_model", **VISION, **sizes, "image_size": 224, "patch_size": 16,
+            "projection_dim": width, "vision_use_head": False,
         },
         text_config={
-            "model_type": "gemma", **TEXT, "intermediate_size": 3072, "num_key_value_heads": 12, "head_dim": 64,
-            **special,
+            "model_type": "gemma", **TEXT, **sizes, "num_key_value_heads": width // 64, "head_dim": 64, **special,
         },
-        projection_dim=768,
+        projection_dim=width,
         image_token_id=processor.tokenizer.convert_tokens_to_ids("<image>"),
         **special,
     )  # fmt: skip

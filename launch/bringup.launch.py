@@ -20,6 +20,11 @@ ARGUMENTS = [
     DeclareLaunchArgument("params_file", default_value="", description="YAML file that overrides those in config/"),
     DeclareLaunchArgument("model", default_value="", description="'nano', a model folder, a server, or a list of them"),
     DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="The camera's pictures"),
+    DeclareLaunchArgument(
+        "camera_topics",
+        default_value="",
+        description="Several cameras' pictures, the navigator's first: '[front/image_raw, left/image_raw]'",
+    ),
     DeclareLaunchArgument("cmd_vel_topic", default_value="cmd_vel", description="Where velocity commands go"),
     DeclareLaunchArgument(
         "enable_stamped_cmd_vel",
@@ -81,7 +86,7 @@ def start_nodes(context: LaunchContext) -> list[Node]:
         )
 
     nodes = [
-        node("classifier", "model", "autostart", "use_sim_time"),
+        node("classifier", "model", "camera_topics", "autostart", "use_sim_time"),
         node("navigator", "enable_stamped_cmd_vel", "autostart", "use_sim_time"),
     ]
     if value("camera") == "true":

@@ -71,6 +71,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> LaunchDescription:
         "seed": "5",
         "model": str(folder / "untrained"),
         "image_topic": "front/image",
+        "camera_topics": "[/r1/camera/image_raw]",
         "cmd_vel_topic": "base/cmd_vel",
         "enable_stamped_cmd_vel": "true",
     }
@@ -96,8 +97,9 @@ def test_every_argument_is_declared_once_and_explained():
 @pytest.mark.launch(fixture=demo)
 def test_an_argument_overrides_the_users_file_and_that_overrides_ours(ros):
     assert parameters(ros, "/r1/simulator", "seed", "width", "camera_rate") == [5, 320, 30.0]
-    model, rate, labels = parameters(ros, "/r1/classifier", "model", "label_rate", "labels")
+    model, rate, labels, topics = parameters(ros, "/r1/classifier", "model", "label_rate", "labels", "camera_topics")
     assert (Path(model).name, rate, labels[0]) == ("untrained", 2.5, "clear")
+    assert list(topics) == ["/r1/camera/image_raw"]
     assert parameters(ros, "/r1/navigator", "enable_stamped_cmd_vel") == [True]
 
 

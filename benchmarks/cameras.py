@@ -1,0 +1,245 @@
+"""Eight cameras in one batch beside the same pictures one after the other, both sides from one run.
+
+    make bench-cameras
+
+The pictures are rendered in rooms that no model was trained on; each is asked for its label. Models: the shipped nano
+model, with half of the cores, as the classifier loads it, and with all; a PaliGemma of 60 M parameters with random
+weights, which shows what bounds a larger one; where there is a GPU, nano and a PaliGemma of the published 3 B model's
+sizes on it. The worker as a whole, fed with eight cameras at 30 Hz, is measured too. Both sides are measured in turn,
+round by round, and a ratio is the median over the rounds. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from scoring import Report, paligemma_3b, race, rooms, save_paligemma, stopwatch
+
+from vlm_perception.models.base import Model
+from vlm_perception.models.loader import load_model
+from vlm_perception.perception.observer import Inquiry, Request, serve
+from vlm_perception.perception.portions import Portions
+from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.worker import Worker
+from vlm_perception.questions import Answer, Choice, Question, Text
+from vlm_perception.simulation import truth
+from vlm_perception.tools.machine import describe
+from vlm_perception.training.dataset import TEST_SEEDS
+from vlm_perception.training.prompts import LABEL_PROMPT
+
+CAMERAS = 8
+LABEL = Choice("label", LABEL_PROMPT, truth.LABELS)
+WORDS = Text("description", "describe the scene", 24)
+
+
+def ask(model: Portions, images: Sequence[np.ndarray], question: Question) -> list[Answer]:
+    """Ask about all pictures as the worker does."""
+    answers: list[Answer] = []
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    serve(model, [Inquiry(image, [Request([question], answers.extend, failed)]) for image in images])
+    return answers
+
+
+def compare(report: Report, what: str, model: Model, images: Sequence[np.ndarray], question: Question, rounds: int,
+            aim: str = "") -> float:  # fmt: skip
+    """Say and return how many times as fast one batch is as one picture after the other."""
+    portions = Portions(model, print)
+
+    def one_by_one() -> None:
+        for image in images:
+            ask(portions, [image.copy()], question)  # a copy, as nothing is known yet about a new picture
+
+    t = race(rounds, alone=one_by_one, batch=lambda: ask(portions, [image.copy() for image in images], question))
+    rate = len(images) / np.median(t["batch"])
+    return report.row(what, t["alone"], t["batch"], aim, f"{rate:.1f} pictures/s")
+
+
+def parts(model: Any, images: Sequence[np.ndarray], calls: int) -> dict[str, float]:
+    """CPU seconds of a picture, by what they go to, when all are asked about together; one thread."""
+    stock = model._model
+    spent: dict[str, list[float]] = {"pixels": [], "vision tower": [], "question and options": []}
+    for _ in range(calls):
+        with stopwatch((model, "_encode")) as encode, stopwatch((stock, "get_image_features")) as tower:
+            with stopwatch((model, "_score")) as score:
+                model.answer_batch([image.copy() for image in images], [LABEL])
+        for name, seconds in zip(spent, (encode[0] - tower[0], tower[0], score[0]), strict=True):
+            spent[name].append(seconds / len(images))
+    return {name: float(np.median(seconds)) for name, seconds in spent.items()}
+
+
+def say_parts(report: Report, model: Any, images: Sequence[np.ndarray], calls: int) -> None:
+    alone, batch = parts(model, images[:1], calls), parts(model, images, calls)
+    words = [f"{name} {alone[name] * 1e3:.1f} and {batch[name] * 1e3:.1f}" for name in batch]
+    report.say(f"\nCPU time [ms] of a picture alone and in the batch, one thread: {', '.join(words)}.")
+
+
+def equality(model: Model, images: Sequence[np.ndarray]) -> tuple[bool, float]:
+    """Whether the batch says what each picture alone says, and the largest difference of a probability."""
+    portions = Portions(model, print)
+    same, largest = True, 0.0
+    for start in range(0, len(images), CAMERAS):
+        some = images[start : start + CAMERAS]
+        for question in (LABEL, WORDS):
+            for together, image in zip(ask(portions, some, question), some, strict=True):
+                (alone,) = ask(portions, [image], question)
+                same &= together.value == alone.value
+                pairs = zip(together.probabilities, alone.probabilities, strict=True)
+                largest = max([largest, *(abs(p - q) for p, q in pairs)])
+    return same, largest
+
+
+class Cameras:
+    """A worker with eight cameras at 30 Hz: how many labels each gets."""
+
+    def __init__(self, model: Model, images: Sequence[np.ndarray], max_batch: int) -> None:
+        self.labels: Counter[str] = Counter()
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._pictures = [(image.shape, array.array("B", image.tobytes())) for image in images]
+        names = [f"camera{number}" for number in range(CAMERAS)]
+        settings = Settings(LABEL, 100.0, WORDS, 0.0, 1.0, SmoothingSettings(), max_batch=max_batch)
+        self._worker = Worker(lambda: model, settings, self, time.time_ns, names)
+        self._feeder = threading.Thread(target=self._feed, args=(names,), daemon=True)
+
+    def run(self, seconds: float) -> Counter[str]:
+        self._worker.look(True)
+        self._worker.start()
+        self._ready.wait()
+        self._feeder.start()
+        time.sleep(1.0)
+        self.labels.clear()
+        time.sleep(seconds)
+        labels = Counter(self.labels)
+        self._stop.set()
+        self._worker.stop()
+        self._feeder.join()
+        self._worker.join()
+        return labels
+
+    def _feed(self, names: Sequence[str]) -> None:
+        number = 0
+        while not self._stop.wait(1 / 30 / CAMERAS):
+            (height, width, _), data = self._pictures[number % len(self._pictures)]
+            sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
+            header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="")
+            message = SimpleNamespace(header=header, height=height, width=width, step=3 * width, data=data)
+            message.encoding, message.is_bigendian = "rgb8", 0
+            self._worker.put(names[number % len(names)], message)
+            number += 1
+
+    def loaded(self, worker: Worker) -> None:
+        self._ready.set()
+
+    def failed(self, worker: Worker, error: BaseException) -> None:
+        raise error
+
+    def labelled(self, picture: Any, answer: Answer, smoothed: Any) -> None:
+        self.labels[picture.camera] += 1
+
+    def described(self, picture: Any, answer: Answer) -> None:
+        pass
+
+    def fault(self, camera: str, kind: str, error: BaseException | str) -> None:
+        print(f"{camera}: {kind}: {error}")
+
+
+def bench_worker(report: Report, model: Model, images: Sequence[np.ndarray], rounds: int, seconds: float) -> float:
+    """Labels a second of all cameras, one at a time and together."""
+    rates: dict[int, list[float]] = {1: [], CAMERAS: []}
+    spread = []
+    for _ in range(rounds):
+        for most, found in rates.items():
+            labels = Cameras(model, images, most).run(seconds)
+            found.append(sum(labels.values()) / seconds)
+            spread.append(min(labels.values()) / max(labels.values()))
+    alone, together = (np.array(found) for found in rates.values())
+    ratio = float(np.median(together / alone))
+    report.say(
+        f"\nThe worker, eight cameras of 640 x 480 at 30 Hz, decoding and smoothing included: {np.median(alone):.0f} "
+        f"labels/s one at a time, {np.median(together):.0f} together, ratio {ratio:.2f}; the camera with the fewest "
+        f"labels got {min(spread):.0%} of those of the camera with the most."
+    )
+    return round(ratio, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
+    arguments = parser.parse_args()
+    cores = os.cpu_count() or 1
+    half = max(1, cores // 2)  # as the classifier does
+    rounds, few = arguments.rounds, max(2, arguments.rounds // 4)
+    seeds = range(TEST_SEEDS.start, TEST_SEEDS.start + 4)
+    images = [np.ascontiguousarray(image) for image, _ in rooms(seeds)]
+    eight = images[:: len(images) // CAMERAS][:CAMERAS]
+    report = Report()
+    report.say("# Eight cameras in a batch beside one after the other\n")
+    report.say("Written by `make bench-cameras`, see `cameras.py`.\n")
+    for line in describe():
+        report.say(f"- {line}")
+    report.say("\n## On the CPU\n")
+    report.say(
+        "| eight pictures | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    nano = load_model("nano", "cpu", "float32")
+    torch.set_num_threads(half)
+    found = {
+        "eight_cameras_ratio": compare(report, f"nano, labels, {half} threads", nano, eight, LABEL, rounds, ">= 1.2")
+    }
+    found["descriptions_ratio"] = compare(
+        report, f"nano, descriptions, {half} threads", nano, eight, WORDS, few, ">= 1"
+    )
+    torch.set_num_threads(cores)
+    found["all_cores_ratio"] = compare(report, f"nano, labels, {cores} threads", nano, eight, LABEL, rounds, ">= 1")
+    with tempfile.TemporaryDirectory() as folder:
+        large = load_model(str(save_paligemma(Path(folder), 384)), "cpu", "float32")
+        found["larger_model_ratio"] = compare(
+            report, f"{large.describe_self()['parameters']}, labels, {cores} threads", large, eight, LABEL, few, ">= 1"
+        )
+    torch.set_num_threads(1)
+    say_parts(report, nano, eight, rounds)
+    say_parts(report, large, eight, 2)
+    del large
+    torch.set_num_threads(half)
+    found["worker_ratio"] = bench_worker(report, nano, eight, 3, 4.0)
+    equal, largest = equality(nano, images)
+    report.say(
+        f"\nOf {len(images)} pictures, {'every' if equal else 'NOT every'} label and description is the same in a "
+        f"batch and alone; probabilities differ by at most {largest:.0e}."
+    )
+    if torch.cuda.is_available():
+        found |= bench_gpu(report, eight, rounds)
+    line = json.dumps(found | {"answers_equal": equal, "largest_difference": float(f"{largest:.1e}")})
+    report.say(f"\n{line}")
+    arguments.output.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
+
+
+def bench_gpu(report: Report, images: Sequence[np.ndarray], rounds: int) -> dict[str, float]:
+    report.say(f"\n## {torch.cuda.get_device_name()}\n")
+    report.say(
+        "| eight pictures | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    nano = compare(report, "nano, labels", load_model("nano", "cuda"), images, LABEL, rounds, ">= 3")
+    large = compare(report, "PaliGemma 3 B at 224, bfloat16, labels", paligemma_3b(224), images, LABEL, rounds, ">= 3")
+    return {"gpu_nano_ratio": nano, "gpu_3b_ratio": large}
+
+
+if __name__ == "__main__":
+    main()
