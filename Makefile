@@ -14,7 +14,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint evaluate train figures calibrate bench-scoring bench-smoothing bench-cameras setup clean
+.PHONY: help demo test lint evaluate train figures calibrate bench-scoring bench-smoothing bench-cameras bench-frames bench-export setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +43,14 @@ bench-scoring: setup  ## Measure typed questions beside the usual ways, on the C
 bench-smoothing: setup  ## Measure how labels are smoothed, on patrols through rooms never seen (minutes)
 	@.venv/bin/python benchmarks/smoothing.py $(ARGS)
 
+bench-frames: setup  ## Measure what is lost of a camera's pictures, how old they are, what they cost (minutes)
+	@.venv/bin/python benchmarks/frames.py $(ARGS)
+
 bench-cameras: setup  ## Measure eight cameras in one batch beside one after the other (minutes)
 	@.venv/bin/python benchmarks/cameras.py $(ARGS)
+
+bench-export: setup  ## Measure exported vision towers beside torch: speed, size, answers (minutes)
+	@.venv/bin/python benchmarks/export.py $(ARGS)
 
 figures: setup  ## Measure the nano model on rooms it has never seen
 	@$(RUN) figures $(ARGS)

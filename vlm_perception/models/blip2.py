@@ -36,6 +36,7 @@ from torch import Tensor
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.chat import chat_text
+from vlm_perception.models.image_size import inputs_of
 from vlm_perception.models.local import LocalModel, Words, words_until_end
 from vlm_perception.models.scoring import ROOT, Packed, Path, Tree, build_tree, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
@@ -156,7 +157,7 @@ class Blip2(LocalModel):
 
         The processor squashes each picture to the model's square.
         """
-        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = inputs_of(images, self._processor)["pixel_values"]
         pixels = pixels.to(self._device, self._language.dtype)
         if self._reader:
             return self._model.vision_model(pixel_values=pixels).last_hidden_state

@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.contrastive import Contrastive, Phrases
+from vlm_perception.models.image_size import inputs_of
 from vlm_perception.questions import ClosedQuestion
 
 PAIRS = 64
@@ -36,7 +37,7 @@ class Blip2Matching(Contrastive):
 
     def _encode(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """The tower's features (images, places, width), and unit vectors (images, queries, dimensions), float32."""
-        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = inputs_of(images, self._processor)["pixel_values"]
         seen = self._model.vision_model(pixel_values=pixels.to(self._device)).last_hidden_state
         queries = self._model.query_tokens.expand(len(images), -1, -1)
         found = self._model.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state

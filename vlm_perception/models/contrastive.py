@@ -35,6 +35,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.describer import Describer
+from vlm_perception.models.image_size import inputs_of
 from vlm_perception.models.local import LocalModel, Words
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Text, YesNo
@@ -126,9 +127,7 @@ class Contrastive(LocalModel):
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """The pictures' unit vectors, (images, width), float32."""
-        process = self._processor.image_processor
-        inputs = process(images=list(images), input_data_format="channels_last", return_tensors="pt")
-        inputs = inputs.to(self._device, self._model.dtype)
+        inputs = inputs_of(images, self._processor).to(self._device, self._model.dtype)
         return normalize(self._model.get_image_features(**inputs).pooler_output.float(), dim=-1)
 
     def _compare(self, pictures: Tensor, options: tuple[Phrases, ...]) -> Tensor:

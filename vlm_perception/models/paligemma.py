@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.image_size import inputs_of
 from vlm_perception.models.local import LocalModel, Words, words_until_end
 from vlm_perception.models.scoring import Tree, build_tree, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
@@ -58,7 +59,7 @@ class PaliGemma(LocalModel):
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """The pictures' features, (images, image tokens, width); the processor squashes each to the model's square."""
-        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = inputs_of(images, self._processor)["pixel_values"]
         pixels = pixels.to(self._model.device, self._model.dtype)
         return self._model.get_image_features(pixels).pooler_output
 
@@ -112,39 +113,35 @@ class PaliGemma(LocalModel):
         return logits
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
-        """Greedy words, token by token, on a cache that begins with the already encoded picture."""
-        return [self._say_one(features[None], question, meter) for features in encoded]
-
-    def _say_one(self, features: Tensor, question: Text, meter: Meter) -> Words:
-        device = self._model.device
-        prefix = torch.tensor([self._prefix(question.prompt)], device=device)
+        """Greedy words about all pictures at once, token by token, on a cache that begins with what is encoded."""
+        images, end = len(encoded), self._tokenizer.eos_token_id
+        prefix = torch.tensor([self._prefix(question.prompt)], device=encoded.device).expand(images, -1)
         outputs = self._model.model(
             input_ids=prefix,
             token_type_ids=torch.zeros_like(prefix),  # the whole prefix sees itself
             attention_mask=torch.ones_like(prefix),
-            mm_encoder_outputs=_as_encoder_output(features),
+            mm_encoder_outputs=_as_encoder_output(encoded),
             use_cache=True,
         )
-        said: list[int] = []
-        log_p: list[float] = []
+        steps: list[tuple[list[int], list[float]]] = []
         first_token = 0.0
-        end = self._tokenizer.eos_token_id
         while True:
-            best = self._logits(outputs.last_hidden_state[0, -1]).float().log_softmax(-1).max(-1)
-            token = int(best.indices)
-            said.append(token)
-            log_p.append(float(best.values))
+            log_p, best = self._logits(outputs.last_hidden_state[:, -1]).float().log_softmax(-1).max(-1)
+            steps.append((best.tolist(), log_p.tolist()))
             first_token = first_token or meter.now()
-            if token == end or len(said) > question.max_new_tokens:
+            ended = [any(tokens[row] == end for tokens, _ in steps) for row in range(images)]
+            if all(ended) or len(steps) > question.max_new_tokens:
                 break
-            position = torch.tensor([[prefix.shape[1] + len(said)]], device=device)
             outputs = self._model.model(
-                input_ids=torch.tensor([[token]], device=device),
-                position_ids=position,
+                input_ids=best[:, None],
+                position_ids=torch.full_like(best[:, None], prefix.shape[1] + len(steps)),
                 past_key_values=outputs.past_key_values,
                 use_cache=True,
             )
-        return words_until_end(self._tokenizer, said, log_p, [end], first_token)
+        return [
+            words_until_end(self._tokenizer, [t[row] for t, _ in steps], [p[row] for _, p in steps], [end], first_token)
+            for row in range(images)
+        ]
 
 
 def _as_encoder_output(features: Tensor) -> dict[str, BaseModelOutputWithPooling]:

@@ -50,7 +50,7 @@ class Trace:
         """End the file; what is written later is forgotten."""
         with self._lock:
             if not self._file.closed:
-                self._file.write("]\n" if self._rows else "[]\n")
+                self._file.write("\n]\n" if self._rows else "[]\n")
                 self._file.close()
 
     def _write(self, row: str, event: dict[str, Any]) -> None:

@@ -1,0 +1,281 @@
+"""The way of a frame: what is lost of a camera's pictures, how old they are when they are taken, what they cost.
+
+    make bench-frames
+
+A process publishes pictures of 1280x720 pixels, 30 a second, best effort, to the real classifier, whose model is busy
+all the time: it labels whatever is the newest picture when it is done with the one before. Three ways take turns:
+
+- with the Fast DDS profile that the launch files and commands set,
+- without it, in both processes,
+- with the profile, but the classifier gives freed memory back to the system, as the C library does by itself.
+
+Lost is what was published and did not come to the classifier's callback, by the stamps. The age of a picture is the
+time from its stamp to when the model took it. Both are read from the classifier's trace file. The callback is timed
+around what rclpy calls with a picture. Processor times are the system's: of the thread that takes
+messages and runs all callbacks, for each picture; of this thread and the middleware's, as a share of one core; of all.
+The result goes to the folder of this file; its last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_perception.perception.trace import percentiles
+from vlm_perception.tools.environment import prepare_environment
+from vlm_perception.tools.machine import describe
+
+WIDTH, HEIGHT, RATE = 1280, 720, 30
+SETTLE = 3.0
+"""From the first answer until it is measured [s]."""
+PATIENCE = 120.0
+"""For the first answer [s]."""
+PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+WAYS = {"shared memory": "shm", "without the profile": "default", "memory given back": "given_back"}
+RESULT = Path(__file__).with_suffix(".md")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run; the shares are of one core."""
+
+    lost_percent: float
+    age_p50_ms: float
+    age_p95_ms: float
+    callback_p50_ms: float
+    callback_p95_ms: float
+    taking_ms: float
+    own_share: float
+    share: float
+    labels_per_s: float
+
+
+# The processes
+
+
+def publish(stamps: Path) -> int:
+    """The camera: publish until SIGTERM, and write when each picture was stamped [ns]."""
+    import array
+
+    import rclpy
+    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.signals import SignalHandlerOptions
+    from sensor_msgs.msg import Image
+
+    from vlm_perception.nodes.run import keep_freed_memory
+    from vlm_perception.simulation.room import Pose, make_room
+    from vlm_perception.simulation.world import World
+
+    keep_freed_memory()
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    room = make_room(1)
+    with World(room, WIDTH, HEIGHT, 0) as world:
+        pictures = []
+        for step in range(RATE):
+            world.place(Pose(room.start.x, room.start.y, math.tau * step / RATE))
+            pictures.append(array.array("B", world.picture().tobytes()))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("benchmark_camera")
+    publisher = node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+    sent: list[int] = []
+    due = time.monotonic()
+    while not stop:
+        message = Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding="rgb8")
+        message.data = pictures[len(sent) % len(pictures)]
+        now = node.get_clock().now()
+        message.header.stamp = now.to_msg()
+        publisher.publish(message)
+        sent.append(now.nanoseconds)
+        due = max(due + 1 / RATE, time.monotonic())
+        time.sleep(due - time.monotonic() if due > time.monotonic() else 0.0)
+    stamps.write_text(json.dumps(sent))
+    return 0
+
+
+def classify(calls: Path, give_back: bool) -> int:
+    """The classifier, as its executable starts it; writes when its callback was called, and for how long [s]."""
+    from vlm_perception.nodes import classifier, run
+    from vlm_perception.perception.worker import Worker
+
+    if give_back:
+        run.KEPT.clear()
+    timed: list[tuple[float, float]] = []
+    put = Worker.put
+
+    def on_picture(worker: Worker, camera: str, message: Any) -> None:
+        began = time.monotonic()
+        put(worker, camera, message)
+        timed.append((began, time.monotonic() - began))
+
+    Worker.put = on_picture  # type: ignore[method-assign]
+    code = classifier.main()
+    calls.write_text(json.dumps(timed))
+    return code
+
+
+@contextmanager
+def started(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
+    """This file as another process, ended politely."""
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, __file__, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+# Measuring
+
+
+def processor_times(pid: int) -> dict[tuple[int, str], float]:
+    """Seconds that each thread, by its number and name, has had a processor."""
+    times = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            name, spent = (task / "comm").read_text().strip(), (task / "schedstat").read_text().split()[0]
+        except OSError:
+            continue  # it has ended
+        times[int(task.name), name] = int(spent) * 1e-9
+    return times
+
+
+def events_of(trace: Path) -> list[dict[str, Any]]:
+    """What a running classifier has written so far."""
+    lines = trace.read_text().splitlines() if trace.exists() else []
+    return [json.loads(line.rstrip(",")) for line in lines if line.startswith("{") and line.rstrip(",").endswith("}")]
+
+
+def measure(way: str, seconds: float, folder: Path) -> Figures:
+    """One run of both processes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if way == "without the profile":
+        del environment[PROFILE]
+    stamps, calls, trace = folder / "stamps.json", folder / "calls.json", folder / "trace.json"
+    trace.unlink(missing_ok=True)
+    options = ["--ros-args", "-p", f"trace_file:={trace}", "-p", "label_rate:=100.0", "-p", "description_rate:=0.0"]
+    node = ["--classify", str(calls), *(["--give-back"] if way == "memory given back" else []), *options]
+    camera = started(["--publish", str(stamps)], environment, folder / "camera.log")
+    with started(node, environment, folder / "classifier.log") as classifier, camera:
+        end = time.monotonic() + PATIENCE
+        while not any(event["name"] == "publish" for event in events_of(trace)):
+            if time.monotonic() > end or classifier.poll() is not None:
+                raise RuntimeError(f"no label came, the logs are:\n{(folder / 'classifier.log').read_text()[-2000:]}")
+            time.sleep(0.2)
+        time.sleep(SETTLE)
+        since, before = time.time_ns(), processor_times(classifier.pid)
+        began = time.monotonic()
+        time.sleep(seconds)
+        until, after = time.time_ns(), processor_times(classifier.pid)
+        ended = time.monotonic()
+        time.sleep(0.5)  # what is still on its way
+        clocks = time.time() - time.monotonic()
+    events = [event for event in events_of(trace) if event["ph"] != "M"]
+    came = {event["args"]["stamp"] for event in events if event["name"] == "received"}
+    sent = [stamp for stamp in json.loads(stamps.read_text()) if since <= stamp < until]
+    taken = {e["args"]["stamp"]: (e["ts"] + e["dur"]) * 1e-6 + clocks for e in events if e["name"] == "wait"}
+    ages = [1e3 * (at - stamp * 1e-9) for stamp, at in taken.items() if since <= stamp < until]
+    called = [1e3 * seconds for at, seconds in json.loads(calls.read_text()) if began <= at < ended]
+    spent = {thread: after[thread] - before.get(thread, 0.0) for thread in after}
+    callbacks = sum(seconds for (number, _), seconds in spent.items() if number == classifier.pid)
+    middleware = sum(seconds for (_, name), seconds in spent.items() if name.startswith("dds."))
+    received = sum(since <= stamp < until for stamp in came)
+    labels = sum(e["name"] == "answer" and began <= e["ts"] * 1e-6 < ended for e in events)
+    return Figures(
+        lost_percent=100 * sum(stamp not in came for stamp in sent) / len(sent),
+        age_p50_ms=percentiles(ages)[0],
+        age_p95_ms=percentiles(ages)[1],
+        callback_p50_ms=percentiles(called)[0],
+        callback_p95_ms=percentiles(called)[1],
+        taking_ms=1e3 * callbacks / max(1, received),
+        own_share=(callbacks + middleware) / (ended - began),
+        share=sum(spent.values()) / (ended - began),
+        labels_per_s=labels / (ended - began),
+    )
+
+
+# Telling
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each run (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each way (default: %(default)s)")
+    parser.add_argument("--publish", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--classify", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--give-back", action="store_true", help=argparse.SUPPRESS)
+    options, _ = parser.parse_known_args()
+    if options.publish:
+        return publish(options.publish)
+    if options.classify:
+        return classify(options.classify, options.give_back)
+    machine = describe()
+    prepare_environment()
+    runs: dict[str, list[Figures]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.rounds):
+            for way in WAYS:
+                runs[way].append(measure(way, options.seconds, Path(folder)))
+                print(f"{way}: {runs[way][-1]}", flush=True)
+    middle = {way: _middle(runs[way]) for way in WAYS}
+    parts = [
+        "# The way of a frame",
+        f"`make bench-frames`: {WIDTH}x{HEIGHT} rgb8, {RATE} Hz, best effort; the nano model busy all the time; "
+        f"{options.rounds} runs of {options.seconds:g} s of each way, their median. {'; '.join(machine)}.",
+        table(middle),
+        "Aimed at, with the profile: less than 1 % lost, age when taken at most 50 ms in 95 % of cases, callback at "
+        "most 1 ms.",
+    ]
+    keys = {
+        f"{WAYS[way]}_{name}": round(value, 3)
+        for way, figures in middle.items()
+        for name, value in vars(figures).items()
+    }
+    RESULT.write_text("\n\n".join([*parts, f"```json\n{json.dumps(keys)}\n```"]) + "\n", encoding="utf-8")
+    print("\n\n".join(parts))
+    print(json.dumps(keys))
+    return 0
+
+
+def _middle(runs: list[Figures]) -> Figures:
+    return Figures(**{name: statistics.median(getattr(run, name) for run in runs) for name in vars(runs[0])})
+
+
+def table(middle: dict[str, Figures]) -> str:
+    """The figures in Markdown."""
+    lines = [
+        "| | lost | age when taken, p50 / p95 | callback, p50 / p95 | taking thread | with the middleware | whole node "
+        "| labels |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {way} | {f.lost_percent:.1f} % | {f.age_p50_ms:.0f} / {f.age_p95_ms:.0f} ms | {f.callback_p50_ms:.2f} / {f.callback_p95_ms:.2f} ms | "
+        f"{f.taking_ms:.2f} ms a picture | "
+        f"{f.own_share:.0%} of a core | {f.share:.0%} | {f.labels_per_s:.0f}/s |"
+        for way, f in middle.items()
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

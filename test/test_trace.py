@@ -1,0 +1,176 @@
+"""Where the time of each picture goes: a trace that a viewer can read, and percentiles that are right."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.trace import WINDOW, Spans, Trace, percentiles
+from vlm_perception.perception.worker import Ask, Worker
+from vlm_perception.questions import Answer, Choice, Text, Usage, YesNo
+
+LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
+STAMP = 1_000_000_000
+
+
+def rows_of(events):
+    """The spans of each row of the trace, by its name."""
+    names = {event["tid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
+    rows = {name: [] for name in names.values()}
+    for event in events:
+        if event["ph"] == "X":
+            rows[names[event["tid"]]].append(event)
+    return rows
+
+
+def test_a_trace_is_json_with_named_rows_of_spans_and_moments(tmp_path):
+    trace = Trace(tmp_path / "new" / "trace.json")
+    trace.moment("front received", "received", 1.5, stamp=7)
+    trace.span("front", "decode", 2.0, 2.25, stamp=7)
+    trace.close()
+    trace.moment("front received", "received", 3.0, stamp=8)  # nobody is told any more
+    first, received, second, decode = json.loads((tmp_path / "new" / "trace.json").read_text())
+    assert (first["ph"], first["args"]["name"]) == ("M", "front received")
+    assert (received["ph"], received["ts"], received["args"]) == ("i", 1.5e6, {"stamp": 7})
+    assert (second["ph"], second["args"]["name"]) == ("M", "front")
+    assert (decode["ph"], decode["name"], decode["ts"], decode["dur"]) == ("X", "decode", 2.0e6, 0.25e6)
+    assert received["tid"] == first["tid"] != decode["tid"] == second["tid"]
+
+
+def test_an_empty_trace_is_json_and_one_that_is_not_closed_lacks_only_its_end(tmp_path):
+    empty, cut = Trace(tmp_path / "empty.json"), Trace(tmp_path / "cut.json")
+    empty.close()
+    cut.span("front", "decode", 2.0, 2.25)
+    assert json.loads((tmp_path / "empty.json").read_text()) == []
+    assert len(json.loads((tmp_path / "cut.json").read_text() + "]")) == 2
+    cut.close()
+
+
+def test_a_trace_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(OSError):
+        Trace(tmp_path)
+
+
+def test_percentiles_are_values_that_occurred():
+    assert percentiles([float(n) for n in range(100, 0, -1)]) == [50.0, 95.0, 99.0]
+    assert percentiles([3.0]) == [3.0, 3.0, 3.0]
+
+
+def test_figures_are_of_the_last_pictures_only():
+    spans = Spans("front")
+    for n in range(2 * WINDOW):
+        spans.taken(n, 0.02, 0.0, 0.001 if n < WINDOW else 0.004, 0.005)
+    figures = spans.figures()
+    assert figures["time, wait, p50 p95 p99 [ms]"] == "4.0 4.0 4.0"
+    assert figures["time, age, p50 p95 p99 [ms]"] == "20.0 20.0 20.0"
+    assert "time, answer, p50 p95 p99 [ms]" not in figures
+
+
+class Slow:
+    """A model that takes its time and tells when it had encoded the picture."""
+
+    name = "slow"
+
+    def answer(self, image, questions):
+        return self.answer_batch([image], questions)[0]
+
+    def answer_batch(self, images, questions):
+        began = time.perf_counter()
+        time.sleep(0.02)
+        encoding = time.perf_counter() - began
+        time.sleep(0.01)
+
+        def one(question):
+            usage = Usage(time.perf_counter() - began, 0.0, 0, 0, encoding)
+            if isinstance(question, Text):
+                return Answer(question.name, "words", 0.9, usage=usage)
+            share = 1 / len(question.options)
+            return Answer(question.name, question.options[0], share, question.options, (share,) * 2, usage)
+
+        return [[one(question) for question in questions] for _ in images]
+
+    def describe_self(self):
+        return {}
+
+
+class Listener:
+    def __init__(self):
+        self.labels, self.words, self.faults = [], [], []
+
+    def loaded(self, worker): ...
+    def failed(self, worker, error):
+        self.faults.append(error)
+
+    def labelled(self, picture, answer, smoothed):
+        time.sleep(0.005)
+        self.labels.append(picture.frame.stamp)
+
+    def described(self, picture, answer):
+        self.words.append(picture.frame.stamp)
+
+    def fault(self, camera, kind, error):
+        self.faults.append(error)
+
+
+def message(stamp):
+    from types import SimpleNamespace
+
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=stamp // 10**9, nanosec=stamp % 10**9), frame_id="")
+    pixels = np.full(8 * 8 * 3, stamp % 251, np.uint8)
+    return SimpleNamespace(header=header, encoding="rgb8", height=8, width=8, step=24, is_bigendian=0, data=pixels)
+
+
+def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
+    """With a label, a description and somebody who asks the same moment, of two cameras."""
+    settings = Settings(LABEL, 100.0, Text("words", "describe"), 100.0, 60.0, SmoothingSettings())
+    listener, trace = Listener(), Trace(tmp_path / "trace.json")
+    worker = Worker(Slow, settings, listener, lambda: STAMP, ["front", "rear"], trace=trace)
+    worker.start()
+    worker.look(True)
+    answered = threading.Semaphore(0)
+    try:
+        for n in range(4):
+            for camera in ("front", "rear"):
+                told = lambda *_: answered.release()  # noqa: E731
+                worker.put(camera, message(STAMP + n))
+                worker.ask(Ask(camera, [YesNo("there", "is it there?")], told, told))
+            for _ in range(2):
+                assert answered.acquire(timeout=30)
+        end = time.monotonic() + 30
+        while not {STAMP + 3} <= set(listener.words) and time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        worker.stop()
+        worker.join(30)
+        trace.close()
+    assert not listener.faults and set(listener.labels) == {STAMP + n for n in range(4)}
+    rows = rows_of(json.loads((tmp_path / "trace.json").read_text()))
+    assert set(rows) == {"front", "front received", "rear", "rear received"}
+    for spans in rows.values():
+        for before, after in zip(spans, spans[1:], strict=False):
+            assert before["ts"] + before["dur"] <= after["ts"] + 1, f"{before} overlaps {after}"
+    assert {span["name"] for span in rows["front received"]} == {"wait"}
+    by_picture = [[s for s in rows["front"] if s["args"]["stamp"] == STAMP + n] for n in range(4)]
+    for spans in by_picture:
+        assert [span["name"] for span in spans][:4] == ["decode", "encode", "answer", "publish"]
+        encode, answer = spans[1], spans[2]
+        assert encode["dur"] >= 19e3 and answer["dur"] >= 9e3
+    waits = {span["args"]["stamp"]: span for span in rows["front received"]}
+    for spans in by_picture:
+        wait = waits[spans[0]["args"]["stamp"]]
+        assert wait["ts"] + wait["dur"] == pytest.approx(spans[0]["ts"])
+    figures = worker.views["front"].spans.figures()
+    assert float(str(figures["time, encode, p50 p95 p99 [ms]"]).split()[0]) >= 19
+    assert {name.split(", ")[1] for name in figures} >= {
+        "age",
+        "wait",
+        "decode",
+        "encode",
+        "answer",
+        "publish",
+        "whole",
+    }
