@@ -214,7 +214,7 @@ def missing_profile() -> str:
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     if "fastrtps" not in get_rmw_implementation_identifier() or os.path.isfile(profile):
         return ""
-    return FAST_DDS_HINT + (f"; it names {profile!r}, which is not there" if profile else "")
+    return FAST_DDS_HINT + (f"; {profile!r} names no file" if profile else "")
 
 
 def image_message(picture: Observation, image: np.ndarray) -> Image:
