@@ -19,10 +19,7 @@ class Meter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            try:
-                Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident memory
-            except OSError:
-                pass  # then the peak is that since the process began
+            reset_host_peak()
         self._encoding = 0.0
         self._start = time.perf_counter()
 
@@ -39,12 +36,23 @@ class Meter:
         return Usage(self.now(), first_token, tokens, self._peak(), self._encoding)
 
     def _peak(self) -> int:
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        try:
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    return int(line.split()[1]) * 1024
-        except OSError:
-            pass
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else host_peak()
+
+
+def reset_host_peak() -> None:
+    """Have `host_peak` begin anew, where the system lets us; else its peak is that since the process began."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def host_peak() -> int:
+    """The most resident memory [bytes] that this process had since `reset_host_peak`."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

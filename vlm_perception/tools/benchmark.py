@@ -1,0 +1,135 @@
+"""Measure what models answer in which time: each in several precisions and resolutions, our way beside the usual one.
+
+Writes report.md, results.csv, results.json and chart.png. The exit status is 0 when all was measured, 1 when something
+could not be, 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vlm_perception.tools.benchmarking import PRECISIONS, QUESTIONS, Measured, Setup, measure
+from vlm_perception.tools.child import Child, ChildError
+
+MAX_ROUNDS = 100_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["nano"],
+        metavar="MODEL",
+        help="nano, folders, servers; the others are compared with the first (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["float32", "bfloat16"],
+        choices=PRECISIONS,
+        metavar="PRECISION",
+        help=f"of {', '.join(PRECISIONS)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image-sizes",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="PIXELS",
+        help="edges of the square that the model looks at, 0 is its own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        default=list(QUESTIONS),
+        choices=list(QUESTIONS),
+        metavar="KIND",
+        help=f"of {', '.join(QUESTIONS)} (default: all)",
+    )
+    parser.add_argument("--images", type=Path, help="a folder of pictures, or a video (default: rendered rooms)")
+    parser.add_argument("--rounds", type=int, default=24, help="calls of each kind that count (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/benchmark"), help="where the files go (default: %(default)s)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measure one setup after the other, say what cannot be, and write down the rest."""
+    from vlm_perception.tools import benchmark_report
+    from vlm_perception.tools.benchmark_pictures import find_pictures
+    from vlm_perception.tools.machine import describe
+
+    try:
+        if not 1 <= arguments.rounds <= MAX_ROUNDS:
+            raise ValueError(f"--rounds is {arguments.rounds}, expected 1 to {MAX_ROUNDS}")
+        planned = list(setups(arguments))
+        machine = describe()
+        pictures, about = find_pictures(arguments.images, min(arguments.rounds, 100))
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        print(f"vlm_perception benchmark: {error}", file=sys.stderr)
+        return 2
+    measured, problems = measure_all(planned, arguments.questions, pictures, arguments.rounds)
+    rows = benchmark_report.rows(measured)
+    problems += [
+        f"{row.model}, {row.precision}, {row.question} {row.way}: {row.problem}" for row in rows if row.problem
+    ]
+    facts = {
+        "machine": machine,
+        "pictures": about,
+        "rounds": arguments.rounds,
+        "models": [{"setup": str(one.setup), "load_seconds": one.load_seconds, **one.facts} for one in measured],
+        "problems": problems,
+    }
+    if measured:
+        files = benchmark_report.write(arguments.output, rows, facts)
+        print(benchmark_report.markdown(rows, facts))
+        print(f"written: {', '.join(map(str, files))}")
+    for problem in problems:
+        print(f"vlm_perception benchmark: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def setups(arguments: argparse.Namespace) -> Iterator[Setup]:
+    """Every model in every precision at every resolution; a server has its own. Raises ValueError."""
+    for model in dict.fromkeys(arguments.models):
+        is_server = "://" in model
+        for precision in ["auto"] if is_server else dict.fromkeys(arguments.precisions):
+            for size in [0] if is_server else dict.fromkeys(arguments.image_sizes):
+                setup = Setup(model, precision, size, arguments.device)
+                setup.options()
+                yield setup
+
+
+def measure_all(
+    planned: Sequence[Setup], kinds: Sequence[str], pictures: Sequence[np.ndarray], rounds: int
+) -> tuple[list[Measured], list[str]]:
+    """What was measured, and why the rest was not; a progress bar is shown meanwhile."""
+    measured, problems = [], []
+    for number, setup in enumerate(planned):
+        show(f"loading {setup}", number / len(planned))
+        try:
+            with Child(measure, setup, list(kinds), list(pictures), rounds) as child:
+                for message in child.messages():
+                    if isinstance(message, int):
+                        show(f"{setup}", (number + message / rounds) / len(planned))
+                    else:
+                        measured.append(message)
+        except ChildError as error:
+            problems.append(f"{setup}: {error}")
+    show("", 1.0)
+    return measured, problems
+
+
+def show(words: str, done: float, width: int = 30) -> None:
+    """A progress bar on a terminal; elsewhere nothing."""
+    if sys.stderr.isatty():
+        full = round(done * width)
+        line = f"[{'#' * full}{'.' * (width - full)}] {done:4.0%}  {words:.60}"
+        print(f"\r{line:110}", end="" if words else "\n", file=sys.stderr, flush=True)

@@ -1,0 +1,203 @@
+"""Measures one model in one precision at one resolution: every kind of question, our way beside the usual one.
+
+It happens in a process of its own, so that peaks of memory are that model's, and one that does not fit ends nothing
+but itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vlm_perception.models.loader import load_first
+from vlm_perception.models.options import DTYPES, QUANTIZATIONS, LoadOptions
+from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
+from vlm_perception.simulation.truth import LABELS
+from vlm_perception.tools.power import Draw, PowerMeter
+from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, THERE_PROMPT
+
+QUESTIONS: dict[str, Question] = {
+    "choice": Choice("choice", LABEL_PROMPT, LABELS),
+    "yes_no": YesNo("yes_no", THERE_PROMPT.format(target="red ball")),
+    "score": Score("score", "how near is the nearest thing?", ("far", "near", "very near")),
+    "text": Text("text", DESCRIPTION_PROMPT, max_new_tokens=60),
+}
+TOGETHER = "together"
+"""The closed questions in one call, as the classifier asks them."""
+OURS, USUAL = "ours", "usual"
+WARM_UP = 2
+"""Rounds before the first that counts."""
+PRECISIONS = (*DTYPES, *QUANTIZATIONS[1:])
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured: `precision` is a dtype or a quantization, `image_size` [px] 0 for the model's own."""
+
+    model: str
+    precision: str
+    image_size: int
+    device: str = "auto"
+
+    def options(self) -> LoadOptions:
+        """As the loader takes it."""
+        how = {"dtype" if self.precision in DTYPES else "quantization": self.precision}
+        return LoadOptions(device=self.device, image_size=self.image_size, **how)
+
+    def __str__(self) -> str:
+        size = f" at {self.image_size} px" if self.image_size else ""
+        return f"{self.model}, {self.precision}{size}"
+
+
+@dataclass
+class Samples:
+    """What one way of answering did, call by call: `seconds`, and until the `first` token; of words the `rates`
+    [tokens/s] after it; what was said about each picture, None what is no option; the highest peaks of memory [bytes]
+    of the process and of the GPU, which is 0 without one. `problem`: why it could not be asked."""
+
+    seconds: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    said: dict[int, list[str | None]] = field(default_factory=dict)
+    host_peak: int = 0
+    device_peak: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which question, answered which way."""
+
+    question: str
+    way: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a setup: the model's `facts`, seconds to load it, the samples of each case, what was drawn."""
+
+    setup: Setup
+    facts: dict[str, str]
+    load_seconds: float
+    samples: dict[Case, Samples]
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One call: what was said to each question, seconds until the first token, tokens per second after it, or 0."""
+
+    said: list[str | None]
+    first: float
+    rate: float
+
+
+def asked(kinds: Sequence[str]) -> dict[str, list[Question]]:
+    """The questions of each call: one of every kind, and the closed ones together where there are several."""
+    calls = {kind: [QUESTIONS[kind]] for kind in kinds}
+    closed = [QUESTIONS[kind] for kind in kinds if isinstance(QUESTIONS[kind], ClosedQuestion)]
+    return calls | ({TOGETHER: closed} if len(closed) > 1 else {})
+
+
+def measure(
+    send: Callable[[Any], None], setup: Setup, kinds: Sequence[str], pictures: Sequence[np.ndarray], rounds: int
+) -> None:
+    """Send how many rounds are done, again and again, and at last what was `Measured`.
+
+    Every round is about another picture, and all cases take turns in it. Raises ModelError when the model cannot be
+    loaded.
+    """
+    from vlm_perception.tools.usual import usual_way  # not above: the command's --help does not wait for torch
+
+    started = time.perf_counter()
+    model = load_first(setup.model, setup.options())
+    load_seconds = time.perf_counter() - started
+    send(0)
+    ways: dict[str, Callable[[np.ndarray, list[Question]], Answered]] = {
+        OURS: lambda image, questions: _ours(model, image, questions)
+    }
+    if usual := usual_way(model):
+        ways[USUAL] = lambda image, questions: _usual(usual, image, questions)
+    device = getattr(model, "_device", None)
+    gpu = device if device is not None and device.type == "cuda" else None
+    calls = {Case(name, way): questions for name, questions in asked(kinds).items() for way in ways}
+    samples = {case: Samples() for case in calls}
+    for number in range(-WARM_UP, 0):
+        _round(calls, ways, pictures, number, {case: Samples() for case in calls}, samples, gpu)
+    with PowerMeter(gpu.index or 0 if gpu else 0) as power:
+        for number in range(rounds):
+            _round(calls, ways, pictures, number, samples, samples, gpu)
+            send(number + 1)
+    send(Measured(setup, model.describe_self(), load_seconds, samples, power.draw))
+
+
+def _round(
+    calls: dict[Case, list[Question]],
+    ways: dict[str, Callable[[np.ndarray, list[Question]], Answered]],
+    pictures: Sequence[np.ndarray],
+    number: int,
+    samples: dict[Case, Samples],
+    problems: dict[Case, Samples],
+    gpu: Any,
+) -> None:
+    """Every case once, about the same picture; those that have failed before are left out."""
+    place = number % len(pictures)
+    for case, questions in calls.items():
+        if problems[case].problem:
+            continue
+        image = pictures[place].copy()  # a new one each time: what is known of the last one must not help
+        _reset_peaks(gpu)
+        started = time.perf_counter()
+        try:
+            answered = ways[case.way](image, questions)
+        except Exception as error:  # the other cases are worth measuring
+            problems[case].problem = " ".join(str(error).split()) or type(error).__name__
+            continue
+        seconds = time.perf_counter() - started
+        found = samples[case]
+        found.seconds.append(seconds)
+        found.first.append(answered.first)
+        if answered.rate:
+            found.rates.append(answered.rate)
+        found.said[place] = answered.said
+        host, device = _peaks(gpu)
+        found.host_peak, found.device_peak = max(found.host_peak, host), max(found.device_peak, device)
+
+
+def _ours(model: Any, image: np.ndarray, questions: list[Question]) -> Answered:
+    answers = model.answer(image, questions)
+    usage = answers[0].usage
+    rate = usage.tokens_per_second if usage else 0.0
+    return Answered([answer.value for answer in answers], usage.time_to_first_token if usage else 0.0, rate)
+
+
+def _usual(usual: Any, image: np.ndarray, questions: list[Question]) -> Answered:
+    """One question after the other, as there is no other way."""
+    started = time.perf_counter()
+    said = [usual.ask(image, question) for question in questions]
+    first, rest = said[0], time.perf_counter() - started - said[0].time_to_first_token
+    is_text = isinstance(questions[0], Text)
+    rate = (first.tokens - 1) / rest if is_text and first.tokens > 1 and rest > 0 else 0.0
+    return Answered([one.words for one in said], first.time_to_first_token, rate)
+
+
+def _reset_peaks(gpu: Any) -> None:
+    import torch
+
+    from vlm_perception.models.usage import reset_host_peak
+
+    reset_host_peak()
+    if gpu is not None:
+        torch.cuda.reset_peak_memory_stats(gpu)
+
+
+def _peaks(gpu: Any) -> tuple[int, int]:
+    import torch
+
+    from vlm_perception.models.usage import host_peak
+
+    return host_peak(), torch.cuda.max_memory_allocated(gpu) if gpu is not None else 0
