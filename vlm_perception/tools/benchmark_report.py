@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_perception.tools.benchmarking import OURS, QUESTIONS, USUAL, Case, Measured, Samples
+from vlm_perception.tools.benchmarking import OURS, USUAL, Case, Measured, Samples
 
 MIB = 2**20
 MAX_PANELS = 12
@@ -24,7 +24,8 @@ class Row:
     """One way of answering one kind of question. Times in milliseconds, memory in MiB; None where nobody tells.
 
     `calls` were measured; `answers_per_second` are questions, of which `together` asks several at once;
-    `tokens_per_second` those of a text after the first; the process's and the GPU's peaks of memory; use of the GPU
+    `tokens_per_second` those of a text after the first; `usual_over_ours` of our rows the median over the rounds, in
+    which both take turns, of the usual way's time by ours, so that what else the machine did met both; the process's and the GPU's peaks of memory; use of the GPU
     (0 to 1) and watts while all rows of the model took turns; `valid` is the share of pictures about which every
     closed answer was one of the options, `agreement` the share about which the first model that was measured, asked
     our way, says the same. `problem` says why nothing, or not all, was measured.
@@ -42,6 +43,7 @@ class Row:
     answers_per_second: float | None
     tokens_per_second: float | None
     first_token_ms: float | None
+    usual_over_ours: float | None
     host_mib: int | None
     gpu_mib: int | None
     gpu_use: float | None
@@ -55,9 +57,10 @@ class Row:
 
 LEGEND = (
     "*ours*: typed questions, each option scored in one forward pass. *usual*: `generate`, clean the string, look it "
-    "up. *together*: the closed questions, in one call of ours, one after another the usual way. *valid*: the answer "
-    "is one of the options. *agreement*: the same answer as the first model of the table gives our way. Tokens per "
-    "second are those after the first. Memory is the peak of the process that measured."
+    "up. *together*: the closed questions, in one call of ours, one after another the usual way. *usual / ours*: the "
+    "median ratio of calls that took turns. *valid*: the answer is one of the options. *agreement*: the same answer as "
+    "the first model of the table gives our way. Tokens per second are those after the first. Memory is the peak of the "
+    "process that measured."
 )
 COLUMNS = {
     "model": ("model", "{}"),
@@ -71,6 +74,7 @@ COLUMNS = {
     "answers_per_second": ("answers/s", "{:.1f}"),
     "tokens_per_second": ("tokens/s", "{:.1f}"),
     "first_token_ms": ("first token [ms]", "{:.1f}"),
+    "usual_over_ours": ("usual / ours", "{:.2f}"),
     "host_mib": ("memory [MiB]", "{}"),
     "gpu_mib": ("GPU memory [MiB]", "{}"),
     "gpu_use": ("GPU use", "{:.0%}"),
@@ -87,17 +91,17 @@ def rows(measured: Sequence[Measured]) -> list[Row]:
     """One row for each case of each setup; the first setup is what the others are compared with."""
     reference = measured[0].samples if measured else {}
     return [
-        _row(one, case, samples, reference.get(Case(case.question, OURS)))
+        _row(one, case, samples, one.samples.get(Case(case.question, USUAL)), reference.get(Case(case.question, OURS)))
         for one in measured
         for case, samples in one.samples.items()
     ]
 
 
-def _row(one: Measured, case: Case, samples: Samples, reference: Samples | None) -> Row:
+def _row(one: Measured, case: Case, samples: Samples, usual: Samples | None, reference: Samples | None) -> Row:
     times = np.array(samples.seconds) * 1e3
     some = len(times) > 0
     first = statistics.median(samples.first) * 1e3 if some else 0.0
-    answers = [said for said in samples.said.values()]
+    answers = list(samples.said.values())
     questions = len(answers[0]) if answers else 1
     same = [
         said == reference.said[place] for place, said in samples.said.items() if reference and place in reference.said
@@ -115,6 +119,7 @@ def _row(one: Measured, case: Case, samples: Samples, reference: Samples | None)
         answers_per_second=questions * len(times) / sum(samples.seconds) if some else None,
         tokens_per_second=statistics.median(samples.rates) if samples.rates else None,
         first_token_ms=first or None,
+        usual_over_ours=ratio,
         host_mib=samples.host_peak // MIB or None,
         gpu_mib=samples.device_peak // MIB or None,
         valid=_mean([None not in said for said in answers]) if case.question != "text" else None,
@@ -150,8 +155,6 @@ def markdown(rows: Sequence[Row], about: dict[str, Any], has_chart: bool = False
     lines += [f"- pictures: {about['pictures']}", f"- {about['rounds']} rounds, all questions of a model in turn", ""]
     lines += [table(rows), ""]
     lines += [LEGEND, ""]
-    if ratios := speed_up(rows):
-        lines += [f"Ours is faster than the usual way by a factor of {', '.join(ratios)}.", ""]
     if about["problems"]:
         lines += ["Not measured:", "", *[f"- {problem}" for problem in about["problems"]], ""]
     if has_chart:
@@ -170,20 +173,6 @@ def table(rows: Sequence[Row]) -> str:
         cells = ["" if value is None else COLUMNS[name][1].format(value) for name, value in values.items()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def speed_up(rows: Sequence[Row]) -> list[str]:
-    """By what factor our median is shorter than the usual one, question by question, in words, of the first model."""
-    medians = {
-        (row.question, row.way): row.median_ms
-        for row in reversed(rows)
-        if (row.model, row.precision, row.image_size) == (rows[0].model, rows[0].precision, rows[0].image_size)
-    }
-    return [
-        f"{usual / ours:.1f} ({question})"
-        for question in [*QUESTIONS, "together"]
-        if (ours := medians.get((question, OURS))) and (usual := medians.get((question, USUAL)))
-    ]
 
 
 def draw(rows: Sequence[Row], file: Path) -> bool:

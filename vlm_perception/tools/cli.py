@@ -20,6 +20,7 @@ COMMANDS = {
     "parameters": "print the tables of all parameters, as in the README",
     "export": "export a model's vision tower to ONNX, float32 or INT8, compared with the original",
     "minigpt4": "assemble MiniGPT-4 from its published pieces into one model folder",
+    "benchmark": "measure what models answer in which time, beside the usual way: tables, a chart",
     "doctor": "say what is wrong, and what to do about it: ROS, camera, libraries, GPU, model, memory",
 }
 
