@@ -14,7 +14,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint evaluate train figures calibrate bench-scoring bench-smoothing bench-cameras bench-frames bench-export setup clean
+.PHONY: help demo test lint doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-frames bench-export setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,11 +31,17 @@ lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
+doctor: setup  ## Say what is wrong with ROS, camera, libraries, GPU and model, and what to do about it
+	@$(RUN) doctor $(ARGS)
+
 evaluate: setup  ## Search in ROOMS rooms from FIRST_SEED on, answers DELAY seconds late, beside a simple controller
 	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --delay "$(DELAY)" $(ARGS)
 
 train: setup  ## Train the nano model again (hours)
 	@$(RUN) train $(ARGS)
+
+benchmark: setup  ## Measure what the nano model, or ARGS="--models FOLDER", answers in which time (a minute)
+	@$(RUN) benchmark $(ARGS)
 
 bench-scoring: setup  ## Measure typed questions beside the usual ways, on the CPU
 	@.venv/bin/python benchmarks/scoring.py $(ARGS)

@@ -23,12 +23,12 @@ MAX_PANELS = 12
 class Row:
     """One way of answering one kind of question. Times in milliseconds, memory in MiB; None where nobody tells.
 
-    `calls` were measured; `answers_per_second` are questions, of which `together` asks several at once;
-    `tokens_per_second` those of a text after the first; `usual_over_ours` of our rows the median over the rounds, in
-    which both take turns, of the usual way's time by ours, so that what else the machine did met both; the process's and the GPU's peaks of memory; use of the GPU
-    (0 to 1) and watts while all rows of the model took turns; `valid` is the share of pictures about which every
-    closed answer was one of the options, `agreement` the share about which the first model that was measured, asked
-    our way, says the same. `problem` says why nothing, or not all, was measured.
+    `calls` were measured. `answers_per_second` are questions, of which `together` asks several at once;
+    `tokens_per_second` those of a text after the first. `usual_over_ours`, of our rows: the median over the rounds, in
+    which both take turns, of the usual way's time by ours, so that what else the machine did met both. Of memory the
+    process's and the GPU's peaks; use of the GPU (0 to 1) and watts are those while all rows of a model took turns.
+    `valid` is the share of pictures about which every closed answer was one of the options, `agreement` the share about
+    which the first model that was measured, asked our way, says the same. `problem`: why not all was measured.
     """
 
     model: str
@@ -59,8 +59,8 @@ LEGEND = (
     "*ours*: typed questions, each option scored in one forward pass. *usual*: `generate`, clean the string, look it "
     "up. *together*: the closed questions, in one call of ours, one after another the usual way. *usual / ours*: the "
     "median ratio of calls that took turns. *valid*: the answer is one of the options. *agreement*: the same answer as "
-    "the first model of the table gives our way. Tokens per second are those after the first. Memory is the peak of the "
-    "process that measured."
+    "the first model of the table gives our way. Tokens per second are those after the first. Memory is the peak of "
+    "the process that measured."
 )
 COLUMNS = {
     "model": ("model", "{}"),
@@ -100,6 +100,9 @@ def rows(measured: Sequence[Measured]) -> list[Row]:
 def _row(one: Measured, case: Case, samples: Samples, usual: Samples | None, reference: Samples | None) -> Row:
     times = np.array(samples.seconds) * 1e3
     some = len(times) > 0
+    ratio = None
+    if case.way == OURS and usual and some and len(usual.seconds) == len(times):
+        ratio = float(np.median(np.array(usual.seconds) / np.array(samples.seconds)))
     first = statistics.median(samples.first) * 1e3 if some else 0.0
     answers = list(samples.said.values())
     questions = len(answers[0]) if answers else 1
