@@ -158,7 +158,8 @@ class Answer:
     `value` is the chosen option (the model's words for a `Text`). `options` and `probabilities`
     (each in 0..1, summing to 1) are parallel and empty for a `Text`. `confidence` is the
     probability of `value`; for a `Text` the geometric mean of its tokens' probabilities.
-    `usage` is what it cost, where the model tells.
+    `usage` is what it cost, where the model tells. `age` [s]: so long ago it was given, about an earlier picture that
+    looked the same; 0 if it is about the very picture.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Answer:
     options: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     usage: Usage | None = field(default=None, compare=False, repr=False)
+    age: float = field(default=0.0, compare=False)
 
     def probability(self, option: str) -> float:
         """Return the probability of `option`; KeyError if it was not among the options."""

@@ -16,7 +16,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
 
 from vlm_perception import msg
@@ -138,7 +138,12 @@ class Channel:
             choices=list(answer.options),
             probabilities=list(answer.probabilities),
             inference_time=time.monotonic() - picture.taken,
+            answer_age=answer.age,
         )
+        if region := picture.region:
+            label.region = RegionOfInterest(
+                x_offset=region.x, y_offset=region.y, width=region.width, height=region.height
+            )
         self._label.publish(label)
         due = drawing_rate and picture.taken - self._drawn >= 1 / drawing_rate
         if due and self._annotated.get_subscription_count():
@@ -193,6 +198,7 @@ class Channel:
         if stream.stamp is not None:
             figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - stream.stamp) * 1e-9
             figures["picture came ago [s]"] = now - stream.arrival
+        figures |= view.reuse.figures() | {"labels about a region": view.counts["regions"]}
         return figures | view.spans.figures() | self.faults.figures()
 
     def _why_no_picture(self) -> str:

@@ -34,6 +34,7 @@ from vlm_perception.nodes.faults import Faults, one_line
 from vlm_perception.nodes.parameters import ParameterError, ParameterTable, parameter
 from vlm_perception.nodes.run import run
 from vlm_perception.perception import worker
+from vlm_perception.perception.reuse import ReuseSettings
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import METHODS, SmoothedLabel, SmoothingSettings
 from vlm_perception.perception.trace import Trace
@@ -147,6 +148,11 @@ class Parameters:
     label_descriptions: tuple[str, ...] = parameter(
         (), "What each label means, in more words: none, or one for each, which may be empty", dynamic=True
     )
+    follow_motion: bool = parameter(
+        False,
+        "For a camera that stands still: the label is about the part of the picture where something moves",
+        dynamic=True,
+    )
     label_rate: float = parameter(
         10.0,
         "How often the scene is labelled, at most; 0 is never",
@@ -193,6 +199,29 @@ class Parameters:
     )
     description_max_new_tokens: int = parameter(
         64, "Longest description, also for asked texts", unit="tokens", minimum=1, maximum=1024, dynamic=True
+    )
+    reuse_threshold: float = parameter(
+        0.0,
+        "Label and description are used again while no part of the picture differs by more than this from the one "
+        "that they are about; 0 is never",
+        unit="grey levels",
+        minimum=0.0,
+        maximum=255.0,
+        dynamic=True,
+    )
+    reuse_scenes: int = parameter(
+        64, "So many answers are remembered, those that were used last", minimum=1, maximum=1000, dynamic=True
+    )
+    reuse_lifetime: float = parameter(
+        300.0, "An answer older than this is not used again", unit="s", minimum=0.0, maximum=86400.0, dynamic=True
+    )
+    reuse_refresh: float = parameter(
+        2.0,
+        "The model is asked again after so long without it, however little the picture changes",
+        unit="s",
+        minimum=0.0,
+        maximum=3600.0,
+        dynamic=True,
     )
     ask_timeout: float = parameter(
         5.0, "A question that is not answered by then has failed", unit="s", minimum=0.05, maximum=600.0, dynamic=True
@@ -247,6 +276,8 @@ class Parameters:
             ),
             batch_window=self.batch_window,
             max_batch=self.max_batch,
+            follow_motion=self.follow_motion,
+            reuse=ReuseSettings(self.reuse_threshold, self.reuse_scenes, self.reuse_lifetime, self.reuse_refresh),
         )
 
 

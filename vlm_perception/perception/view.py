@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ import numpy as np
 from vlm_perception.perception.frames import Frame, decode, stamp_of
 from vlm_perception.perception.newest import Newest
 from vlm_perception.perception.observer import Schedule
+from vlm_perception.perception.region import Motion, Region
+from vlm_perception.perception.reuse import Reuse
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import LabelSmoother
 from vlm_perception.perception.stream import Stream
@@ -25,6 +28,7 @@ class Observation:
     """A decoded picture with the `header` of its message, when it arrived and when it was `taken` up [s, monotonic].
 
     `unchanged` [s, by the stamps]: for how long the camera has delivered this very picture, pixel by pixel.
+    `region`: the part of the picture that is looked at, None for all of it.
     """
 
     camera: str
@@ -33,6 +37,12 @@ class Observation:
     arrival: float
     taken: float
     unchanged: float
+    region: Region | None = None
+
+    @functools.cached_property
+    def image(self) -> np.ndarray:
+        """What is looked at: RGB, uint8, shape (height, width, 3), read-only."""
+        return self.region.of(self.frame.image) if self.region else self.frame.image
 
 
 class NotAnsweredError(Exception):
@@ -61,6 +71,8 @@ class View:
         self.counts: Counter[str] = Counter()
         self.schedule = Schedule()
         self.smoother = LabelSmoother(settings.label.options, settings.smoothing)
+        self.motion = Motion()
+        self.reuse = Reuse(settings.reuse)
         self.looked_at = -math.inf
         self.begun = 0.0
         """Nothing that came before is looked at [s, monotonic]."""
@@ -100,6 +112,7 @@ class View:
         if (settings.label, settings.smoothing) != (before.label, before.smoothing):  # another prompt counts as well
             self.smoother = LabelSmoother(settings.label.options, settings.smoothing)
         self.schedule.set_rates(settings.rates)
+        self.reuse.settings = settings.reuse
 
     def ready(self, now: float) -> bool:
         """Whether a recurring question is due at `now` [s, monotonic] and there is a picture to ask it about."""
@@ -131,12 +144,23 @@ class View:
             )
         return replace(self._picture, taken=now)
 
+    def part(self, picture: Observation) -> Observation:
+        """Return `picture` as its label is to be about it: where something moves, if that is to be followed."""
+        if not self._settings.follow_motion:
+            self.motion.clear()
+            return picture
+        region = self.motion.region(picture.frame.image)
+        self.counts["regions"] += region is not None
+        return replace(picture, region=region)
+
     def forget(self) -> None:
         """Forget what was seen."""
         self.newest.clear()
         self._picture = None
         self._corrupt = ""
         self.smoother.reset()
+        self.motion.clear()
+        self.reuse.clear()
 
     def _decode(self, message: Any, arrival: float) -> None:
         taken, age = time.monotonic(), (self._clock() - stamp_of(message)) * 1e-9

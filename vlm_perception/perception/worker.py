@@ -223,7 +223,7 @@ class Worker(threading.Thread):
         Return the pictures by camera; from others one learns why there is none.
         """
         pictures: dict[str, Observation] = {}
-        inquiries = []
+        inquiries: list[tuple[Observation, Sequence[Request]]] = []
         now = time.monotonic()
         for view, asked in asks.items():
             try:
@@ -234,7 +234,12 @@ class Worker(threading.Thread):
                 continue
             requests = [self._asked(ask, picture) for ask in asked]
             if view.schedule.take("label", now, picture.frame.stamp):
-                requests.append(self._request(settings.label, picture, self._labelled))
+                part = view.part(picture)
+                label = self._recurring(settings.label, part, self._labelled)
+                if part.region:
+                    inquiries.append((part, label))
+                else:
+                    requests += label
             inquiries.append((picture, requests))
             pictures[view.camera] = picture
         started = time.monotonic()
@@ -249,11 +254,11 @@ class Worker(threading.Thread):
             if picture.camera not in self._failed
             if self.views[picture.camera].schedule.take("description", picture.taken, picture.frame.stamp)
         ]
-        self._serve(model, [(p, [self._request(settings.description, p, self._described)]) for p in due])
+        self._serve(model, [(p, self._recurring(settings.description, p, self._described)) for p in due])
 
     def _serve(self, model: Portions, asked: Sequence[tuple[Observation, Sequence[Request]]]) -> bool:
         """The one way to the model, for all questions of a moment about some pictures; whether there was any."""
-        inquiries = [Inquiry(picture.frame.image, requests) for picture, requests in asked if requests]
+        inquiries = [Inquiry(picture.image, requests) for picture, requests in asked if requests]
         if not inquiries:
             return False
         self.at_once, self.busy_since = len(inquiries), time.monotonic()
@@ -277,10 +282,20 @@ class Worker(threading.Thread):
 
         return Request(ask.questions, answered, failed)
 
-    def _request(
+    def _recurring(
         self, question: Question, picture: Observation, tell: Callable[[Observation, Answer], None]
-    ) -> Request:
+    ) -> list[Request]:
+        """The request for what is asked again and again; none when an earlier answer is good for this picture, too.
+
+        What others ask is never answered so: it may steer a robot.
+        """
+        reuse = self.views[picture.camera].reuse
+
         def answered(answers: list[Answer]) -> None:
+            reuse.keep(question, picture.image, answers[0], picture.taken)
+            told(answers)
+
+        def told(answers: list[Answer]) -> None:
             if self._is_wanted(picture):
                 try:
                     with self._telling(picture, answers):
@@ -288,7 +303,10 @@ class Worker(threading.Thread):
                 except Exception as error:  # the other cameras' answers are waiting
                     self._listener.fault(picture.camera, "internal", error)
 
-        return Request([question], answered, lambda error: self._model_failed(picture, error))
+        if known := reuse.find(question, picture.image, picture.taken):
+            told([known])
+            return []
+        return [Request([question], answered, lambda error: self._model_failed(picture, error))]
 
     def _labelled(self, picture: Observation, answer: Answer) -> None:
         view = self.views[picture.camera]
@@ -313,13 +331,14 @@ class Worker(threading.Thread):
     def _telling(self, picture: Observation, answers: list[Answer]) -> Iterator[None]:
         """Note what the answers cost and where the time went, until they are told."""
         spans, stamp, answered = self.views[picture.camera].spans, picture.frame.stamp, time.monotonic()
-        self._note(answers)
         last = answers[-1]
-        asked, encoding = self.busy_since or answered, 0.0
-        if last.usage:
-            asked, encoding = max(asked, answered - last.usage.seconds), last.usage.encoding
-        encoded = min(asked + encoding, answered)
-        spans.answered(stamp, "answer" if last.options else "describe", asked, encoded, answered)
+        if not last.age:  # else the model was not asked
+            self._note(answers)
+            asked, encoding = self.busy_since or answered, 0.0
+            if last.usage:
+                asked, encoding = max(asked, answered - last.usage.seconds), last.usage.encoding
+            encoded = min(asked + encoding, answered)
+            spans.answered(stamp, "answer" if last.options else "describe", asked, encoded, answered)
         yield
         spans.told(stamp, picture.arrival, answered, time.monotonic())
 

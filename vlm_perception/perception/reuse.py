@@ -1,0 +1,123 @@
+"""Answers about a scene that has not changed are used again. No ROS.
+
+Two pictures show the same scene when no part of them differs: both are shrunk to `SIZE` cells, which averages the
+camera's noise away, and the largest difference of any cell in any colour decides. A perceptual hash of a whole picture
+([pHash](https://www.phash.org), dHash) forgives what fills a small part of it, and that may be all that a label depends
+on: benchmarks/cache.md has both, side by side.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from vlm_perception.questions import Answer, Question
+
+SIZE = (16, 12)
+"""Width and height of a thumbnail, in cells."""
+
+
+@dataclass(frozen=True)
+class ReuseSettings:
+    """When an answer may be used again.
+
+    `threshold`, from 0 to 255, is the largest difference of two pictures that show the same scene, 0 is never. The
+    newest `scenes` are remembered, those first forgotten that were not met for the longest time. No answer is older
+    than `lifetime` [s], and after `refresh` [s] without the model it is asked again, whatever the picture is like.
+    """
+
+    threshold: float = 0.0
+    scenes: int = 64
+    lifetime: float = 300.0
+    refresh: float = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What the model answered about a scene, and when [s]."""
+
+    question: Question
+    shape: tuple[int, ...]
+    thumbnail: np.ndarray
+    answer: Answer
+    at: float
+
+
+class Reuse:
+    """Remembers answers of one camera. Pure: time comes in [s].
+
+    A question is another one with any other word, option or description in it. `counts` says how often an answer was
+    a `hit`, a `miss`, or asked for again though the scene was known (a `refresh`).
+    """
+
+    def __init__(self, settings: ReuseSettings) -> None:
+        self.settings = settings
+        self.counts: Counter[str] = Counter()
+        self._memories: list[Memory] = []
+        """The one that was met last at the end."""
+        self._asked: dict[Question, float] = {}
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None
+
+    def find(self, question: Question, image: np.ndarray, now: float) -> Answer | None:
+        """Return the answer to `question` about the scene that `image` shows, with its age; None: ask the model.
+
+        `image` is RGB, uint8, shape (height, width, 3).
+        """
+        settings = self.settings
+        if not settings.threshold:
+            return None
+        memory = self._nearest(question, image)
+        if memory is None:
+            self.counts["miss"] += 1
+            return None
+        if now - memory.at >= settings.lifetime or now - self._asked[question] >= settings.refresh:
+            self.counts["refresh"] += 1
+            return None
+        self.counts["hit"] += 1
+        self._memories.remove(memory)
+        self._memories.append(memory)
+        return replace(memory.answer, usage=None, age=now - memory.at)
+
+    def keep(self, question: Question, image: np.ndarray, answer: Answer, now: float) -> None:
+        """Remember the `answer` that the model gave to `question` about `image`, in place of an older one."""
+        if not self.settings.threshold:
+            return
+        if older := self._nearest(question, image):
+            self._memories.remove(older)
+        self._memories.append(Memory(question, image.shape, self._thumbnail(image), answer, now))
+        del self._memories[: -self.settings.scenes]
+        self._asked = {memory.question: self._asked.get(memory.question, now) for memory in self._memories}
+        self._asked[question] = now
+
+    def figures(self) -> dict[str, object]:
+        """How often answers were used again, for the diagnostics; none while they never are."""
+        if not self.settings.threshold:
+            return {}
+        names = {"hit": "hits", "miss": "misses", "refresh": "forced refreshes"}
+        return {f"reuse, {words}": self.counts[name] for name, words in names.items()}
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._memories.clear()
+        self._asked.clear()
+        self._seen = None
+
+    def _nearest(self, question: Question, image: np.ndarray) -> Memory | None:
+        """The scene that `image` shows, if it is known."""
+        thumbnail = self._thumbnail(image)
+        known = [
+            (cv2.norm(memory.thumbnail, thumbnail, cv2.NORM_INF), memory)
+            for memory in self._memories
+            if memory.question == question and memory.shape == image.shape
+        ]
+        difference, memory = min(known, key=lambda pair: pair[0], default=(0.0, None))
+        return memory if difference <= self.settings.threshold else None
+
+    def _thumbnail(self, image: np.ndarray) -> np.ndarray:
+        """The cells of `image`; those of the last one are kept."""
+        if self._seen is None or self._seen[0] is not image or image.flags.writeable:
+            self._seen = (image, cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA))
+        return self._seen[1]
