@@ -36,7 +36,7 @@ from vlm_perception.models.onnx_tower import (
     import_onnxruntime,
     is_replaced,
 )
-from vlm_perception.models.weights import WHOLE, weight_files
+from vlm_perception.models.weights import INDEX, WHOLE, weight_files
 from vlm_perception.questions import ClosedQuestion
 
 PRECISIONS = ("float32", "int8")
@@ -223,9 +223,12 @@ def _copy_rest(folder: Path, output: Path) -> None:
     from safetensors.torch import save_file
 
     files = weight_files(folder)
-    for file in folder.iterdir():
-        if file.is_file() and file.suffix in _COPIED and not file.name.endswith(".index.json"):
-            shutil.copy(file, output)
+    for file in folder.rglob("*"):
+        part = file.relative_to(folder)
+        hidden = any(name.startswith(".") for name in part.parts)  # what a download leaves of its own
+        if file.is_file() and file.suffix in _COPIED and file.name != INDEX and not hidden:
+            (output / part).parent.mkdir(exist_ok=True)
+            shutil.copy(file, output / part)
     kept: dict[str, Tensor] = {}
     for file in files:
         with safe_open(file, "pt") as weights:

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,33 +150,32 @@ def use_tower(model: Any, folder: Path, export: Export, options: LoadOptions) ->
 def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int]) -> Any:
     """Return an ONNX Runtime session for `file`, which takes pictures of the shape `pixels`.
 
-    `options.execution_provider` auto takes CUDA where the model is on a GPU, else OpenVINO, else the CPU, of what is
-    there. TensorRT is only taken when asked for, as it builds its engine for minutes; that is kept in
-    ~/.cache/vlm_perception for the next time. Raises ModelError when ONNX Runtime or the provider is not there.
+    `options.execution_provider` auto takes CUDA where the model is on a GPU, else OpenVINO, else the CPU: the first
+    that is there and starts. TensorRT is only taken when asked for, as it builds its engine for minutes; that is kept
+    in ~/.cache/vlm_perception for the next time. Raises ModelError when ONNX Runtime or the provider is not there.
     """
     onnxruntime = import_onnxruntime()
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # what fails is said here
     settings.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would wait for the next picture by spinning, on the cores that torch and the robot need.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    there = onnxruntime.get_available_providers()
-    found = _choose(options, there)
-    providers: list[Any] = [(PROVIDERS[found], _settings(found, options, pixels))]
-    if found != "cpu":
-        providers.append(PROVIDERS["cpu"])  # for what the other does not know
-    try:
-        session = onnxruntime.InferenceSession(str(file), settings, providers=providers)
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise ModelError(
-            f"{file} cannot be used: {' '.join(str(error).split()):.300}; export the model again"
-        ) from error
-    if session.get_providers()[0] != PROVIDERS[found]:  # its libraries were not found
-        raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot start {found} (is {PACKAGES.get(found, found)} installed, "
-            "with its libraries?): choose another execution_provider"
-        )
-    return session
+    # Its threads would wait for the next picture by spinning, on the cores that torch needs then.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    reasons = []
+    for name in choose(options, onnxruntime.get_available_providers()):
+        providers: list[Any] = [(PROVIDERS[name], provider_settings(name, options, pixels))]
+        if name != "cpu":
+            providers.append(PROVIDERS["cpu"])  # for what the other does not know
+        try:
+            session = onnxruntime.InferenceSession(str(file), settings, providers=providers, enable_fallback=0)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            reasons.append(f"{name}: {' '.join(str(error).split()):.300}")
+            continue
+        if session.get_providers()[0] == PROVIDERS[name]:
+            return session
+        reasons.append(f"{name} does not start: is {PACKAGES[name]} installed, with all its libraries?")
+    raise ModelError(
+        f"{file} cannot be used ({'; '.join(reasons)}): choose another execution_provider, or export the model again"
+    )
 
 
 def import_onnxruntime() -> Any:
@@ -191,17 +190,18 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _choose(options: LoadOptions, there: list[str]) -> str:
+def choose(options: LoadOptions, there: Sequence[str]) -> list[str]:
+    """Which providers to try, in this order, of those that ONNX Runtime has. Raises ModelError when there is none."""
     names = [name for name, provider in PROVIDERS.items() if provider in there]
     if options.execution_provider == "auto":
         wanted = ("cuda", "cpu") if options.device.startswith("cuda") else ("openvino", "cpu")
-        return next(name for name in wanted if name in names)
+        return [name for name in wanted if name in names]
     if options.execution_provider not in names:
         raise ModelError(
             f"execution_provider is {options.execution_provider!r}, but ONNX Runtime has only {', '.join(names)} here: "
             f"pip install {PACKAGES[options.execution_provider]}, or choose one of these"
         )
-    return options.execution_provider
+    return [options.execution_provider]
 
 
 def cache_folder() -> Path:
@@ -209,7 +209,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm_perception"
 
 
-def _settings(provider: str, options: LoadOptions, pixels: tuple[int, int, int]) -> Mapping[str, str]:
+def provider_settings(provider: str, options: LoadOptions, pixels: tuple[int, int, int]) -> Mapping[str, str]:
     """The provider's own options, see https://onnxruntime.ai/docs/execution-providers."""
     number = options.device.partition(":")[2] or "0"
     if provider == "tensorrt":

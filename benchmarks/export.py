@@ -1,0 +1,198 @@
+"""What an exported vision tower gains and costs: ONNX Runtime beside torch, on the CPU, both sides from one run.
+
+    make bench-export
+
+- Speed: the tower of a SigLIP of the base size (12 layers of 768, patches of 16 pixels, 224 pixels), random weights, as
+  they cost the same time. Torch and ONNX Runtime have as many threads, and take turns round by round; a ratio is the
+  median over the rounds, so that what else the machine does meets both. Each picture is one call.
+- Answers: the shipped nano model with its tower in INT8, calibrated on rendered rooms and compared with the original on
+  others, none of which it was trained on: scene label, clear way, where things are.
+- The nano model's moment (label and one search answer about a new picture) with each tower, and with its torch tower
+  through torch.compile, where there is a C++ compiler.
+
+The result goes to the folder of this file; its last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from vlm_perception.models.loader import load_model
+from vlm_perception.models.onnx_export import Asked, export
+from vlm_perception.models.onnx_tower import Export
+from vlm_perception.questions import Choice, ClosedQuestion
+from vlm_perception.simulation import truth
+from vlm_perception.tools.export import rendered
+from vlm_perception.tools.machine import describe
+from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
+from vlm_perception.training.prompts import LABEL_PROMPT, WHERE_PROMPT
+
+RESULT = Path(__file__).with_suffix(".md")
+CALIBRATION = 48
+"""Pictures, four rooms."""
+
+
+def save_siglip(folder: Path) -> Path:
+    """A SigLIP whose tower has the base size and whose text tower is as small as can be, random weights."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    tokenizer = transformers.GemmaTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[])
+    text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = transformers.SiglipConfig(
+        text_config={**text, "vocab_size": len(tokenizer), "projection_size": 768},
+        vision_config={
+            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "image_size": 224, "patch_size": 16,
+        },
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    square = {"height": 224, "width": 224}
+    images = transformers.SiglipImageProcessorPil(size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    transformers.SiglipProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def race(rounds: int, sides: dict[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
+    """Seconds of every side in every round; the sides take turns. Two rounds before do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 2):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+class Report:
+    """Says what was measured in Markdown, as it comes, and writes it to a file."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str = "") -> None:
+        self.lines.append(line)
+        print(line, flush=True)
+
+    def table(self, what: str, seconds: dict[str, np.ndarray], more: dict[str, str]) -> dict[str, float]:
+        """Say each side's median [ms] and its ratio to the first one; these ratios are returned."""
+        first = next(iter(seconds.values()))
+        ratios = {name: float(np.median(first / values)) for name, values in seconds.items()}
+        self.say(f"\n| {what} | [ms] | times as fast | |\n| --- | --- | --- | --- |")
+        for name, values in seconds.items():
+            self.say(f"| {name} | {np.median(values) * 1e3:.1f} | {ratios[name]:.2f} | {more.get(name, '')} |")
+        return {name: round(ratio, 3) for name, ratio in ratios.items()}
+
+
+def bench_siglip(report: Report, scratch: Path, calibration: list[np.ndarray], rounds: int) -> dict[str, Any]:
+    folder = save_siglip(scratch / "siglip")
+    some: Asked = [(image, [Choice("label", LABEL_PROMPT, truth.LABELS)]) for image in calibration[:4]]
+    # Random weights leave labels all but equally probable, so what they are is not asked here.
+    made = {
+        name: export(str(folder), scratch / name, some, images, least_agreement=0.0)
+        for name, images in (("siglip-float32", []), ("siglip-int8", calibration[:16]))
+    }
+    towers = {"torch float32": folder, "ONNX Runtime float32": scratch / "siglip-float32"}
+    towers["ONNX Runtime INT8"] = scratch / "siglip-int8"
+    models = {name: load_model(str(path), "cpu", "float32") for name, path in towers.items()}
+    models["torch bfloat16"] = load_model(str(folder), "cpu", "bfloat16")
+    pixels = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32))
+
+    def side(model: Any) -> Callable[[], Any]:
+        tower, given = model._model.vision_model, pixels.to(model._model.dtype)
+        return lambda: tower(given)
+
+    report.say("\n## The tower of a SigLIP of the base size")
+    with torch.inference_mode():
+        seconds = race(rounds, {name: side(model) for name, model in models.items()})
+    size = {
+        "torch float32": made["siglip-int8"].tower_bytes_before,
+        "ONNX Runtime INT8": made["siglip-int8"].tower_bytes,
+    }
+    ratios = report.table("one picture", seconds, {name: f"{bytes_ / 2**20:.0f} MiB" for name, bytes_ in size.items()})
+    return {
+        "siglip_int8_ratio": ratios["ONNX Runtime INT8"],
+        "siglip_float32_ratio": ratios["ONNX Runtime float32"],
+        "siglip_bfloat16_torch_ratio": ratios["torch bfloat16"],
+        "siglip_size_share": round(size["ONNX Runtime INT8"] / size["torch float32"], 3),
+    }
+
+
+def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], rooms: int, rounds: int) -> dict[str, Any]:
+    check = list(rendered(TEST_SEEDS[:rooms]))
+    made: dict[str, Export] = {}
+    for name, images in (("float32", []), ("int8", calibration)):
+        made[name] = export("nano", scratch / f"nano-{name}", check, images, least_agreement=0.0)
+    report.say(f"\n## The nano model\n\nOn {len(check)} pictures of {rooms} rooms, {made['int8'].asked} answers:\n")
+    report.say("| tower | answers that are the original's | largest difference of a probability | |")
+    report.say("| --- | --- | --- | --- |")
+    for name, facts in made.items():
+        size = f"{facts.tower_bytes / 2**20:.1f} MiB of {facts.tower_bytes_before / 2**20:.1f}"
+        report.say(f"| {name} | {facts.agreement:.2%} | {facts.largest_difference:.2g} | {size} |")
+
+    models: dict[str, Any] = {"torch": load_model("nano", "cpu", "float32")}
+    models |= {f"ONNX Runtime {name}": load_model(str(scratch / f"nano-{name}"), "cpu", "float32") for name in made}
+    found: dict[str, Any] = {}
+    if shutil.which("c++"):
+        compiled = load_model("nano", "cpu", "float32")
+        start = time.perf_counter()
+        compiled._model.model.vision_tower.compile()
+        compiled.answer(check[0][0], moment())
+        found["compile_seconds"] = round(time.perf_counter() - start, 1)
+        models["torch.compile"] = compiled
+    images = iter(image for image, _ in check * (1 + (rounds + 2) * len(models) // len(check)))
+    sides = {name: lambda model=model: model.answer(next(images).copy(), moment()) for name, model in models.items()}
+    notes = {"torch.compile": f"{found.get('compile_seconds')} s for the first answer"}
+    ratios = report.table("a moment: label and search answer", race(rounds, sides), notes)
+    found |= {f"nano_{name.replace('ONNX Runtime ', '')}_ratio": ratio for name, ratio in ratios.items()}
+    found.pop("nano_torch_ratio")
+    return {"nano_int8_agreement": round(made["int8"].agreement, 4), "nano_answers": made["int8"].asked, **found}
+
+
+def moment() -> list[ClosedQuestion]:
+    return [
+        Choice("label", LABEL_PROMPT, truth.LABELS),
+        Choice("where", WHERE_PROMPT.format(target="red ball"), truth.WHERE),
+    ]
+
+
+def calibration_pictures() -> Iterator[np.ndarray]:
+    return (image for image, _ in rendered(CALIBRATION_SEEDS))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rooms", type=int, default=25, help="rooms of 12 pictures each, to compare answers on")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers.utils.logging.set_verbosity_error()
+
+    report = Report()
+    report.say("# Exported towers\n\nWritten by `make bench-export`, see `export.py`.\n")
+    for line in [*describe(options.threads), f"ONNX Runtime {version('onnxruntime')}, onnx {version('onnx')}"]:
+        report.say(f"- {line}")
+    calibration = list(islice(calibration_pictures(), CALIBRATION))
+    with tempfile.TemporaryDirectory() as folder:
+        found = bench_siglip(report, Path(folder), calibration, options.rounds)
+        found |= bench_nano(report, Path(folder), calibration, options.rooms, 3 * options.rounds)
+    report.say("\n" + json.dumps(found))
+    RESULT.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
