@@ -36,11 +36,14 @@ def test_the_robot_finds_a_thing_by_its_name(tmp_path):
 
 
 def test_what_is_not_there_ends_in_an_honest_no(tmp_path):
-    done = run("--seed", str(SEED), "--target", "absent", "--time-limit", "8", output=tmp_path)
+    trace = ["--trace", "traces/demo.json"]
+    done = run("--seed", str(SEED), "--target", "absent", "--time-limit", "8", *trace, output=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["found"] is False and result["distance_m"] is None
     assert result["target"] not in {thing.name for thing in make_room(SEED).things}
+    events = json.loads((tmp_path / "traces" / "demo.json").read_text())
+    assert {event["name"] for event in events} >= {"received", "wait", "decode", "encode", "answer", "publish"}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,11 @@ def test_a_model_folder_that_is_not_there_is_told(tmp_path):
     done = run("--model", str(tmp_path / "nowhere"), output=tmp_path)
     assert done.returncode == 1
     assert "does not exist" in done.stdout + done.stderr
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_anything_starts(tmp_path):
+    done = run("--trace", str(tmp_path), output=tmp_path)
+    assert done.returncode == 1 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
 
 
 def test_present_and_absent_are_chosen_by_the_room():

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--domain", type=int, help="ROS domain of its nodes (default: a free one from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="where video, picture and logs go")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="where pictures' time goes, for ui.perfetto.dev")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -71,7 +72,10 @@ def main(arguments: argparse.Namespace) -> int:
         room = make_room(arguments.seed)
         target = choose_target(arguments.target, room)
         check_folder(arguments.model)
-    except (ValueError, ModelError) as error:
+        if arguments.trace:
+            arguments.trace.parent.mkdir(parents=True, exist_ok=True)
+            arguments.trace.write_text("")  # now, not when everything runs, it shows whether it can be written
+    except (ValueError, ModelError, OSError) as error:
         print(f"vlm_perception demo: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     things = ", ".join(thing.name for thing in room.things)
@@ -83,6 +87,8 @@ def main(arguments: argparse.Namespace) -> int:
         "simulator": {"seed": room.seed},
         "classifier": {"model": arguments.model},
     }
+    if arguments.trace:
+        parameters["classifier"]["trace_file"] = arguments.trace.resolve()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with Stack(arguments.output / "logs", parameters) as stack:
@@ -117,6 +123,7 @@ def main(arguments: argparse.Namespace) -> int:
         seed=room.seed,
         said="arrived" if episode.arrived else "not found",
     )
-    say(f"{result.said}; video {result.video}, path {result.picture}")
+    trace = f", trace {arguments.trace} (open it in https://ui.perfetto.dev)" if arguments.trace else ""
+    say(f"{result.said}; video {result.video}, path {result.picture}{trace}")
     print(json.dumps(asdict(result)), flush=True)
     return 0 if result.found and result.collisions == 0 else 1
