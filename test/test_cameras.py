@@ -12,6 +12,8 @@ import pytest
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import load_model
+from vlm_perception.perception import view
+from vlm_perception.perception.frames import decode
 from vlm_perception.perception.observer import Inquiry, MirroredChoice, Request, serve
 from vlm_perception.perception.portions import Portions
 from vlm_perception.perception.settings import Settings
@@ -222,6 +224,17 @@ def test_corrupt_frozen_and_dead_cameras_do_not_hold_up_the_others_and_their_fau
     one.ask("corrupt", SIDE)
     one.wait(lambda: one.answers, "answer")
     assert "rgb9" in one.answers[0][2]
+
+
+def test_a_picture_that_is_of_no_use_costs_the_others_no_decoding(bench, monkeypatch):
+    one, decoded = bench("good", "future", max_age=1.0), []
+    monkeypatch.setattr(view, "decode", lambda message: decoded.append(message.header.frame_id) or decode(message))
+    one.show("future", 1, stamp=time.time_ns() + 10**12)
+    one.show("good", 2)
+    one.wait(lambda: one.labels, "label")
+    one.ask("future", SIDE)
+    one.wait(lambda: one.answers, "answer")
+    assert decoded == ["good"] and "in the future" in one.answers[0][2]
 
 
 def test_a_picture_that_is_too_much_for_the_model_does_not_spoil_the_others(bench):

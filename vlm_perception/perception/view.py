@@ -132,12 +132,13 @@ class View:
     def take_up(self, now: float) -> Observation:
         """Return the newest picture; raises NotAnsweredError, with the reason, when it must not be looked at."""
         self.looked_at = time.monotonic()  # later for each in a batch, so that nobody is ahead of others for ever
-        if taken := self.newest.take():
+        taken = self.newest.take()
+        if problem := self.stream.problem(self._settings.max_age):
+            raise NotAnsweredError(problem.words)
+        if taken:
             self._decode(*taken)
         if self._picture and self._picture.arrival < self.begun:
             self._picture = None
-        if problem := self.stream.problem(self._settings.max_age):
-            raise NotAnsweredError(problem.words)
         if self._picture is None or self._is_old(self._picture):
             raise NotAnsweredError(
                 f"no usable picture: {self._corrupt}" if self._corrupt else "no picture has come yet"

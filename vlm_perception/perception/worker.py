@@ -223,29 +223,35 @@ class Worker(threading.Thread):
         Return the pictures by camera; from others one learns why there is none.
         """
         pictures: dict[str, Observation] = {}
-        inquiries: list[tuple[Observation, Sequence[Request]]] = []
+        inquiries: list[tuple[Observation, list[Request]]] = []
         now = time.monotonic()
         for view, asked in asks.items():
             try:
                 picture = view.take_up(now)
-            except NotAnsweredError as error:
+                inquiries += self._inquiries(picture, asked, settings)
+            except Exception as error:  # it is this camera's alone
+                if not isinstance(error, NotAnsweredError):
+                    self._listener.fault(view.camera, "internal", error)
                 for ask in asked:
                     ask.failed(error)
-                continue
-            requests = [self._asked(ask, picture) for ask in asked]
-            if view.schedule.take("label", now, picture.frame.stamp):
-                part = view.part(picture)
-                label = self._recurring(settings.label, part, self._labelled)
-                if part.region:
-                    inquiries.append((part, label))
-                else:
-                    requests += label
-            inquiries.append((picture, requests))
-            pictures[view.camera] = picture
+            else:
+                pictures[view.camera] = picture
         started = time.monotonic()
         if self._serve(model, inquiries):
             self.inference_time = time.monotonic() - started
         return pictures
+
+    def _inquiries(
+        self, picture: Observation, asks: Sequence[Ask], settings: Settings
+    ) -> list[tuple[Observation, list[Request]]]:
+        """What is asked about `picture`, and about the part of it that the label is about, if that is another."""
+        view = self.views[picture.camera]
+        requests = [self._asked(ask, picture) for ask in asks]
+        if not view.schedule.take("label", picture.taken, picture.frame.stamp):
+            return [(picture, requests)]
+        part = view.part(picture)
+        label = self._recurring(settings.label, part, self._labelled)
+        return [(part, label), (picture, requests)] if part.region else [(picture, requests + label)]
 
     def _describe(self, model: Portions, pictures: Collection[Observation], settings: Settings) -> None:
         due = [
@@ -297,11 +303,8 @@ class Worker(threading.Thread):
 
         def told(answers: list[Answer]) -> None:
             if self._is_wanted(picture):
-                try:
-                    with self._telling(picture, answers):
-                        tell(picture, answers[0])
-                except Exception as error:  # the other cameras' answers are waiting
-                    self._listener.fault(picture.camera, "internal", error)
+                with self._telling(picture, answers):
+                    tell(picture, answers[0])
 
         if known := reuse.find(question, picture.image, picture.taken):
             told([known])
@@ -339,7 +342,10 @@ class Worker(threading.Thread):
                 asked, encoding = max(asked, answered - last.usage.seconds), last.usage.encoding
             encoded = min(asked + encoding, answered)
             spans.answered(stamp, "answer" if last.options else "describe", asked, encoded, answered)
-        yield
+        try:
+            yield
+        except Exception as error:  # the other cameras' answers are waiting
+            self._listener.fault(picture.camera, "internal", error)
         spans.told(stamp, picture.arrival, answered, time.monotonic())
 
     def _note(self, answers: list[Answer]) -> None:
