@@ -9,7 +9,7 @@ import pytest
 
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import SmoothingSettings
-from vlm_perception.perception.trace import WINDOW, Spans, Trace, percentiles
+from vlm_perception.perception.trace import AT_ONCE, WINDOW, Spans, Trace, percentiles
 from vlm_perception.perception.worker import Ask, Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage, YesNo
 
@@ -44,10 +44,12 @@ def test_a_trace_is_json_with_named_rows_of_spans_and_moments(tmp_path):
 def test_an_empty_trace_is_json_and_one_that_is_not_closed_lacks_only_its_end(tmp_path):
     empty, cut = Trace(tmp_path / "empty.json"), Trace(tmp_path / "cut.json")
     empty.close()
-    cut.span("front", "decode", 2.0, 2.25)
+    for n in range(AT_ONCE + 5):
+        cut.span("front", "decode", 2.0 + n, 2.25 + n)
     assert json.loads((tmp_path / "empty.json").read_text()) == []
-    assert len(json.loads((tmp_path / "cut.json").read_text() + "]")) == 2
+    assert len(json.loads((tmp_path / "cut.json").read_text() + "]")) == AT_ONCE
     cut.close()
+    assert len(json.loads((tmp_path / "cut.json").read_text())) == AT_ONCE + 6  # the first is the row's name
 
 
 def test_a_trace_that_cannot_be_written_says_so(tmp_path):

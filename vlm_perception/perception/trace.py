@@ -22,20 +22,23 @@ STAGES = ("age", "wait", "decode", "encode", "answer", "describe", "publish", "w
 WINDOW = 300
 """Of how many pictures the percentiles are."""
 PERCENTILES = (50, 95, 99)
+AT_ONCE = 64
+"""Events that are written together: a thread that writes a file lets the others go first."""
 
 
 class Trace:
     """Writes a trace to the file `path`, from any thread; times are in seconds of `time.monotonic`.
 
-    OSError when the file cannot be written. A process that dies leaves a file without its last `]`, which Perfetto
-    reads all the same.
+    OSError when the file cannot be written. A process that dies leaves a file without its last events and its `]`,
+    which Perfetto reads all the same.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w", buffering=1)  # noqa: SIM115
+        self._file = open(path, "w")  # noqa: SIM115
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
+        self._events: list[str] = []
         self._separator = "[\n"
 
     def span(self, row: str, name: str, start: float, end: float, **facts: Any) -> None:
@@ -50,21 +53,30 @@ class Trace:
         """End the file; what is written later is forgotten."""
         with self._lock:
             if not self._file.closed:
+                self._flush()
                 self._file.write("\n]\n" if self._rows else "[]\n")
                 self._file.close()
 
     def _write(self, row: str, event: dict[str, Any]) -> None:
         with self._lock:
+            if self._file.closed:
+                return
             if row not in self._rows:
                 self._rows[row] = len(self._rows) + 1
                 self._put(row, {"name": "thread_name", "ph": "M", "args": {"name": row}})
             self._put(row, event)
 
     def _put(self, row: str, event: dict[str, Any]) -> None:
-        if not self._file.closed:
-            place = {"pid": os.getpid(), "tid": self._rows[row]}
-            self._file.write(self._separator + json.dumps({**event, **place}))
+        self._events.append(json.dumps({**event, "pid": os.getpid(), "tid": self._rows[row]}))
+        if len(self._events) >= AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._events:
+            self._file.write(self._separator + ",\n".join(self._events))
+            self._file.flush()
             self._separator = ",\n"
+            self._events.clear()
 
 
 class Spans:
