@@ -203,7 +203,7 @@ class Robot:
 
 
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-SECONDS = 1.5
+SECONDS = 2.0
 
 
 def ignore(message) -> None:

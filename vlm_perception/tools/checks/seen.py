@@ -141,6 +141,13 @@ class Observer:
                     answer = client.get_parameters([wanted])
                     answer.add_done_callback(partial(self._on_parameter, node, wanted))
 
+    def misses_something(self) -> bool:
+        """Whether nothing has come yet of a camera or a node that should be heard by now."""
+        nodes = {node for name in PARAMETERS for node in self.seen.called(name)}
+        cameras = [topic for topic in self.seen.pictures if self.seen.publishers.get(topic)]
+        heard = self.seen.health.keys() & self.seen.parameters.keys()
+        return not nodes <= heard or not all(self.seen.pictures[topic].arrivals for topic in cameras)
+
     def _on_parameter(self, node: str, name: str, answer: Future) -> None:
         for value in answer.result().values:
             self.seen.parameters.setdefault(node, {})[name] = parameter_value_to_python(value)
@@ -174,7 +181,7 @@ def _full(namespace: str, name: str) -> str:
 
 
 def look(seconds: float, image_topics: Sequence[str]) -> Seen:
-    """What is there and what comes within `seconds` [s], and those in which the others are found."""
+    """What is there and what comes within `seconds` [s], or twice those; before that the others are found."""
     observer = Observer()
     try:
         observer.spin(DISCOVERY)
@@ -182,6 +189,8 @@ def look(seconds: float, image_topics: Sequence[str]) -> Seen:
         observer.listen(image_topics)
         observer.ask_parameters()
         observer.spin(seconds)
+        if observer.misses_something():
+            observer.spin(seconds)  # a busy machine gets a second chance
         observer.find()
     finally:
         observer.close()
