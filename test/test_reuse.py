@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
+import threading
+import time
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
+from vlm_perception.models.base import ModelError
 from vlm_perception.perception.reuse import Reuse, ReuseSettings
+from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.worker import Ask, Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage
 
 LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
@@ -141,3 +150,228 @@ def test_clear_forgets(reuse):
     reuse.keep(LABEL, scene(1), answer(), 0.0)
     reuse.clear()
     assert reuse.find(LABEL, scene(1), 0.1) is None
+
+
+# In the worker
+
+
+class Scripted:
+    """Says "wall" of a bright picture and "clear" of a dark one; `asked` are the shapes it saw and what for."""
+
+    name = "scripted"
+
+    def __init__(self):
+        self.asked, self.error = [], None
+
+    def answer(self, image, questions):
+        return self.answer_batch([image], questions)[0]
+
+    def answer_batch(self, images, questions):
+        self.asked += [(image.shape[:2], [question.name for question in questions]) for image in images]
+        if self.error:
+            raise self.error
+        return [[self.reply(question, image) for question in questions] for image in images]
+
+    def reply(self, question, image):
+        bright = int(image.mean() > 127)
+        if isinstance(question, Text):
+            return answer(("dark", "bright")[bright], question)
+        p = (0.1, 0.9) if bright else (0.9, 0.1)
+        return Answer(question.name, question.options[bright], 0.9, question.options, p)
+
+    def describe_self(self):
+        return {}
+
+
+class Bench:
+    """A worker that sees one scene after the other; `told` grows by what it says of each."""
+
+    def __init__(self, **changes):
+        values = {"label": LABEL, "label_rate": 1000.0, "description": WORDS, "description_rate": 0.0, "max_age": 60.0}
+        reuse = ReuseSettings(threshold=8.0, lifetime=1000.0, refresh=1000.0)
+        self.settings = Settings(**{**values, "smoothing": SmoothingSettings(), "reuse": reuse, **changes})
+        self.model, self.told, self.news = Scripted(), [], threading.Condition()
+        self.worker = Worker(lambda: self.model, self.settings, self, time.time_ns)
+        self.worker.look(True)
+        self.worker.start()
+        self.wait(lambda: self.worker.state == "ready")
+        self.model.asked.clear()
+
+    def show(self, image):
+        """Show a picture; return the first answer that is told of it."""
+        self.told.clear()
+        sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
+        height, width = image.shape[:2]
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
+        message = SimpleNamespace(
+            header=header,
+            height=height,
+            width=width,
+            step=3 * width,
+            encoding="rgb8",
+            is_bigendian=0,
+            data=array.array("B", image.tobytes()),
+        )
+        self.worker.put("camera", message)
+        self.wait(lambda: self.told)
+        return self.told[0]
+
+    def ask(self, *questions):
+        """Ask about the picture that was shown last; return the answers."""
+        self.told.clear()
+        self.worker.ask(Ask("camera", questions, self.tell, self.fail))
+        self.wait(lambda: self.told)
+        return self.told[0][1]
+
+    def wait(self, condition):
+        with self.news:
+            assert self.news.wait_for(condition, 20), self.told
+
+    def wait_until_forgotten(self):
+        deadline = time.monotonic() + 20
+        while self.worker.views["camera"].reuse._memories and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def tell(self, picture, answers):
+        with self.news:
+            self.told.append((picture, answers))
+            self.news.notify_all()
+
+    def fail(self, error):
+        raise AssertionError(error)
+
+    def loaded(self, worker):
+        with self.news:
+            self.news.notify_all()
+
+    def failed(self, worker, error):
+        raise AssertionError(error)
+
+    def labelled(self, picture, answer, smoothed):
+        self.tell(picture, answer)
+
+    def described(self, picture, answer):
+        self.tell(picture, answer)
+
+    def fault(self, camera, kind, error):
+        with self.news:
+            self.told.append((None, kind))
+            self.news.notify_all()
+
+
+@pytest.fixture
+def bench():
+    made = []
+
+    def make(**changes):
+        made.append(Bench(**changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.worker.stop()
+        one.worker.join(20)
+        assert not one.worker.is_alive()
+
+
+def grey(level, height=48, width=64):
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def test_a_reused_label_bears_the_new_picture_and_its_age_and_the_model_is_left_alone(bench):
+    one = bench()
+    first, fresh = one.show(grey(100))
+    second, again = one.show(grey(103))
+    third, other = one.show(grey(160))
+    fourth, back = one.show(grey(100))
+    assert one.model.asked == [((48, 64), ["label"])] * 2
+    assert [a.value for a in (fresh, again, other, back)] == ["clear", "clear", "wall", "clear"]
+    assert [a.age > 0 for a in (fresh, again, other, back)] == [False, True, False, True]
+    assert again.age == pytest.approx(second.taken - first.taken) and again.probabilities == fresh.probabilities
+    stamps = [picture.frame.stamp for picture in (first, second, third, fourth)]
+    assert sorted(set(stamps)) == stamps and second.frame.image[0, 0, 0] == 103
+    assert one.worker.views["camera"].counts["labels"] == 4
+    assert one.worker.views["camera"].reuse.figures()["reuse, hits"] == 2
+
+
+def test_what_others_ask_is_never_answered_from_memory(bench):
+    """It may steer a robot, and then what the camera sees now is what counts."""
+    one = bench()
+    one.show(grey(100))
+    one.model.asked.clear()
+    for level in (100, 101):
+        one.show(grey(level))
+        (given,) = one.ask(LABEL)
+        assert given.age == 0
+    assert one.model.asked == [((48, 64), ["label"])] * 2
+
+
+def test_another_vocabulary_is_asked_anew_at_once(bench):
+    one = bench()
+    one.show(grey(100))
+    wider = dataclasses.replace(LABEL, options=("free", "blocked"))
+    one.worker.change(dataclasses.replace(one.settings, label=wider))
+    _, given = one.show(grey(101))
+    assert given.value == "free" and given.age == 0
+
+
+def test_a_failed_answer_is_not_remembered(bench):
+    one = bench()
+    one.model.error = ModelError("no")
+    assert one.show(grey(100)) == (None, "model")
+    one.model.error = None
+    assert one.show(grey(100))[1].age == 0
+    assert one.show(grey(100))[1].age > 0
+
+
+def test_stopping_forgets_the_scenes(bench):
+    one = bench()
+    one.show(grey(100))
+    one.worker.look(False)
+    one.wait_until_forgotten()
+    one.worker.look(True)
+    assert one.show(grey(100))[1].age == 0
+
+
+def test_the_words_of_an_unchanged_scene_are_used_again(bench):
+    one = bench(label_rate=0.0, description_rate=1000.0)
+    assert one.show(grey(100))[1].value == "dark"
+    assert one.show(grey(101))[1].age > 0
+    assert one.show(grey(200))[1].value == "bright"
+    assert [names for _, names in one.model.asked] == [["description"]] * 2
+
+
+def test_the_long_way_gives_the_same_labels(bench):
+    """Scenes in any order, each several times: reused answers are those that the model would have given."""
+    levels = [int(level) for level in np.random.default_rng(0).choice([20, 60, 100, 160, 200, 240], 40)]
+    short = bench()
+    long = bench(reuse=ReuseSettings())
+    said = [[one.show(grey(level))[1].value for level in levels] for one in (short, long)]
+    assert said[0] == said[1] and len(short.model.asked) == 6 and len(long.model.asked) == 40
+
+
+def moving(x):
+    """A dark room with a bright thing in it at `x`."""
+    room = cv2.resize(np.random.default_rng(3).integers(20, 90, (12, 16, 3), dtype=np.uint8), (320, 240))
+    room[80:130, x : x + 40] = 250
+    return room
+
+
+def test_the_label_is_about_what_moves_and_the_answers_to_others_about_the_whole_picture(bench):
+    one = bench(follow_motion=True)
+    picture, whole = one.show(moving(40))
+    assert picture.region is None and whole.value == "clear"
+    picture, part = one.show(moving(50))
+    region = picture.region
+    assert region.x <= 50 and region.x + region.width >= 90 and region.y <= 80 and region.y + region.height >= 130
+    assert one.model.asked[-1] == ((region.height, region.width), ["label"])
+    assert part.age == 0, "the region is another picture than the whole"
+    one.ask(Choice("side", "where?", ("left", "right")))
+    assert one.model.asked[-1] == ((240, 320), ["side"])
+    assert one.show(moving(50))[0].region is None, "it stands still"
+    assert one.worker.views["camera"].counts["regions"] == 1
+
+
+def test_without_follow_motion_all_of_the_picture_is_looked_at(bench):
+    one = bench()
+    assert [one.show(moving(x))[0].region for x in (40, 50, 60)] == [None] * 3

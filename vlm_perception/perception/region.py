@@ -25,7 +25,10 @@ ROOM = 1.5
 """The region is so many times as large as what moves in it."""
 LEAST, MOST = 0.25, 0.8
 """Edge of a region as a share of the picture's: smaller ones lack surroundings, larger ones are the whole picture."""
-KERNEL = np.ones((3, 3), np.uint8)
+SPECK = np.ones((2, 2), np.uint8)
+"""What moves and is thinner [small pixels] is noise."""
+NEAR = np.ones((17, 17), np.uint8)
+"""What differs so near to what moves, by half of this [small pixels], moves with it."""
 
 
 class Region(NamedTuple):
@@ -45,7 +48,7 @@ class Motion:
     """Follows what moves from picture to picture of one camera."""
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._before: np.ndarray | None = None
 
     def region(self, image: np.ndarray) -> Region | None:
@@ -61,9 +64,10 @@ class Motion:
         if before is None or before.shape != grey.shape:
             return None
         flow = self._flow.calc(grey, before, None)  # from now to then: it says where things are now
-        moving = (np.hypot(flow[..., 0], flow[..., 1]) > MOVES) & (cv2.absdiff(grey, before) > DIFFERS)
-        moving = cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_CLOSE, KERNEL)
-        moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, KERNEL)
+        differs = (cv2.absdiff(grey, before) > DIFFERS).astype(np.uint8)
+        moving = (np.hypot(flow[..., 0], flow[..., 1]) > MOVES) * differs
+        moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, SPECK)
+        moving = cv2.dilate(moving, NEAR) * differs  # flow loses the edges of what moves fast
         count = cv2.countNonZero(moving)
         if not SMALLEST <= count <= ALL_MOVES * moving.size:
             return None
