@@ -193,3 +193,8 @@ def test_what_is_not_a_picture_is_one_clear_error(message, words):
         decode(message)
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_rgb8_is_a_view_of_the_messages_bytes():
+    message = image("rgb8", RGB)
+    assert np.shares_memory(decode(message).image, np.frombuffer(message.data, np.uint8))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.loader import load_model
+from vlm_perception.perception import view
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import SmoothingSettings
 from vlm_perception.perception.worker import Ask, Worker
@@ -149,6 +150,29 @@ def test_a_broken_first_picture_does_not_spoil_the_warm_up(bench):
     one.show(encoding="rgb9")
     one.worker.start()
     one.wait_for("loaded")
+
+
+def test_of_the_pictures_that_come_while_the_model_is_busy_only_the_newest_is_decoded(bench, monkeypatch):
+    decoded = []
+    decode = view.decode
+    monkeypatch.setattr(view, "decode", lambda message: decoded.append(message) or decode(message))
+    model = Scripted()
+    one = bench(lambda: model, description_rate=0.0)
+    one.worker.start()
+    one.wait_for("loaded")
+
+    def five_come(_):
+        model.during = lambda _: None
+        for seed in range(1, 6):
+            one.show(seed=seed)
+
+    model.during = five_come
+    one.show()
+    with one.news:
+        assert one.news.wait_for(lambda: [what for what, _ in one.heard].count("labelled") == 2, 20), one.heard
+    assert len(decoded) == 2
+    newest = np.random.default_rng(5).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    assert np.array_equal(model.images[-1], newest)
 
 
 def test_the_description_waits_while_somebody_asks(bench):
