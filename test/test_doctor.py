@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import pytest
 import tiny_models
 from safetensors.torch import save_file
 
-from vlm_perception.models import memory
+from vlm_perception.models import memory, onnx_tower
 from vlm_perception.models.loader import NANO_FOLDER
 from vlm_perception.tools import doctor
 from vlm_perception.tools.checks import machine, model
@@ -178,6 +179,19 @@ def test_a_model_that_is_cut_off(tmp_path):
     save_file({}, tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").write_bytes(b"\x10\x00\x00")
     assert says(model.models(str(tmp_path)), (RED, "cut off"))
+
+
+def test_an_exported_model_needs_its_runtime(monkeypatch, tmp_path):
+    for file in NANO_FOLDER.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    facts = {"precision": "int8", "pixels": [3, 160, 160], "image_size": 0, "opset": 18, "tower_bytes": 2**20}
+    (tmp_path / onnx_tower.FACTS_FILE).write_text(json.dumps(facts))
+    assert says(model.models(str(tmp_path)), (RED, f"no {onnx_tower.TOWER_FILE}: copy the whole exported folder"))
+    (tmp_path / onnx_tower.TOWER_FILE).touch()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert says(model.models(str(tmp_path)), (RED, "onnxruntime"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
+    assert says(model.models(str(tmp_path)), (GREEN, "PaliGemma with its vision tower in ONNX, int8, 2.9 M parameters"))
 
 
 def seven_billion(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import check_folder, explained, family_of, model_names
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import settle
-from vlm_perception.models.weights import read_headers
+from vlm_perception.models.weights import Header, read_headers
 from vlm_perception.tools.checks.finding import Finding, green, red, yellow
 from vlm_perception.tools.machine import processor
 
@@ -63,12 +63,16 @@ def _folder(name: str) -> Finding:
     """Everything that is found out before weights are loaded, in the loader's own words."""
     from transformers import AutoConfig
 
+    from vlm_perception.models import onnx_tower
     from vlm_perception.models.processor import load_processor
 
     try:
         folder, config = check_folder(name)
         headers = read_headers(folder)
         family = family_of(folder, config)
+        if export := onnx_tower.Export.from_folder(folder):
+            onnx_tower.import_onnxruntime()
+            headers[onnx_tower.TOWER_FILE] = Header("ONNX", (), export.tower_bytes)
         with explained(folder):
             load_processor(folder)
             stock = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -76,8 +80,9 @@ def _folder(name: str) -> Finding:
         return red("model", str(error), "as it says, or another model")
     usual = settle(LoadOptions())
     need, left = memory.estimate(headers, stock, usual), memory.free_memory(usual.device)
+    exported = f" with its vision tower in ONNX, {export.precision}" if export else ""
     what = (
-        f"{folder}, {config['model_type']} by {family.name}, {need.parameters / 1e6:.1f} M parameters: takes "
+        f"{folder}, {config['model_type']} by {family.name}{exported}, {need.parameters / 1e6:.1f} M parameters: takes "
         f"{(need.weights + need.working) / 2**20:.0f} MiB of {left / 2**20:.0f} on {usual.device} in {usual.dtype}"
     )
     if _fits(headers, stock, usual):
