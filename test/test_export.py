@@ -210,6 +210,16 @@ def test_auto_takes_the_best_that_is_there_and_never_waits_for_an_engine(there, 
     assert onnx_tower.choose(options, [onnx_tower.PROVIDERS[name] for name in there]) == chosen
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_passed_over_or_named(exported, monkeypatch):
+    """As with a GPU build of ONNX Runtime where the driver or a library is lacking."""
+    monkeypatch.setattr(onnx_tower, "choose", lambda options, there: ["cuda", "cpu"])
+    assert load(exported(CLIP)).describe_self()["vision tower"].endswith("on CPU")
+    monkeypatch.setattr(onnx_tower, "choose", lambda options, there: ["cuda"])
+    with pytest.raises(ModelError, match="cuda does not start: is onnxruntime-gpu installed, with all its libraries"):
+        load(exported(CLIP))
+
+
 def test_tensorrt_keeps_one_engine_for_all_batches_where_the_user_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     settings = onnx_tower.provider_settings("tensorrt", LoadOptions("cuda:1", "float16"), (3, 224, 224))

@@ -40,8 +40,8 @@ from vlm_perception.models.weights import INDEX, WHOLE, weight_files
 from vlm_perception.questions import ClosedQuestion
 
 OPSET = 20
-"""Known to all execution providers. 23 has attention as one operator, which is faster on the CPU, and which OpenVINO does
-not know."""
+"""Known to all execution providers. 23 has attention as one operator, which is faster on the CPU, and which OpenVINO
+does not know."""
 LEAST_AGREEMENT = 0.99
 EXACT = 0.01
 """A probability of a float32 export must not differ from the original's by more than this."""
