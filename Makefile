@@ -14,7 +14,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-frames bench-export setup clean
+.PHONY: help demo test lint doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-cache bench-frames bench-export setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-frames: setup  ## Measure what is lost of a camera's pictures, how old the
 
 bench-cameras: setup  ## Measure eight cameras in one batch beside one after the other (minutes)
 	@.venv/bin/python benchmarks/cameras.py $(ARGS)
+
+bench-cache: setup  ## Measure answers of an unchanged scene used again: how often, how wrongly, how fast (minutes)
+	@.venv/bin/python benchmarks/cache.py $(ARGS)
 
 bench-export: setup  ## Measure exported vision towers beside torch: speed, size, answers (minutes)
 	@.venv/bin/python benchmarks/export.py $(ARGS)

@@ -53,6 +53,9 @@ class Reuse:
     a `hit`, a `miss`, or asked for again though the scene was known (a `refresh`).
     """
 
+    NORM = cv2.NORM_INF
+    """How the difference of two thumbnails is measured."""
+
     def __init__(self, settings: ReuseSettings) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter()
@@ -109,7 +112,7 @@ class Reuse:
         """The scene that `image` shows, if it is known."""
         thumbnail = self._thumbnail(image)
         known = [
-            (cv2.norm(memory.thumbnail, thumbnail, cv2.NORM_INF), memory)
+            (cv2.norm(memory.thumbnail, thumbnail, self.NORM), memory)
             for memory in self._memories
             if memory.question == question and memory.shape == image.shape
         ]
