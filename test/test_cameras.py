@@ -65,7 +65,7 @@ class Bench:
     """A worker with cameras that show one brightness each, and what it told of which camera."""
 
     def __init__(self, model, cameras, **changes):
-        values = {"label": LABEL, "label_rate": 100.0, "description": WORDS, "description_rate": 0.0, "max_age": 60.0}
+        values = {"label": LABEL, "label_rate": 1e6, "description": WORDS, "description_rate": 0.0, "max_age": 60.0}
         settings = Settings(**{**values, "smoothing": SmoothingSettings(), "batch_window": 0.0, **changes})
         self.labels, self.words, self.answers, self.faults = [], [], [], []
         self.news = threading.Condition()

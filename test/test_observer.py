@@ -214,3 +214,31 @@ def test_an_answer_without_a_probability_for_each_option_is_refused(probabilitie
 
     (asker,) = run(Wrong(), [LABEL])[0]
     assert isinstance(asker.error, ModelError) and "'label' with the probabilities" in str(asker.error)
+
+
+def test_pictures_and_questions_that_memory_does_not_do_for_together_go_in_portions():
+    class Small(Scripted):
+        """Has memory for `most` pairs of a picture and a question."""
+
+        most = 4
+
+        def answer_batch(self, images, questions):
+            self.calls.append((len(images), len(questions)))
+            if len(images) * len(questions) > self.most:
+                raise ModelOutOfMemoryError("too many")
+            return [[Answer(f"{image[0, 0, 0]} {q.name}", "", 1.0) for q in questions] for image in images]
+
+        def answer(self, image, questions):
+            return self.answer_batch([image], questions)[0]
+
+    model, noticed = Small(), []
+    images = [np.full((4, 4, 3), n, np.uint8) for n in range(5)]
+    questions = [SIDE, LABEL]
+    expected = [[f"{n} side", f"{n} label"] for n in range(5)]
+    portions = Portions(model, noticed.append)
+    assert [[a.name for a in row] for row in portions.answer_batch(images, questions)] == expected
+    assert model.calls == [(5, 2), (2, 2), (2, 2), (1, 2)] and len(noticed) == 1
+    model.most = 1
+    model.calls.clear()
+    assert [[a.name for a in row] for row in portions.answer_batch(images, questions)] == expected
+    assert model.calls[-2:] == [(1, 1), (1, 1)]

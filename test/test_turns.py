@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
+from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.smoothing import SmoothingSettings
 from vlm_perception.perception.turns import Turns
+from vlm_perception.perception.view import View
+from vlm_perception.questions import Choice, Text
 
 
 class Camera:
@@ -79,3 +84,18 @@ def test_when_nobody_is_ready_it_is_known_when_the_next_question_is_due():
     cameras = [Camera(math.inf, due=5.0), Camera(math.inf, due=3.5), Camera(math.inf, due=1.0)]
     assert look(Turns(), cameras, 3.0) == ([], pytest.approx(0.5))
     assert look(Turns(), cameras[2:], 3.0) == ([], math.inf), "it is a picture that is missing"
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"), [(10.01, False), (10.06, True), (10.14, True), (10.16, False), (12.0, False)]
+)
+def test_a_camera_is_expected_shortly_before_its_next_picture_and_not_when_that_is_overdue(now, expected):
+    settings = Settings(
+        Choice("label", "what is ahead?", ("clear", "wall")), 1.0, Text("words", "?"), 0.0, 1.0, SmoothingSettings()
+    )
+    view = View("front", settings, time.time_ns, lambda kind, error: pytest.fail(kind))
+    view.adopt(settings)
+    assert not view.expected(now, 0.05), "nothing is known of its pictures yet"
+    view.stream.arrival, view.stream.period = 10.0, 0.1
+    assert view.expected(now, 0.05) == expected
+    assert view.schedule.take("label", now, 1) and not view.expected(now, 0.05), "its question is not due"
