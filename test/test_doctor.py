@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sys
+import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,3 +289,15 @@ def test_a_room_that_crashes_is_a_finding_and_the_others_go_on(monkeypatch):
         (RED, "machine: the rest was not examined"),
         (RED, "model: model is empty"),
     )
+
+
+def hang(send, *_):
+    time.sleep(1000)
+
+
+def test_whatever_hangs_the_doctor_ends(monkeypatch):
+    monkeypatch.setattr(doctor, "TIME_LIMIT", 0.1)
+    for room in ("look_at_ros", "look_at_machine", "look_at_model"):
+        monkeypatch.setattr(doctor, room, hang)
+    findings = list(doctor.examine("nano", [], 1.0))
+    assert says(findings, *[(RED, f"{room}: .* has not ended in time") for room in ("ROS", "machine", "model")])

@@ -64,7 +64,7 @@ class Child:
             if isinstance(message, ChildError):
                 raise message
             yield message
-        raise ChildError(f"it had not ended after {seconds:g} s")
+        raise ChildError("it has not ended in time")
 
     def _how_it_ended(self, code: int) -> str:
         if code == -signal.SIGKILL:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from vlm_perception.tools.checks.finding import Finding, Level, red
 from vlm_perception.tools.child import Child, ChildError
 
 TIME_LIMIT = 90.0
-"""[s]; libraries that are read from a slow card take long."""
+"""For all [s]; libraries that are read from a slow card take long."""
 COLOURS = {Level.GREEN: 32, Level.YELLOW: 33, Level.RED: 31}
 
 
@@ -64,9 +65,10 @@ def examine(model: str, image_topics: list[str], seconds: float) -> Iterable[Fin
             "machine": stack.enter_context(Child(look_at_machine)),
             "model": stack.enter_context(Child(look_at_model, model)),
         }
+        end = time.monotonic() + TIME_LIMIT
         for name, child in rooms.items():
             try:
-                yield from child.messages(TIME_LIMIT)
+                yield from child.messages(max(0.0, end - time.monotonic()))
             except ChildError as error:
                 remedy = "run `vlm_perception doctor` again; if it stays, what the line names is broken or hangs"
                 yield red(name, f"the rest was not examined: {error}", remedy)
