@@ -311,6 +311,7 @@ def watch(model: Model, seeds: Sequence[int]) -> Watch:
             elif not moves and number:
                 whole.append(region is None)
             share_before = share
+        print(f"room {seed}: {len(aside)} pictures of a camera that stands still", flush=True)
     return Watch(
         _share(hits), _share(false), _share(held), _share(whole), statistics.median(areas), statistics.median(larger)
     )
@@ -411,8 +412,8 @@ def row(name: str, f: Figures) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rooms", type=int, default=5, help="rooms to patrol (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=75.0, help="in each of them (default: %(default)s)")
+    parser.add_argument("--rooms", type=int, default=4, help="rooms to patrol (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="in each of them (default: %(default)s)")
     parser.add_argument("--choose", action="store_true", help="other rooms, to choose a threshold by; writes no result")
     options = parser.parse_args()
     started, machine = time.monotonic(), describe()
@@ -476,8 +477,9 @@ def main() -> None:
         "## A camera that stands still",
         f"At threshold {STILL}, {watched.hits:.0%} of the labels while nothing moves are earlier answers, "
         f"{watched.false:.1%} of all hits false. The region holds what moves in {watched.held:.1%} of the pictures "
-        f"with motion; in {watched.whole:.0%} of those without, the whole picture is looked at. A region is {watched.area:.0%} of the "
-        f"picture (median), so that what moves is {watched.larger:.1f} times as large for the model.",
+        f"with motion; in {watched.whole:.0%} of those without, the whole picture is looked at. "
+        f"A region is {watched.area:.0%} of the picture (median), so that what moves is {watched.larger:.1f} times as "
+        "large for the model.",
         "## Time from a picture's message to its label",
         "\n".join(lines),
         f"```json\n{json.dumps(keys)}\n```",

@@ -438,3 +438,38 @@ def test_the_annotated_picture_is_drawn_for_subscribers_only(ros, monkeypatch):
     pixels = np.asarray(picture.data).reshape(24, 32, 3)
     assert picture.encoding == "rgb8" and (pixels == RED).all(-1).any() and not (pixels == RED).all()
     assert (picture.header.stamp.sec, picture.header.stamp.nanosec) in world.sent
+
+
+def test_an_answer_that_is_used_again_has_the_new_header_says_its_age_and_is_counted(ros):
+    world = World(ros, reuse_threshold=8.0, reuse_refresh=3600.0)
+    assert world.until_label("clear").answer_age == 0
+    again = ros.until(lambda: next((m for m in world.labels if m.answer_age > 1.0), None), "label used again")
+    assert (again.header.stamp.sec, again.header.stamp.nanosec) in world.sent[-20:]
+    assert (again.label, again.raw_label, again.region.width) == ("clear", "clear", 0)
+    world.colour = GREEN
+    assert world.until_label("corridor").raw_label == "corridor"
+    values = {v.key: v.value for v in world.until_health("looking").values}
+    assert int(values["reuse, hits"]) > 5 and int(values["reuse, misses"]) >= 2
+    assert ros.set_parameter("classifier", "reuse_threshold", 300.0).successful is False
+    assert ros.set_parameter("classifier", "reuse_threshold", 0.0).successful
+    world.labels.clear()
+    ros.until(lambda: [m for m in world.labels if m.answer_age == 0], "label of its own")
+
+
+def test_the_part_of_the_picture_that_a_label_is_about_is_in_the_message_and_counted(ros):
+    world, steps = World(ros, follow_motion=True), iter(range(10_000))
+
+    def something_moves():
+        image = np.full((120, 160, 3), RED, np.uint8)
+        x = 10 + 4 * (next(steps) % 30)
+        image[50:70, x : x + 16] = 250
+        data = array.array("B", image.tobytes())
+        world.changes = {"height": 120, "width": 160, "step": 480, "data": data}
+        return next((m.region for m in world.labels if m.region.width), None)
+
+    region = ros.until(something_moves, "label about a region")
+    assert region.width <= 130 and region.height <= 98
+    assert region.x_offset + region.width <= 160 and region.y_offset <= 50 and region.y_offset + region.height >= 70
+    assert (region.height, region.width) in {image.shape[:2] for image in world.model.pictures}
+    values = {v.key: v.value for v in world.until_health("looking").values}
+    assert int(values["labels about a region"]) > 0
