@@ -333,7 +333,10 @@ class Classifier(LifecycleNode):
         topics = values.camera_topics
         resolved = [self.resolve_topic_name(topic) for topic in topics]
         if repeated := {topic for topic in resolved if resolved.count(topic) > 1}:
-            raise ParameterError(f"camera_topics {list(topics)} are not all different: {repeated} is there twice")
+            raise ParameterError(
+                f"camera_topics {list(topics)} are not all different: after remapping, more than one of them is "
+                f"{', '.join(sorted(repeated))}"
+            )
         compressed = values.image_transport == "compressed"
         return {
             camera: Channel(self, camera, topic, compressed, len(topics) > 1)
@@ -507,9 +510,12 @@ class Classifier(LifecycleNode):
         limit = self._table.values.ask_timeout
         if since is None or (busy := time.monotonic() - since) <= limit:
             return ""
+        several = self._worker.at_once > 1
+        what = f"{self._worker.at_once} pictures" if several else "one picture"
         return (
-            f"the model has been at one picture for {busy:.1f} s, longer than ask_timeout ({limit:g} s): if it is only "
-            "slow, raise that or choose a smaller model; if it hangs, end the process and start it again"
+            f"the model has been at {what} for {busy:.1f} s, longer than ask_timeout ({limit:g} s): if it is only "
+            f"slow, raise that{', lower max_batch' if several else ''} or choose a smaller model; if it hangs, end the "
+            "process and start it again"
         )
 
     def _in_executor(self, callback: Callable[..., None], *arguments: Any) -> None:
