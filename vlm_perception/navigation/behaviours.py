@@ -31,7 +31,7 @@ SURE = 0.85
 """From this probability up a target ahead is beyond doubt."""
 MAKING_SURE = 3.0
 """How long [s] to stand before a target that seems near without becoming sure."""
-EASY_BRAKING = 1.0
+EASY_BRAKING = 1.2
 """The robot drives so fast that it could stop with this deceleration [m/s^2] where its sight ends."""
 SETTLING = 0.2
 """The robot stands still so long [s] after a stop that pictures are sharp and headings certain."""
@@ -41,7 +41,7 @@ SETTLING = 0.2
 class Tuning:
     """How a robot behaves. Speeds are in [m/s] and [rad/s], distances in [m], times in [s], the rest is probability."""
 
-    forward_speed: float = 0.6
+    forward_speed: float = 0.7
     turn_speed: float = 2.0
     creep_speed: float = 0.08
     field_of_view: float = 1.31

@@ -30,7 +30,7 @@ class Limits:
     `braking` [m/s²] is for driving; a turn may end twice as fast as it begins.
     """
 
-    forward_speed: float = 0.6
+    forward_speed: float = 0.7
     turn_speed: float = 2.0
     forward_acceleration: float = 1.2
     turn_acceleration: float = 5.0

@@ -162,7 +162,7 @@ class Parameters:
     control_rate: float = parameter(20.0, "How often velocity is published", unit="Hz", minimum=5.0, maximum=100.0)
     enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel")
     base_frame: str = parameter("base_link", "frame_id of a TwistStamped")
-    forward_speed: float = parameter(0.6, "Highest speed", unit="m/s", minimum=0.01, maximum=2.0, dynamic=True)
+    forward_speed: float = parameter(0.7, "Highest speed", unit="m/s", minimum=0.01, maximum=2.0, dynamic=True)
     turn_speed: float = parameter(2.0, "Highest turning speed", unit="rad/s", minimum=0.1, maximum=3.0, dynamic=True)
     creep_speed: float = parameter(0.08, "Speed where it is close", unit="m/s", minimum=0.01, maximum=1.0, dynamic=True)
     forward_acceleration: float = parameter(1.2, "Limit", unit="m/s^2", minimum=0.05, maximum=10.0, dynamic=True)
