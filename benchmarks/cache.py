@@ -193,9 +193,9 @@ class FrequencyHash(Reuse):
 
 
 OTHERS: dict[str, tuple[type[Reuse], Sequence[float]]] = {
-    "mean difference": (Mean, [16 * 12 * 3 * mean for mean in (1, 2, 3, 4, 5, 6, 8)]),
-    "dHash": (DifferenceHash, range(1, 12)),
-    "pHash": (FrequencyHash, range(1, 20)),
+    "mean difference": (Mean, [16 * 12 * 3 * mean for mean in (2, 3, 4, 6)]),
+    "dHash": (DifferenceHash, (2, 4, 6, 8)),
+    "pHash": (FrequencyHash, (2, 4, 6, 8)),
 }
 
 
