@@ -179,9 +179,10 @@ def _usual(usual: Any, image: np.ndarray, questions: list[Question]) -> Answered
     """One question after the other, as there is no other way."""
     started = time.perf_counter()
     said = [usual.ask(image, question) for question in questions]
-    first, rest = said[0], time.perf_counter() - started - said[0].time_to_first_token
-    is_text = isinstance(questions[0], Text)
-    rate = (first.tokens - 1) / rest if is_text and first.tokens > 1 and rest > 0 else 0.0
+    first, rest, rate = said[0], time.perf_counter() - started - said[0].time_to_first_token, 0.0
+    if isinstance(question := questions[0], Text) and rest > 0:
+        ended = first.tokens < question.max_new_tokens
+        rate = max(0, first.tokens - ended - 1) / rest  # as in `Usage`, the end is no token
     return Answered([one.words for one in said], first.time_to_first_token, rate)
 
 

@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vlm_perception.models import memory
-from vlm_perception.perception.frames import cv_bridge_works
 from vlm_perception.tools.checks.finding import Finding, green, red, yellow
 
 LEAST = {
@@ -38,14 +36,14 @@ def packages(version_of: Callable[[str], str] = version) -> list[Finding]:
     """Whether everything is there, can be imported and is new enough; `version_of` is importlib.metadata's."""
     findings, there = [], [f"Python {platform.python_version()}"]
     for package, least in LEAST.items():
-        module = MODULES.get(package, package)
+        module, wanted = MODULES.get(package, package), package if least == "0" else f"'{package}>={least}'"
         try:
             importlib.import_module(module)
         except ImportError as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name == module
             what = f"{package} is not installed" if missing else f"{package} cannot be imported: {error}"
             again = "" if missing else "--force-reinstall "
-            findings.append(red("libraries", what, f"pip install {again}'{package}>={least}'"))
+            findings.append(red("libraries", what, f"pip install {again}{wanted}"))
             continue
         try:
             found = version_of(package)
@@ -54,9 +52,7 @@ def packages(version_of: Callable[[str], str] = version) -> list[Finding]:
         there.append(f"{package} {found}")
         if _numbers(found) < _numbers(least):
             findings.append(
-                red(
-                    "libraries", f"{package} is {found}, expected {least} or newer", f"pip install '{package}>={least}'"
-                )
+                red("libraries", f"{package} is {found}, expected {least} or newer", f"pip install {wanted}")
             )
     return findings or [green("libraries", ", ".join(there))]
 
@@ -126,6 +122,8 @@ def _runs(kernel: str, major: int, minor: int) -> bool:
 
 def pictures() -> list[Finding]:
     """Whether there is something that decodes camera messages."""
+    from vlm_perception.perception.frames import cv_bridge_works
+
     bridge, rosbags = _is_there("cv_bridge"), _is_there("rosbags.image")
     return judge_pictures(bridge, bridge and cv_bridge_works(), rosbags)
 
@@ -149,6 +147,8 @@ def judge_pictures(cv_bridge: bool, works: bool, rosbags: bool) -> list[Finding]
 
 def free(folder: Path) -> list[Finding]:
     """Whether there is memory, and room on the disk of `folder`, where commands write to."""
+    from vlm_perception.models import memory  # here, as above: it needs packages that may be missing
+
     memory_left, disk_left = memory.free_memory("cpu"), shutil.disk_usage(folder).free
     findings = []
     if memory_left < LITTLE_MEMORY:

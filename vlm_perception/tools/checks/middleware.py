@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import sys
 from collections.abc import Mapping
@@ -26,10 +27,15 @@ RANGES = ("", "SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 
 def ros(environment: Mapping[str, str]) -> list[Finding]:
     """Whether ROS is there, is sourced and has this package's messages."""
+    if wanted := environment.get("RMW_IMPLEMENTATION"):
+        try:
+            ctypes.CDLL(f"lib{wanted}.so")  # rclpy would end the process
+        except OSError as error:
+            return [_no_middleware(wanted, error)]
     try:
         import rclpy
     except ImportError as error:
-        return [_no_ros(error, environment)]
+        return [_no_ros(error)]
     where = Path(rclpy.__file__)
     name = environment.get("ROS_DISTRO") or "from wheels"
     findings = []
@@ -47,17 +53,12 @@ def ros(environment: Mapping[str, str]) -> list[Finding]:
         words = f"the messages of this package are not there ({error})"
         remedy = "colcon build and source install/setup.bash; without a ROS distribution: make setup"
         return [*findings, red("ROS", words, remedy)]
-    try:
-        used = rclpy.get_rmw_implementation_identifier()
-    except Exception as error:  # what a library that does not load raises depends on which it is
-        return [*findings, _no_middleware(str(error), environment)]
+    used = rclpy.get_rmw_implementation_identifier()
     return findings or [green("ROS", f"{name}, {used}, Python {sys.version_info.major}.{sys.version_info.minor}")]
 
 
-def _no_ros(error: ImportError, environment: Mapping[str, str]) -> Finding:
+def _no_ros(error: ImportError) -> Finding:
     distributions = sorted(folder.name for folder in DISTRIBUTIONS.glob("*") if (folder / "setup.bash").is_file())
-    if environment.get("RMW_IMPLEMENTATION") and "rmw" in str(error):
-        return _no_middleware(str(error), environment)
     if isinstance(error, ModuleNotFoundError) and error.name == "rclpy":
         if not distributions:
             return red(
@@ -71,11 +72,10 @@ def _no_ros(error: ImportError, environment: Mapping[str, str]) -> Finding:
     )
 
 
-def _no_middleware(error: str, environment: Mapping[str, str]) -> Finding:
-    wanted = environment.get("RMW_IMPLEMENTATION", "")
-    package = f"apt install ros-$ROS_DISTRO-{wanted.replace('_', '-')}, or " if wanted else ""
-    words = f"the middleware {wanted or 'of ROS'} cannot be loaded: {' '.join(error.split()):.200}"
-    return red("middleware", words, f"{package}unset RMW_IMPLEMENTATION (the wheels have rmw_fastrtps_cpp only)")
+def _no_middleware(wanted: str, error: OSError) -> Finding:
+    words = f"RMW_IMPLEMENTATION is {wanted!r}, which cannot be loaded ({' '.join(str(error).split()):.200})"
+    package = f"apt install ros-$ROS_DISTRO-{wanted.replace('_', '-')}"
+    return red("middleware", words, f"unset RMW_IMPLEMENTATION, or {package} (the wheels have rmw_fastrtps_cpp only)")
 
 
 def domain(environment: Mapping[str, str]) -> list[Finding]:

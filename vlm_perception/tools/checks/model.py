@@ -61,12 +61,12 @@ def _server(url: str) -> Finding:
 
 def _folder(name: str) -> Finding:
     """Everything that is found out before weights are loaded, in the loader's own words."""
-    from transformers import AutoConfig
-
-    from vlm_perception.models import onnx_tower
-    from vlm_perception.models.processor import load_processor
-
     try:
+        from transformers import AutoConfig
+
+        from vlm_perception.models import onnx_tower
+        from vlm_perception.models.processor import load_processor
+
         folder, config = check_folder(name)
         headers = read_headers(folder)
         family = family_of(folder, config)
@@ -76,6 +76,8 @@ def _folder(name: str) -> Finding:
         with explained(folder):
             load_processor(folder)
             stock = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ImportError as error:
+        return red("model", f"{name} cannot be examined: {error}", f"pip install {error.name}")
     except ModelError as error:
         return red("model", str(error), "as it says, or another model")
     usual = settle(LoadOptions())

@@ -137,6 +137,7 @@ class Observer:
         for name in PARAMETERS:
             for node in self.seen.called(name):
                 client = AsyncParameterClient(self._node, node)
+                client.wait_for_services(DISCOVERY)  # a request that nobody is there for yet is lost
                 for wanted in PARAMETERS[name]:  # one by one: a node that lacks one of several answers none of them
                     answer = client.get_parameters([wanted])
                     answer.add_done_callback(partial(self._on_parameter, node, wanted))
