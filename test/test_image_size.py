@@ -49,7 +49,7 @@ def test_each_pixel_is_the_mean_of_two_by_two():
 
 
 def test_labels_of_large_pictures_stay_the_same(monkeypatch):
-    pytest.importorskip("mujoco")
+    pytest.importorskip("vlm_perception.simulation.world", exc_type=ImportError)
     from vlm_perception.models.loader import load_model
     from vlm_perception.simulation.room import Pose, make_room
     from vlm_perception.simulation.world import World
