@@ -42,7 +42,7 @@ from vlm_perception.training.prompts import LABEL_PROMPT, WHERE_PROMPT
 
 RESULT = Path(__file__).with_suffix(".md")
 FLOAT32, INT8 = "ONNX Runtime float32", "ONNX Runtime INT8"
-INT8_CPU = f"{INT8}, --opset 23"
+INT8_CPU = f"{INT8} (--opset 23)"
 CALIBRATION = 48
 """Pictures, four rooms."""
 
@@ -157,8 +157,9 @@ def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], roo
     sides = {name: lambda model=model: model.answer(next(images).copy(), moment()) for name, model in models.items()}
     notes = {"torch.compile": f"{found.get('compile_seconds')} s for the first answer"}
     ratios = report.table("a moment: label and search answer", race(rounds, sides), notes)
-    found |= {f"nano_{name.replace('ONNX Runtime ', '')}_ratio": ratio for name, ratio in ratios.items()}
-    found.pop("nano_torch_ratio")
+    found |= {
+        f"nano_{name.split()[-1].replace('torch.', '')}_ratio": r for name, r in ratios.items() if name != "torch"
+    }
     return {"nano_int8_agreement": round(made["int8"].agreement, 4), "nano_answers": made["int8"].asked, **found}
 
 
