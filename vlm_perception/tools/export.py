@@ -92,7 +92,8 @@ def pictures(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
     from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 
     half = arguments.pictures // 2
-    return [image for image, _ in islice(rendered(CALIBRATION_SEEDS), half)], list(islice(rendered(TEST_SEEDS), half))
+    calibration = islice(rendered(CALIBRATION_SEEDS), half if arguments.int8 else 0)
+    return [image for image, _ in calibration], list(islice(rendered(TEST_SEEDS), half))
 
 
 def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
