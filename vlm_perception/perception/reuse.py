@@ -1,9 +1,9 @@
 """Answers about a scene that has not changed are used again. No ROS.
 
 Two pictures show the same scene when no part of them differs: both are shrunk to `SIZE` cells, which averages the
-camera's noise away, and the largest difference of any cell in any colour decides. A perceptual hash of a whole picture
-([pHash](https://www.phash.org), dHash) forgives what fills a small part of it, and that may be all that a label depends
-on: benchmarks/cache.md has both, side by side.
+camera's noise away, and the largest difference of any cell in any colour decides. The usual perceptual hashes
+([pHash](https://www.phash.org), dHash) are of grey values and of the whole picture: they see neither another colour nor
+something small. benchmarks/cache.md has all of them, side by side.
 """
 
 from __future__ import annotations
