@@ -25,7 +25,7 @@ demo: setup  ## Watch the robot find TARGET in the room of SEED
 	@$(RUN) demo --target "$(TARGET)" --seed "$(SEED)" $(ARGS)
 
 test: setup  ## Run all tests
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
