@@ -130,6 +130,30 @@ def test_near_with_nothing_ahead_is_doubted():
     assert script.feed("center near", "clear", answers=60)[-1].state == "arrived", "but not for ever"
 
 
+def test_it_backs_up_only_where_it_came_from():
+    """An unsure target near ahead is looked at again from farther away, but not after the robot has been elsewhere."""
+    unsure = mixed({"center near": 0.55, "center far": 0.3, "no": 0.15})
+    straight = approaching()
+    assert any(d.command.forward < 0.0 for d in straight.feed(unsure, "obstacle", answers=80))
+    for turned in (0.3, 1.5, 3.0):
+        elsewhere = approaching()
+        elsewhere.feed("no", answers=15)
+        elsewhere.pose = Pose(2.0, 1.0, elsewhere.pose.heading + turned)
+        decisions = elsewhere.feed("no", answers=100) + elsewhere.feed(unsure, "obstacle", answers=80)
+        assert all(d.command.forward >= 0.0 for d in decisions)
+
+
+def test_a_base_that_brakes_badly_is_driven_so_that_it_stops_in_sight():
+    for braking in (0.2, 0.5, 1.5):
+        script = Script(Search("ball", Tuning(braking=braking)))
+        script.limiter = MotionLimiter(Limits(braking=braking), 0.05)
+        script.feed("center far", answers=25)
+        newest, start = script.behaviour.view, script.pose
+        for _ in range(200):  # no more answers, and nobody says so
+            script.step(View(newest.surroundings, newest.sighting, script.pose, start, 0.1))
+        assert script.pose.distance_to((start.x, start.y)) <= Tuning().blind_distance + 0.03
+
+
 def test_what_was_sure_from_afar_may_be_unsure_close_up():
     script = approaching(sure=0.95)
     decisions = script.feed(UNSURE_CLOSE_UP, label="obstacle", answers=20)

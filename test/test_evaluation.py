@@ -233,7 +233,7 @@ def test_one_room_from_end_to_end(tmp_path):
     line = json.loads(done.stdout.splitlines()[-1])
     assert set(KEYS) <= set(line) and set(KEYS) <= set(line["simple"])
     assert line["rooms"] == line["simple"]["rooms"] == line["absent_rooms"] == 1
-    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 2.0)
+    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 1.5)
     assert line["median_picture_age"] > 0.05
     everything = json.loads((tmp_path / "evaluation.json").read_text())
     ours = everything["trials"]["0"]["ours"]

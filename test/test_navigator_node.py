@@ -121,7 +121,8 @@ def world(ros):
 
 
 @pytest.mark.parametrize(("side", "sign"), [("left", 1.0), ("right", -1.0)])
-def test_a_target_at_the_side_is_turned_to_without_driving(world, side, sign):
+def test_a_target_at_the_side_is_turned_to_in_place_where_something_is_ahead(world, side, sign):
+    world.classifier.answers["label"] = "obstacle"
     world.classifier.answers["target"] = f"{side} far"
     assert world.set_target("red ball").success
     world.until_state("aligning")

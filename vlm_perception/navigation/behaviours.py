@@ -31,8 +31,8 @@ SURE = 0.85
 """From this probability up a target ahead is beyond doubt."""
 MAKING_SURE = 3.0
 """How long [s] to stand before a target that seems near without becoming sure."""
-EASY_BRAKING = 1.2
-"""The robot drives so fast that it could stop with this deceleration [m/s^2] where its sight ends."""
+EASY_BRAKING = 0.8
+"""The robot drives so fast that it could stop with this share of its braking where its sight ends."""
 SETTLING = 0.2
 """The robot stands still so long [s] after a stop that pictures are sharp and headings certain."""
 
@@ -43,6 +43,8 @@ class Tuning:
 
     forward_speed: float = 0.7
     turn_speed: float = 2.0
+    braking: float = 1.5
+    """Deceleration of an ordinary stop [m/s^2]."""
     creep_speed: float = 0.08
     field_of_view: float = 1.31
     """Of the camera, horizontally [rad]."""
@@ -202,7 +204,7 @@ class Behaviour:
         """
         seen = self.tuning.blind_distance if self.view.free is None else self.tuning.watched_distance
         left = share * seen - self.travelled_since(self.view.pose_then)
-        speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * max(0.0, left)))
+        speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * self.tuning.braking * max(0.0, left)))
         return Command(speed, turn if speed > 0.0 else 0.0)
 
     # Manoeuvres
@@ -408,7 +410,7 @@ class Seek(Behaviour):
 
     def pursue(self) -> Plan:
         """Turn to the target and drive to it, until it is lost."""
-        self._clear_at = self._near_at = None
+        self._come_from_nowhere()
         aligning = True
         while True:
             if not self.seen:
@@ -436,9 +438,15 @@ class Seek(Behaviour):
                 yield Decision(self.creep(self.tuning.creep_speed, 0.5 * self.bearing), APPROACHING, reason)
             elif self.blocked:
                 yield from self.detour()
-                self._clear_at, self._sure_from_afar, aligning = None, False, True
+                self._come_from_nowhere()
+                aligning = True
             else:
                 yield Decision(STOP, APPROACHING, "something seems to be in the way: looking again")
+
+    def _come_from_nowhere(self) -> None:
+        """The robot was elsewhere or turned away: what it saw and drove before does not lead to the target from here."""
+        self._clear_at = self._near_at = self._driven_from = None
+        self._sure_from_afar = False
 
     def obstructed(self) -> bool:
         """Does the belief, or the newest answer alone, say that something is ahead?"""
@@ -496,7 +504,9 @@ class Seek(Behaviour):
         reason = f"not sure whether it is {self.target} that is near: looking again from farther away"
         self._near_at = None
         # The robot came straight from there just now, so it may go back a few decimetres without looking.
-        distance = min(0.3, self.travelled_since(self._driven_from)) if self._driven_from else 0.0
+        came = self._driven_from
+        straight = came is not None and abs(wrap(self.view.pose.heading - came.heading)) < 0.2
+        distance = min(0.3, self.travelled_since(came)) if came and straight else 0.0
         self._looked_again = distance > 0.1 and not self._looked_again
         if not self._looked_again:
             yield from self.detour()
