@@ -119,7 +119,9 @@ class World:
 
         self.health.clear()
         status = self.ros.until(found, f"{words!r} of {name}")
-        return SimpleNamespace(level=status.level, values={value.key: value.value for value in status.values})
+        return SimpleNamespace(
+            level=status.level, message=status.message, values={value.key: value.value for value in status.values}
+        )
 
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["raw", "compressed"])
@@ -173,6 +175,15 @@ def test_one_camera_dead_and_one_corrupt_leave_the_third_as_it_was_and_are_named
     world.encodings["arm/right"] = "rgb8"
     world.cameras["arm/left"] = dead
     world.until_labels(*BRIGHTNESS)
+
+
+def test_a_dead_camera_is_not_advised_to_take_what_the_node_has_or_makes(ros):
+    world = World(ros)
+    ros.node.destroy_publisher(world.cameras.pop("arm/left"))
+    ros.node.create_publisher(Image, "spare/image", 10)
+    world.until_labels("front", "arm/right")
+    message = world.status("classifier: arm/left", "spare").message
+    assert "nobody publishes /arm/left/image_raw, but /spare/image: remap it" in message
 
 
 @pytest.mark.parametrize(

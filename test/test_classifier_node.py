@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,6 +240,26 @@ def test_corrupt_pictures_are_counted_and_survived(ros):
     assert not world.labels, "an old picture must not be labelled again"
     world.changes = {}
     world.until_label("clear")
+
+
+def test_faults_of_the_node_and_of_its_one_camera_are_counted_together(ros):
+    world = World(ros)
+    world.until_label("clear")
+    world.classifier.fault("camera", "corrupt picture", "the camera's")
+    world.classifier.fault("camera", "internal", "the camera's")
+    world.classifier.fault("", "internal", "the node's")
+    values = {v.key: v.value for v in world.until_health("internal").values}
+    assert (values["faults, internal"], values["faults, corrupt picture"]) == ("2", "1")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_on_a_full_disk_the_trace_ends_and_labels_go_on(ros):
+    world = World(ros, trace_file="/dev/full")
+    status = world.until_health("No space left on device", DiagnosticStatus.WARN)
+    assert "'/dev/full' has ended" in {v.key: v.value for v in status.values}["trace"]
+    world.until_label("clear")
+    world.colour = GREEN
+    world.until_label("corridor")
 
 
 def test_when_the_camera_stops_asking_fails_and_nothing_is_published(ros):

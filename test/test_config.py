@@ -45,6 +45,14 @@ def test_every_parameter_is_in_the_file_with_its_default(name):
     assert list(values) == list(defaults), "in the order of the dataclass"
 
 
+def test_the_classifiers_file_describes_each_parameter_as_the_node_does():
+    lines = [line.strip() for line in (CONFIG / "classifier.yaml").read_text().splitlines()]
+    for field in dataclasses.fields(definition("classifier")):
+        line = next(n for n, line in enumerate(lines) if line.startswith(f"{field.name}:"))
+        mark = "* " if field.metadata["dynamic"] else ""
+        assert lines[line - 1].startswith(f"# {mark}{field.metadata['description']}")
+
+
 @pytest.mark.parametrize("namespace", ["", "/robot", "/fleet/robot7"])
 @pytest.mark.parametrize("name", NODES)
 def test_the_file_reaches_the_node_in_any_namespace(ros, tmp_path, name, namespace):

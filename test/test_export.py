@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import test_blip2
 import test_contrastive
 import tiny_models
+import torch
 from safetensors import safe_open
 
 from vlm_perception.models import onnx_tower
@@ -222,11 +224,45 @@ def test_a_provider_that_does_not_start_is_passed_over_or_named(exported, monkey
 
 def test_tensorrt_keeps_one_engine_for_all_batches_where_the_user_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    settings = onnx_tower.provider_settings("tensorrt", LoadOptions("cuda:1", "float16"), (3, 224, 224))
+    file = tmp_path / TOWER_FILE
+    file.write_text("a graph")
+    settings = onnx_tower.provider_settings("tensorrt", file, LoadOptions("cuda:1", "float16"), (3, 224, 224))
     assert settings["trt_profile_min_shapes"] == "pixel_values:1x3x224x224"
     assert settings["trt_profile_max_shapes"] == "pixel_values:16x3x224x224"
-    assert settings["trt_engine_cache_path"] == str(tmp_path / "vlm_perception")
+    assert Path(settings["trt_engine_cache_path"]).is_relative_to(tmp_path / "vlm_perception")
     assert (settings["device_id"], settings["trt_fp16_enable"]) == ("1", "True")
+
+
+@pytest.mark.parametrize(("provider", "setting"), [("tensorrt", "trt_engine_cache_path"), ("openvino", "cache_dir")])
+def test_what_was_built_for_a_tower_is_not_used_for_one_with_other_weights(provider, setting, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def cache(folder, graph, weights):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / TOWER_FILE).write_text(graph)
+        (tmp_path / folder / f"{TOWER_FILE}.data").write_text(weights)
+        options = LoadOptions("cpu")
+        return onnx_tower.provider_settings(provider, tmp_path / folder / TOWER_FILE, options, (3, 224, 224))[setting]
+
+    first = cache("first", "graph", "weights")
+    assert Path(first).is_dir()
+    assert cache("copy", "graph", "weights") == first
+    assert len({first, cache("tuned", "graph", "others"), cache("larger", "more graph", "weights")}) == 3
+
+
+def test_more_pictures_than_an_engine_takes_go_through_it_in_portions():
+    portions = []
+
+    class Session:
+        def run(self, names, inputs):
+            pixels = inputs[onnx_tower.INPUT]
+            portions.append(len(pixels))
+            return [pixels.mean((1, 2, 3))[:, None]]
+
+    pixels = torch.arange(2.0 * onnx_tower.MAX_BATCH + 1).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    features = onnx_tower.OnnxTower(Session(), "pooler_output", "float32", 0)(pixels).pooler_output
+    assert portions == [onnx_tower.MAX_BATCH, onnx_tower.MAX_BATCH, 1]
+    assert torch.equal(features, pixels[:, 0, 0, :1])
 
 
 def test_a_broken_export_says_so(tmp_path, exported):

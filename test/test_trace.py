@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_an_empty_trace_is_json_and_one_that_is_not_closed_lacks_only_its_end(tm
 def test_a_trace_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(OSError):
         Trace(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_on_a_full_disk_the_trace_ends_and_says_why():
+    trace, unwritten = Trace(Path("/dev/full")), Trace(Path("/dev/full"))
+    spans = Spans("front", trace)
+    for n in range(2 * AT_ONCE):
+        spans.received(n, float(n))  # in the callback of the camera, which must not fail
+    assert "'/dev/full'" in trace.problem and "No space left" in trace.problem
+    trace.close()
+    assert not unwritten.problem
+    unwritten.close()
+    assert "No space left" in unwritten.problem
 
 
 def test_percentiles_are_values_that_occurred():

@@ -11,6 +11,7 @@ Pixels and features go through the host's memory, also to a GPU: they are less t
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -48,7 +49,7 @@ PROVIDERS = {
 """ONNX Runtime's names for what `execution_provider` may be."""
 PACKAGES = {"openvino": "onnxruntime-openvino", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
 MAX_BATCH = 16
-"""TensorRT builds one engine for 1 to so many pictures."""
+"""TensorRT builds one engine for 1 to so many pictures; more are looked at in portions."""
 _TOWER = re.compile(r"(^|\.)(vision_tower|vision_model)$")
 _LAYERS = re.compile(r"(^|\.)(vision_tower|vision_model)\.(.+\.)?(layers|head)\.")
 
@@ -126,9 +127,9 @@ class OnnxTower(nn.Module):
         self._size = size
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        pixels = pixel_values.float().contiguous().cpu().numpy()
-        (features,) = self._session.run([OUTPUT], {INPUT: pixels})
-        features = torch.from_numpy(features).to(pixel_values.device, pixel_values.dtype)
+        portions = pixel_values.float().contiguous().cpu().split(MAX_BATCH)
+        found = [self._session.run([OUTPUT], {INPUT: portion.numpy()})[0] for portion in portions]
+        features = torch.cat([torch.from_numpy(part) for part in found]).to(pixel_values.device, pixel_values.dtype)
         return BaseModelOutputWithPooling(**{self._reads: features})
 
     def __str__(self) -> str:
@@ -143,7 +144,7 @@ def use_tower(model: Any, folder: Path, export: Export, options: LoadOptions) ->
     holder, name = find_tower(model)
     file = folder / TOWER_FILE
     session = open_session(file, options, export.pixels)
-    size = sum(part.stat().st_size for part in folder.glob(f"{TOWER_FILE}*"))
+    size = sum(part.stat().st_size for part in parts_of(file))
     setattr(holder, name, OnnxTower(session, READ[model.config.model_type], export.precision, size))
 
 
@@ -162,10 +163,10 @@ def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int])
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     reasons = []
     for name in choose(options, onnxruntime.get_available_providers()):
-        providers: list[Any] = [(PROVIDERS[name], provider_settings(name, options, pixels))]
-        if name != "cpu":
-            providers.append(PROVIDERS["cpu"])  # for what the other does not know
         try:
+            providers: list[Any] = [(PROVIDERS[name], provider_settings(name, file, options, pixels))]
+            if name != "cpu":
+                providers.append(PROVIDERS["cpu"])  # for what the other does not know
             session = onnxruntime.InferenceSession(str(file), settings, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             reasons.append(f"{name}: {' '.join(str(error).split()):.300}")
@@ -204,25 +205,48 @@ def choose(options: LoadOptions, there: Sequence[str]) -> list[str]:
     return [options.execution_provider]
 
 
-def cache_folder() -> Path:
-    """Where engines are kept that were built for this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm_perception"
+def parts_of(file: Path) -> list[Path]:
+    """Return `file` and the files beside it that hold its weights, if it has such."""
+    return sorted(file.parent.glob(f"{file.name}*"))
 
 
-def provider_settings(provider: str, options: LoadOptions, pixels: tuple[int, int, int]) -> Mapping[str, str]:
-    """The provider's own options, see https://onnxruntime.ai/docs/execution-providers."""
+def cache_folder(file: Path) -> Path:
+    """Make and return the folder for what is built for this machine from a `file` of this content and its weights.
+
+    TensorRT calls an engine by its model's file name and graph, so the same tower with other weights would get it too.
+    Raises OSError when the files cannot be read or the folder cannot be made.
+    """
+    digest = hashlib.sha256()
+    for part in parts_of(file):
+        with open(part, "rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "vlm_perception" / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def provider_settings(
+    provider: str, file: Path, options: LoadOptions, pixels: tuple[int, int, int]
+) -> Mapping[str, str]:
+    """The provider's own options for `file`, see https://onnxruntime.ai/docs/execution-providers.
+
+    Raises OSError, see `cache_folder`.
+    """
     number = options.device.partition(":")[2] or "0"
     if provider == "tensorrt":
         shape = "x".join(map(str, pixels))
         return {
             "device_id": number,
             "trt_engine_cache_enable": "True",
-            "trt_engine_cache_path": str(cache_folder()),
+            "trt_engine_cache_path": str(cache_folder(file)),
             "trt_fp16_enable": str(options.dtype == "float16"),
             "trt_profile_min_shapes": f"{INPUT}:1x{shape}",
             "trt_profile_opt_shapes": f"{INPUT}:1x{shape}",
             "trt_profile_max_shapes": f"{INPUT}:{MAX_BATCH}x{shape}",
         }
     if provider == "openvino":
-        return {"device_type": "CPU", "num_of_threads": str(torch.get_num_threads()), "cache_dir": str(cache_folder())}
+        threads = str(torch.get_num_threads())
+        return {"device_type": "CPU", "num_of_threads": threads, "cache_dir": str(cache_folder(file))}
     return {"device_id": number} if provider == "cuda" else {}

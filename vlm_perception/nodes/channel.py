@@ -204,10 +204,11 @@ class Channel:
     def _why_no_picture(self) -> str:
         topic, kind = self._subscription.topic_name, self._kind.__name__
         if not self._node.count_publishers(topic):
+            own = {end.topic_name for end in (*self._node.publishers, *self._node.subscriptions)}
             others = [
                 name
                 for name, types in self._node.get_topic_names_and_types()
-                if f"sensor_msgs/msg/{kind}" in types and name != self._annotated.topic_name
+                if f"sensor_msgs/msg/{kind}" in types and name not in own
                 if self._node.count_publishers(name)
             ]
             there = f", but {', '.join(others[:5])}: remap it" if others else ": start a camera"

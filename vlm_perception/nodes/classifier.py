@@ -580,9 +580,13 @@ class Classifier(LifecycleNode):
         if problem := self._hanging():
             return Health(Level.ERROR, problem)
         cameras = joint({camera: self._state_of(channel) for camera, channel in self._channels.items()})
-        if (fault := self._faults.recent) and cameras.level is not Level.ERROR:
+        if (fault := self._faults.recent or self._trace_problem) and cameras.level is not Level.ERROR:
             return Health(Level.WARN, fault)
         return cameras
+
+    @property
+    def _trace_problem(self) -> str:
+        return self._trace.problem if self._trace else ""
 
     def _state_of(self, channel: Channel) -> Health:
         return channel.health(self._worker.views[channel.camera], self._table.values.max_frame_age)
@@ -605,9 +609,13 @@ class Classifier(LifecycleNode):
             figures |= costs(source)
             figures |= {"state": source.state, "inference time [s]": source.inference_time}
             figures["pictures at once"] = source.at_once
-        figures |= self._faults.figures()
         if len(self._channels) == 1:
-            figures |= self._camera_figures(next(iter(self._channels.values())))
+            (channel,) = self._channels.values()
+            figures |= self._camera_figures(channel) | self._faults.figures(channel.faults)
+        else:
+            figures |= self._faults.figures()
+        if problem := self._trace_problem:
+            figures["trace"] = problem
         figures["questions waiting"] = len(self._pending)
         figures["peak memory [MiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return figures

@@ -43,9 +43,12 @@ class Faults:
         since, words = self._last
         return words if time.monotonic() - since < WARN_PERIOD else ""
 
-    def figures(self) -> dict[str, object]:
-        """How many of each kind, for the diagnostics."""
-        return {f"faults, {kind}": count for kind, count in sorted(self.counts.items())}
+    def figures(self, *others: Faults) -> dict[str, object]:
+        """How many of each kind, together with those of `others`, for the diagnostics."""
+        counts = self.counts.copy()
+        for other in others:
+            counts.update(other.counts.copy())
+        return {f"faults, {kind}": count for kind, count in sorted(counts.items())}
 
 
 def one_line(error: BaseException | str) -> str:

@@ -15,6 +15,8 @@ import math
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,14 @@ AT_ONCE = 64
 class Trace:
     """Writes a trace to the file `path`, from any thread; times are in seconds of `time.monotonic`.
 
-    OSError when the file cannot be written. A process that dies leaves a file without its last events and its `]`,
-    which Perfetto reads all the same.
+    OSError when the file cannot be opened. When it cannot be written later, as on a full disk, the trace ends and
+    `problem` says why. What then lacks its last events and its `]`, as after a process that died, Perfetto reads all
+    the same.
     """
 
     def __init__(self, path: Path) -> None:
+        self.problem = ""
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "w")  # noqa: SIM115
         self._lock = threading.Lock()
@@ -51,14 +56,23 @@ class Trace:
 
     def close(self) -> None:
         """End the file; what is written later is forgotten."""
-        with self._lock:
+        with self._lock, self._ending_on_error():
             if not self._file.closed:
                 self._flush()
                 self._file.write("\n]\n" if self._rows else "[]\n")
                 self._file.close()
 
+    @contextmanager
+    def _ending_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problem = f"the trace {str(self._path)!r} has ended, it could not be written: {error}"
+            with suppress(OSError):  # what is left in its buffer
+                self._file.close()
+
     def _write(self, row: str, event: dict[str, Any]) -> None:
-        with self._lock:
+        with self._lock, self._ending_on_error():
             if self._file.closed:
                 return
             if row not in self._rows:
