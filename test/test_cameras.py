@@ -32,8 +32,8 @@ class Scripted:
 
     name = "scripted"
 
-    def __init__(self):
-        self.calls, self.bad, self.most = [], set(), 1000
+    def __init__(self, most):
+        self.calls, self.bad, self.most = [], set(), most
         self.gate = threading.Event()
         self.gate.set()
 
@@ -139,8 +139,8 @@ class Bench:
 def bench():
     made = []
 
-    def make(*cameras, **changes):
-        made.append(Bench(Scripted(), cameras, **changes))
+    def make(*cameras, most=1000, **changes):
+        made.append(Bench(Scripted(most), cameras, **changes))
         return made[-1]
 
     yield make
@@ -265,6 +265,15 @@ def test_too_many_pictures_for_the_memory_are_looked_at_in_portions(bench):
     one.wait(lambda: len(one.labels) == 4, "labels")
     assert [len(call) for call in one.model.calls] == [3, 1, 1, 1]
     assert one.faults == [("", "out of memory")], "the memory is all cameras'"
+
+
+def test_a_warm_up_that_is_too_much_for_the_memory_does_not_end_the_load_and_is_remembered(bench):
+    one = bench("a", "b", "c", most=2)
+    assert one.faults == [("", "out of memory")]
+    one.hold(("a", 1), ("b", 2), ("c", 3))
+    one.model.gate.set()
+    one.wait(lambda: len(one.labels) == 3, "labels")
+    assert one.model.calls == [[2], [3]] and len(one.faults) == 1
 
 
 def test_descriptions_are_made_together_too(bench):

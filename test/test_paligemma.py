@@ -154,9 +154,13 @@ def test_not_a_number_is_an_error_not_an_answer(folder):
 
 
 def test_out_of_memory_says_what_to_do(model, monkeypatch):
+    tried = []
+
     def full(*_args, **_kwargs):
+        tried.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(model, "_model", SimpleNamespace(get_image_features=full, device="cpu", dtype=torch.float32))
     with pytest.raises(ModelError, match="ran out of memory on cpu.*choose a smaller model"):
-        model.answer(random_image(0), QUESTIONS[:1])
+        model.answer_batch([random_image(0), random_image(1)], QUESTIONS[:1])
+    assert len(tried) == 1, "who asks knows what to try instead, and remembers it"

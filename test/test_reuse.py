@@ -15,7 +15,7 @@ import pytest
 from vlm_perception.models.base import ModelError
 from vlm_perception.perception.reuse import Reuse, ReuseSettings
 from vlm_perception.perception.settings import Settings
-from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
 from vlm_perception.perception.worker import Ask, Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage
 
@@ -118,7 +118,8 @@ def test_a_scene_is_recognised_on_the_way_back_and_the_nearest_one_counts(reuse)
     assert [reuse.find(LABEL, scene(number, noise=4), 5.0).value for number in (1, 0)] == ["wall", "clear"]
     close = np.full((48, 64, 3), 100, np.uint8)
     reuse.keep(LABEL, close, answer("clear"), 5.0)
-    reuse._memories.append(dataclasses.replace(reuse._memories[-1], thumbnail=reuse._memories[-1].thumbnail + 6))
+    scenes = reuse._memories[LABEL]
+    scenes.append(dataclasses.replace(scenes[-1], thumbnail=scenes[-1].thumbnail + 6))
     assert reuse.find(LABEL, close + np.uint8(1), 5.1).age == pytest.approx(0.1)
 
 
@@ -128,6 +129,22 @@ def test_the_scene_that_was_not_met_for_the_longest_time_is_forgotten_first(reus
     assert reuse.find(LABEL, scene(0), 1.0)
     reuse.keep(LABEL, scene(3), answer(), 1.0)
     assert [reuse.find(LABEL, scene(n), 1.0) is not None for n in range(4)] == [True, False, True, True]
+
+
+def test_label_and_description_do_not_push_each_other_out():
+    reuse = Reuse(dataclasses.replace(SETTINGS, scenes=1))
+    reuse.keep(LABEL, scene(1), answer(), 0.0)
+    reuse.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
+    assert reuse.find(LABEL, scene(1), 1.0) and reuse.find(WORDS, scene(1), 1.0)
+    reuse.keep(LABEL, scene(2), answer(), 1.0)
+    assert reuse.find(LABEL, scene(1), 1.0) is None and reuse.find(WORDS, scene(1), 1.0)
+
+
+def test_questions_that_are_asked_no_more_are_forgotten(reuse):
+    retired = [dataclasses.replace(LABEL, prompt=f"what is there at {hour}?") for hour in range(10)]
+    for question in retired:
+        reuse.keep(question, scene(1), answer(), 0.0)
+    assert [reuse.find(question, scene(1), 1.0) is not None for question in retired] == [False] * 6 + [True] * 4
 
 
 def test_no_answer_outlives_its_time(reuse):
@@ -143,7 +160,18 @@ def test_after_some_time_without_the_model_it_is_asked_whatever_the_picture(reus
     assert reuse.find(LABEL, scene(1), 10.0) is None and reuse.counts["refresh"] == 1
     reuse.keep(LABEL, scene(1), answer("wall"), 10.0)
     assert reuse.find(LABEL, scene(1), 10.1).value == "wall"
-    assert len(reuse._memories) == 1, "the new answer replaces the old one"
+    assert len(reuse._memories[LABEL]) == 1, "the new answer replaces the old one"
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 0.1])
+def test_what_is_asked_rarely_is_used_again_twice_however_short_the_refresh(jitter):
+    reuse = Reuse(dataclasses.replace(SETTINGS, refresh=2.0))
+    reuse.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
+    assert [reuse.find(WORDS, scene(1), now + jitter, 2.0) is not None for now in (2.0, 4.0, 6.0)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_clear_forgets(reuse):
@@ -161,13 +189,15 @@ class Scripted:
     name = "scripted"
 
     def __init__(self):
-        self.asked, self.error = [], None
+        self.asked, self.error, self.during = [], None, None
 
     def answer(self, image, questions):
         return self.answer_batch([image], questions)[0]
 
     def answer_batch(self, images, questions):
         self.asked += [(image.shape[:2], [question.name for question in questions]) for image in images]
+        if self.during:
+            self.during()
         if self.error:
             raise self.error
         return [[self.reply(question, image) for question in questions] for image in images]
@@ -200,6 +230,19 @@ class Bench:
     def show(self, image):
         """Show a picture; return the first answer that is told of it."""
         self.told.clear()
+        self.put(image)
+        self.wait(lambda: self.told)
+        return self.told[0]
+
+    def start_again(self):
+        """Stop and start looking while the model is busy."""
+        self.worker.look(False)
+        self.worker.look(True)
+        with self.news:
+            self.model.during = None
+            self.news.notify_all()
+
+    def put(self, image):
         sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
         height, width = image.shape[:2]
         header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
@@ -213,8 +256,6 @@ class Bench:
             data=array.array("B", image.tobytes()),
         )
         self.worker.put("camera", message)
-        self.wait(lambda: self.told)
-        return self.told[0]
 
     def ask(self, *questions):
         """Ask about the picture that was shown last; return the answers."""
@@ -331,6 +372,27 @@ def test_stopping_forgets_the_scenes(bench):
     one.wait_until_forgotten()
     one.worker.look(True)
     assert one.show(grey(100))[1].age == 0
+
+
+def test_stopping_and_starting_within_one_call_of_the_model_forgets_what_was_seen(bench):
+    one = bench(follow_motion=True)
+    one.show(moving(40))
+    one.model.during = one.start_again
+    one.put(grey(200))
+    one.wait(lambda: one.model.during is None)
+    picture, fresh = one.show(moving(50))
+    view = one.worker.views["camera"]
+    assert fresh.age == 0 and len(view.reuse._memories[LABEL]) == 1
+    assert picture.region is None, "nothing has been seen to move"
+    first = LabelSmoother(LABEL.options, SmoothingSettings())
+    first.update(picture.frame.stamp, fresh.probabilities)
+    assert view.smoother.belief == first.belief
+
+
+def test_the_rare_words_of_an_unchanged_scene_are_used_again_though_their_refresh_is_short(bench):
+    one = bench(label_rate=0.0, description_rate=2.0, reuse=ReuseSettings(threshold=8.0, refresh=0.0))
+    assert one.show(grey(100))[1].age == 0
+    assert one.show(grey(101))[1].age > 0
 
 
 def test_the_words_of_an_unchanged_scene_are_used_again(bench):

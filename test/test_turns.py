@@ -22,7 +22,10 @@ class Camera:
     def __init__(self, ready_at, comes=None, due=0.0):
         self.ready_at, self.comes = ready_at, ready_at if comes is None else comes
         self.looked_at = -math.inf
-        self.schedule = SimpleNamespace(wait=lambda now: max(0.0, due - now))
+        self.due = due
+
+    def wait(self, now):
+        return max(0.0, self.due - now)
 
     def ready(self, now):
         return now >= self.ready_at
@@ -86,15 +89,30 @@ def test_when_nobody_is_ready_it_is_known_when_the_next_question_is_due():
     assert look(Turns(), cameras[2:], 3.0) == ([], math.inf), "it is a picture that is missing"
 
 
-@pytest.mark.parametrize(
-    ("now", "expected"), [(10.01, False), (10.06, True), (10.14, True), (10.16, False), (12.0, False)]
-)
-def test_a_camera_is_expected_shortly_before_its_next_picture_and_not_when_that_is_overdue(now, expected):
+def test_a_camera_that_was_just_asked_about_waits_a_moment_for_the_next_question_and_nobody_waits_for_it():
+    view, other = a_view(), Camera(1.0)
+    view.newest.put((SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))), 1.0))
+    view.stream.arrival, view.stream.period = 0.9, 0.1
+    view.asked_until = 1.05
+    assert look(Turns(), [view], 1.0) == ([], pytest.approx(0.05))
+    assert look(Turns(), [view, other], 1.0, window=0.04) == ([other], 0.0)
+    assert look(Turns(), [view], 1.05) == ([view], 0.0)
+
+
+def a_view():
     settings = Settings(
         Choice("label", "what is ahead?", ("clear", "wall")), 1.0, Text("words", "?"), 0.0, 1.0, SmoothingSettings()
     )
     view = View("front", settings, time.time_ns, lambda kind, error: pytest.fail(kind))
     view.adopt(settings)
+    return view
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"), [(10.01, False), (10.06, True), (10.14, True), (10.16, False), (12.0, False)]
+)
+def test_a_camera_is_expected_shortly_before_its_next_picture_and_not_when_that_is_overdue(now, expected):
+    view = a_view()
     assert not view.expected(now, 0.05), "nothing is known of its pictures yet"
     view.stream.arrival, view.stream.period = 10.0, 0.1
     assert view.expected(now, 0.05) == expected

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.loader import load_model
-from vlm_perception.perception import view
+from vlm_perception.perception import view, worker
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import SmoothingSettings
 from vlm_perception.perception.worker import Ask, Worker
@@ -192,6 +192,28 @@ def test_the_description_waits_while_somebody_asks(bench):
     assert model.calls[:2] == [["label"], ["description"]], "the warm-up"
     assert model.calls[2:6] == [["side", "label"], ["side"], ["side"], ["description"]]
     assert [value for what, value in one.heard if what == "asked"] == ["side"] * 3
+
+
+def test_who_asks_again_at_once_gets_every_answer_and_the_label_comes_with_it_and_without_him_soon(bench, monkeypatch):
+    monkeypatch.setattr(worker, "ASKED_AGAIN", 0.3)  # a busy machine must not make the difference
+    model, shown = Scripted(), iter(range(1, 4))
+    one = bench(lambda: model, label_rate=1e6, description_rate=0.0)
+    say = one.say
+
+    def look_and_ask_again(what, value):
+        if what == "asked" and (seed := next(shown, None)):
+            one.show(seed=seed)
+            if seed < 3:
+                one.ask(SIDE)
+        say(what, value)
+
+    one.say = look_and_ask_again
+    one.show()
+    one.ask(SIDE)
+    one.worker.start()
+    with one.news:
+        assert one.news.wait_for(lambda: [what for what, _ in one.heard].count("labelled") == 4, 20), one.heard
+    assert model.calls[1:] == [["side", "label"]] * 3 + [["label"]]
 
 
 def test_a_failed_answer_is_not_followed_by_a_description(bench):

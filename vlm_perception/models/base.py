@@ -35,7 +35,10 @@ class Model(Protocol):
         ...
 
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
-        """Answer all `questions` about every image; one list of answers for each image, as `answer` gives it."""
+        """Answer all `questions` about every image; one list of answers for each image, as `answer` gives it.
+
+        Raises what `answer` raises. Memory may be short for all of them and do for some.
+        """
         ...
 
     def describe_self(self) -> dict[str, str]:

@@ -80,10 +80,7 @@ class LocalModel(ABC):
         return self.answer_batch([image], questions)[0]
 
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
-        """Answer all questions about every picture, see `Model.answer_batch`.
-
-        When memory does not do for all pictures together, the halves are tried.
-        """
+        """Answer all questions about every picture, see `Model.answer_batch`."""
         for image in images:
             check_image(image)
         if not images or not questions:
@@ -99,11 +96,8 @@ class LocalModel(ABC):
         # Out of the handler, where the exception no longer holds what has to be freed.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(images) > 1:
-            half = len(images) // 2
-            return self.answer_batch(images[:half], questions) + self.answer_batch(images[half:], questions)
         raise ModelOutOfMemoryError(
-            f"{self.name} ran out of memory on {self._device} ({problem}): free some, ask fewer questions at once, "
+            f"{self.name} ran out of memory on {self._device} ({problem}): free some, ask less at once, "
             "or choose a smaller model or dtype"
         )
 

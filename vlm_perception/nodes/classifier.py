@@ -210,14 +210,19 @@ class Parameters:
         dynamic=True,
     )
     reuse_scenes: int = parameter(
-        64, "So many answers are remembered, those that were used last", minimum=1, maximum=1000, dynamic=True
+        64,
+        "So many scenes are remembered for each question, those that were met last",
+        minimum=1,
+        maximum=1000,
+        dynamic=True,
     )
     reuse_lifetime: float = parameter(
         300.0, "An answer older than this is not used again", unit="s", minimum=0.0, maximum=86400.0, dynamic=True
     )
     reuse_refresh: float = parameter(
         2.0,
-        "The model is asked again after so long without it, however little the picture changes",
+        "The model is asked again after so long without it, or two and a half periods of what is asked if that is "
+        "longer, however little the picture changes",
         unit="s",
         minimum=0.0,
         maximum=3600.0,

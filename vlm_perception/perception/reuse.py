@@ -18,6 +18,10 @@ from vlm_perception.questions import Answer, Question
 
 SIZE = (16, 12)
 """Width and height of a thumbnail, in cells."""
+QUESTIONS = 4
+"""The answers to so many questions are remembered: the label, the description, and two that may come back."""
+LEAST_PERIODS = 2.5
+"""An answer is good for so many periods of its question at least. The half: pictures come a little early or late."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class ReuseSettings:
     """When an answer may be used again.
 
     `threshold`, from 0 to 255, is the largest difference of two pictures that show the same scene, 0 is never. The
-    newest `scenes` are remembered, those first forgotten that were not met for the longest time. No answer is older
-    than `lifetime` [s], and after `refresh` [s] without the model it is asked again, whatever the picture is like.
+    newest `scenes` are remembered for each question, those first forgotten that were not met for the longest time. No
+    answer is older than `lifetime` [s], and after `refresh` [s], or `LEAST_PERIODS` of its question if that is longer,
+    without the model it is asked again, whatever the picture is like.
     """
 
     threshold: float = 0.0
@@ -39,7 +44,6 @@ class ReuseSettings:
 class Memory:
     """What the model answered about a scene, and when [s]."""
 
-    question: Question
     shape: tuple[int, ...]
     thumbnail: np.ndarray
     answer: Answer
@@ -59,15 +63,15 @@ class Reuse:
     def __init__(self, settings: ReuseSettings) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter()
-        self._memories: list[Memory] = []
-        """The one that was met last at the end."""
+        self._memories: dict[Question, list[Memory]] = {}
+        """The question that was asked last at the end, and so the scene that was met last."""
         self._asked: dict[Question, float] = {}
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
 
-    def find(self, question: Question, image: np.ndarray, now: float) -> Answer | None:
+    def find(self, question: Question, image: np.ndarray, now: float, period: float = 0.0) -> Answer | None:
         """Return the answer to `question` about the scene that `image` shows, with its age; None: ask the model.
 
-        `image` is RGB, uint8, shape (height, width, 3).
+        `image` is RGB, uint8, shape (height, width, 3); `period` [s]: how often the question is asked.
         """
         settings = self.settings
         if not settings.threshold:
@@ -76,24 +80,26 @@ class Reuse:
         if memory is None:
             self.counts["miss"] += 1
             return None
-        if now - memory.at >= settings.lifetime or now - self._asked[question] >= settings.refresh:
+        refresh = max(settings.refresh, LEAST_PERIODS * period)
+        if now - memory.at >= settings.lifetime or now - self._asked[question] >= refresh:
             self.counts["refresh"] += 1
             return None
         self.counts["hit"] += 1
-        self._memories.remove(memory)
-        self._memories.append(memory)
+        self._memories[question].remove(memory)
+        self._memories[question].append(memory)
         return replace(memory.answer, usage=None, age=now - memory.at)
 
     def keep(self, question: Question, image: np.ndarray, answer: Answer, now: float) -> None:
         """Remember the `answer` that the model gave to `question` about `image`, in place of an older one."""
         if not self.settings.threshold:
             return
-        if older := self._nearest(question, image):
-            self._memories.remove(older)
-        self._memories.append(Memory(question, image.shape, self._thumbnail(image), answer, now))
-        del self._memories[: -self.settings.scenes]
-        self._asked = {memory.question: self._asked.get(memory.question, now) for memory in self._memories}
+        older = self._nearest(question, image)
+        scenes = [memory for memory in self._memories.pop(question, []) if memory is not older]
+        scenes.append(Memory(image.shape, self._thumbnail(image), answer, now))
+        self._memories[question] = scenes[-self.settings.scenes :]
         self._asked[question] = now
+        for retired in list(self._memories)[:-QUESTIONS]:
+            del self._memories[retired], self._asked[retired]
 
     def figures(self) -> dict[str, object]:
         """How often answers were used again, for the diagnostics; none while they never are."""
@@ -113,8 +119,8 @@ class Reuse:
         thumbnail = self._thumbnail(image)
         known = [
             (cv2.norm(memory.thumbnail, thumbnail, self.NORM), memory)
-            for memory in self._memories
-            if memory.question == question and memory.shape == image.shape
+            for memory in self._memories.get(question, ())
+            if memory.shape == image.shape
         ]
         difference, memory = min(known, key=lambda pair: pair[0], default=(0.0, None))
         return memory if difference <= self.settings.threshold else None

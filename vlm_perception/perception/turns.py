@@ -24,7 +24,7 @@ class Turns:
         ready = [view for view in views if view.ready(now)]
         if not ready:
             self._since = None
-            return [], min((wait for view in views if (wait := view.schedule.wait(now)) > 0), default=math.inf)
+            return [], min((wait for view in views if (wait := view.wait(now)) > 0), default=math.inf)
         if self._since is None:
             self._since = now
         left = self._since + window - now

@@ -22,6 +22,9 @@ from vlm_perception.perception.smoothing import LabelSmoother
 from vlm_perception.perception.stream import Stream
 from vlm_perception.perception.trace import Spans, Trace
 
+ASKED_AGAIN = 0.05
+"""Who was answered and wants to know more asks again within this time [s]."""
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:
@@ -53,7 +56,8 @@ class View:
     """What one `camera` shows: its stream, its newest picture, what is asked about it when, its smoothed label.
 
     Whatever is wrong with it is its own: `fault` hears of a kind of fault and its words. `clock` returns the time [ns]
-    that the messages' stamps are compared with. `looked_at` [s, monotonic]: when it had its turn last.
+    that the messages' stamps are compared with. `looked_at` [s, monotonic]: when it had its turn last; `asked_until`:
+    until then somebody will probably ask again, and what is due goes to the model together with that.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class View:
         self.smoother = LabelSmoother(settings.label.options, settings.smoothing)
         self.motion = Motion()
         self.reuse = Reuse(settings.reuse)
-        self.looked_at = -math.inf
+        self.looked_at = self.asked_until = -math.inf
         self.begun = 0.0
         """Nothing that came before is looked at [s, monotonic]."""
         self._settings = settings
         self._clock = clock
         self._fault = fault
+        self._begun = self.begun
+        """What is known was seen since then."""
         self._picture: Observation | None = None
         self._corrupt = ""
 
@@ -122,16 +128,23 @@ class View:
             stamp = self._picture.frame.stamp
         else:
             return False
-        return self.schedule.is_due(now, stamp)
+        return now >= self.asked_until and self.schedule.is_due(now, stamp)
+
+    def wait(self, now: float) -> float:
+        """Seconds from `now` [s, monotonic] until it is ready if there is a picture, inf if it will never be."""
+        return max(self.schedule.wait(now), self.asked_until - now)
 
     def expected(self, now: float, seconds: float) -> bool:
         """Whether it will probably be ready within `seconds`: its question is due, and its next picture not overdue."""
         comes = self.stream.arrival + self.stream.period
-        return abs(comes - now) <= seconds and self.schedule.wait(now) <= seconds
+        return abs(comes - now) <= seconds and self.wait(now) <= seconds
 
     def take_up(self, now: float) -> Observation:
         """Return the newest picture; raises NotAnsweredError, with the reason, when it must not be looked at."""
         self.looked_at = time.monotonic()  # later for each in a batch, so that nobody is ahead of others for ever
+        if self._begun != (begun := self.begun):  # while the model was busy: nobody has called `forget`
+            self._begun = begun
+            self._forget_seen()
         taken = self.newest.take()
         if problem := self.stream.problem(self._settings.max_age):
             raise NotAnsweredError(problem.words)
@@ -155,8 +168,11 @@ class View:
         return replace(picture, region=region)
 
     def forget(self) -> None:
-        """Forget what was seen."""
+        """Forget what was seen and what waits to be seen."""
         self.newest.clear()
+        self._forget_seen()
+
+    def _forget_seen(self) -> None:
         self._picture = None
         self._corrupt = ""
         self.smoother.reset()

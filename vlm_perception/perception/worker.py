@@ -19,7 +19,7 @@ from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import SmoothedLabel
 from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.turns import Turns
-from vlm_perception.perception.view import NotAnsweredError, Observation, View
+from vlm_perception.perception.view import ASKED_AGAIN, NotAnsweredError, Observation, View
 from vlm_perception.questions import Answer, Question, Usage
 
 BACK_OFF = (1.0, 30.0)
@@ -166,12 +166,12 @@ class Worker(threading.Thread):
 
     def _run(self) -> None:
         model = self._load()
+        portions = Portions(model, lambda error: self._listener.fault("", "out of memory", error))
         if not self._stopping:
-            self._warm_up(model, self._settings)
+            self._warm_up(portions, self._settings)
         self.facts = model.describe_self()
         self.state, self.since = "ready", time.monotonic()
         self._listener.loaded(self)
-        portions = Portions(model, lambda error: self._listener.fault("", "out of memory", error))
         while not self._stopping:
             seconds = threading.TIMEOUT_MAX
             try:
@@ -184,7 +184,7 @@ class Worker(threading.Thread):
             self._wake.wait(min(seconds, threading.TIMEOUT_MAX))
             self._wake.clear()
 
-    def _warm_up(self, model: Model, settings: Settings) -> None:
+    def _warm_up(self, model: Portions, settings: Settings) -> None:
         """Ask what will be asked, so that the first pictures do not wait for what is only done once."""
         shape: tuple[int, ...] = USUAL_SHAPE
         for waiting in filter(None, (view.newest.peek() for view in self.views.values())):
@@ -192,11 +192,12 @@ class Worker(threading.Thread):
                 shape = decode(waiting[0]).image.shape
         black = np.zeros(shape, np.uint8)
         black.flags.writeable = False
-        model.answer(black, [settings.label])
+        model.answer_batch([black], [settings.label])
         if (most := min(len(self.views), settings.max_batch)) > 1:
             model.answer_batch([black] * most, [settings.label])
         if settings.description_rate:
-            model.answer(black, [replace(settings.description, max_new_tokens=2)])  # one more is like the second
+            words = replace(settings.description, max_new_tokens=2)  # one more is like the second
+            model.answer_batch([black], [words])
 
     def _round(self, model: Portions, settings: Settings) -> float:
         """Look once at whatever is due; return after how long [s] there is more to do if nothing comes before."""
@@ -250,7 +251,7 @@ class Worker(threading.Thread):
         if not view.schedule.take("label", picture.taken, picture.frame.stamp):
             return [(picture, requests)]
         part = view.part(picture)
-        label = self._recurring(settings.label, part, self._labelled)
+        label = self._recurring(settings.label, settings.label_rate, part, self._labelled)
         return [(part, label), (picture, requests)] if part.region else [(picture, requests + label)]
 
     def _describe(self, model: Portions, pictures: Collection[Observation], settings: Settings) -> None:
@@ -260,7 +261,8 @@ class Worker(threading.Thread):
             if picture.camera not in self._failed
             if self.views[picture.camera].schedule.take("description", picture.taken, picture.frame.stamp)
         ]
-        self._serve(model, [(p, self._recurring(settings.description, p, self._described)) for p in due])
+        what, rate = settings.description, settings.description_rate
+        self._serve(model, [(picture, self._recurring(what, rate, picture, self._described)) for picture in due])
 
     def _serve(self, model: Portions, asked: Sequence[tuple[Observation, Sequence[Request]]]) -> bool:
         """The one way to the model, for all questions of a moment about some pictures; whether there was any."""
@@ -278,9 +280,11 @@ class Worker(threading.Thread):
 
     def _asked(self, ask: Ask, picture: Observation) -> Request:
         def answered(answers: list[Answer]) -> None:
-            self.views[picture.camera].counts["asks"] += 1
+            view = self.views[picture.camera]
+            view.counts["asks"] += 1
             with self._telling(picture, answers):
                 ask.answered(picture, answers)
+            view.asked_until = time.monotonic() + ASKED_AGAIN
 
         def failed(error: Exception) -> None:
             self._model_failed(picture, error)
@@ -289,9 +293,10 @@ class Worker(threading.Thread):
         return Request(ask.questions, answered, failed)
 
     def _recurring(
-        self, question: Question, picture: Observation, tell: Callable[[Observation, Answer], None]
+        self, question: Question, rate: float, picture: Observation, tell: Callable[[Observation, Answer], None]
     ) -> list[Request]:
-        """The request for what is asked again and again; none when an earlier answer is good for this picture, too.
+        """The request for what is asked again and again, at `rate` [Hz]; none when an earlier answer is good for this
+        picture, too.
 
         What others ask is never answered so: it may steer a robot.
         """
@@ -306,7 +311,7 @@ class Worker(threading.Thread):
                 with self._telling(picture, answers):
                     tell(picture, answers[0])
 
-        if known := reuse.find(question, picture.image, picture.taken):
+        if known := reuse.find(question, picture.image, picture.taken, 1 / rate):
             told([known])
             return []
         return [Request([question], answered, lambda error: self._model_failed(picture, error))]
