@@ -444,7 +444,7 @@ class Seek(Behaviour):
                 yield Decision(STOP, APPROACHING, "something seems to be in the way: looking again")
 
     def _come_from_nowhere(self) -> None:
-        """The robot was elsewhere or turned away: what it saw and drove before does not lead to the target from here."""
+        """The robot was elsewhere: what it saw and drove before does not lead to the target from here."""
         self._clear_at = self._near_at = self._driven_from = None
         self._sure_from_afar = False
 
