@@ -223,6 +223,15 @@ def test_an_answer_is_overdue_after_some_of_the_usual_pauses(period, overdue):
     assert "no answer about a new picture came" in evidence.doubt(100 + last, 5 + last + overdue + 0.01)
 
 
+@pytest.mark.parametrize(("period", "overdue"), [(0.1, 0.25), (0.3, 0.75)])
+def test_one_pause_is_enough_to_know_when_the_next_answer_is_overdue(period, overdue):
+    evidence = evidence_at()
+    evidence.add(surroundings(100 + period), None, 100 + period, 5 + period)
+    assert evidence.period == pytest.approx(period)
+    assert evidence.doubt(100 + period, 5 + period + overdue - 0.01) == ""
+    assert "no answer about a new picture came" in evidence.doubt(100 + period, 5 + period + overdue + 0.01)
+
+
 def test_a_clock_that_jumps_back_forgets():
     evidence = evidence_at()
     assert evidence.doubt(100.2, 5.1) == ""

@@ -34,7 +34,8 @@ class Evidence:
         """Begin anew; the faults stay counted."""
         self.surroundings: Surroundings | None = None
         self.sighting: Sighting | None = None
-        self.period = 0.5
+        self.period = 0.5  # between two answers [s]; a guess until it is measured
+        self._measured = 0
         self.delay = 0.0  # from the newest picture to its answer [s]
         self._fault = reason
         self._stamp = self._arrived = self._now = float("-inf")
@@ -57,7 +58,9 @@ class Evidence:
         if stamp == self._stamp:
             return False
         if self.surroundings is not None:
-            self.period += 0.3 * (min(60.0, max(0.01, steady - self._arrived)) - self.period)
+            self._measured += 1
+            share = max(0.3, 1.0 / self._measured)  # a mean at first, so that the guess does not linger
+            self.period += share * (min(60.0, max(0.01, steady - self._arrived)) - self.period)
         self.surroundings, self.sighting = surroundings, sighting
         self._stamp, self._arrived, self.delay = stamp, steady, now - stamp
         return True

@@ -26,7 +26,7 @@ ZEROS = 0.5
 REACTION = 0.5
 """What depth sees in the way is neared by at most the way to the stop distance in so long [s]."""
 
-FROZEN = (0.1, 0.2)
+FROZEN = (0.05, 0.1)
 """A camera's picture that is the very same although the robot went so far [m] or turned so far [rad] is frozen."""
 
 
