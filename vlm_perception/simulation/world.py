@@ -238,6 +238,14 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
     lamp, lamp_2 = looks["lamp"], looks["lamp_2"]
     pitch = CAMERA_PITCH_DOWN
     above = max(hy, (far + hx + 1) / 2 * height / width) + 0.4
+    centre, seen = (far - hx) / 2, above + 0.55 * WALL_HEIGHT  # half of the height [m] of floor that is seen from above
+    scale = round(looks["floor_scale"][0], 3)
+
+    def floor(seen: float) -> float:
+        """Half of the floor's length [m]. It is drawn in cells of 0.1 m and each costs time, so it is no larger than
+        what is seen; cut by whole repeats of its pattern, which begins at the corner of a floor of 40 m."""
+        return 20.0 - 2 * math.floor((20.0 - seen) * scale / 2) / scale
+
     return f"""
 <mujoco>
   <compiler angle="radian"/>
@@ -254,7 +262,7 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
       width="128" height="128"/>
     <texture name="wall" type="2d" builtin="{pattern}" rgb1="{rgb(looks["wall"])}" rgb2="{rgb(wall_2)}"
       width="128" height="128"/>
-    <material name="floor" texture="floor" texrepeat="{looks["floor_scale"][0]:.3f} {looks["floor_scale"][0]:.3f}"
+    <material name="floor" texture="floor" texrepeat="{scale} {scale}"
       texuniform="true" specular="0.1"/>
     <material name="wall" texture="wall" texuniform="{str(pattern == "checker").lower()}" specular="0"/>
     <material name="corridor" rgba="{rgb(looks["corridor"])} 1" specular="0"/>
@@ -269,9 +277,10 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
       dir="0 0 -1" cutoff="120"/>
     <light pos="{(near + far) / 2:.3f} {room.door_y:.3f} 2.2" diffuse="0.3 0.3 0.3" specular="0 0 0"
       castshadow="false" dir="0 0 -1" cutoff="120"/>
-    <geom name="floor" type="plane" size="20 20 0.1" material="floor"/>
+    <geom name="floor" type="plane" size="{floor(centre + seen * width / height):.6f} {floor(seen):.6f} 0.1"
+      material="floor"/>
     {"".join(geoms)}
-    <camera name="above" pos="{(far - hx) / 2:.3f} 0 {WALL_HEIGHT - 0.02 + above / math.tan(0.5):.3f}" fovy="57.3"
+    <camera name="above" pos="{centre:.3f} 0 {WALL_HEIGHT - 0.02 + above / math.tan(0.5):.3f}" fovy="57.3"
       xyaxes="1 0 0 0 1 0"/>
     <body name="robot">
       <freejoint/>
