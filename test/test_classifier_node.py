@@ -29,6 +29,7 @@ from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question, SceneLabel
 from vlm_perception.nodes import channel, conversions, run
 from vlm_perception.nodes.classifier import Classifier
+from vlm_perception.perception.frames import nanoseconds
 from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
 
@@ -94,8 +95,8 @@ class World:
         self.sent.append((message.header.stamp.sec, message.header.stamp.nanosec))
         self.camera.publish(message)
 
-    def ask(self, *questions):
-        return self.ros.call(Ask, "ask", Ask.Request(questions=list(questions)))
+    def ask(self, *questions, **more):
+        return self.ros.call(Ask, "ask", Ask.Request(questions=list(questions), **more))
 
     def until_label(self, label):
         self.labels.clear()
@@ -360,6 +361,21 @@ def test_a_slow_model_makes_asking_fail_in_time_and_parameters_stay_reachable(ro
     assert time.monotonic() - started < 5
     world.model.gate.set()
     ros.until(lambda: world.ask(SIDE).success, "answer")
+
+
+def test_who_has_seen_a_picture_may_ask_about_the_next_one(ros):
+    world = World(ros, max_frame_age=30.0, ask_timeout=1.0)
+    world.until_label("clear")
+    stamps = [world.ask(SIDE).header.stamp]
+    for _ in range(5):
+        stamps.append(world.ask(SIDE, newer_than=stamps[-1]).header.stamp)
+    times = [nanoseconds(stamp) for stamp in stamps]
+    assert times == sorted(set(times)), "a newer one each time"
+    world.timer.cancel()
+    ros.spin(0.3)
+    last = world.ask(SIDE).header.stamp
+    reply = world.ask(SIDE, newer_than=last)
+    assert not reply.success and "no newer picture came" in reply.message
 
 
 def test_while_the_model_loads_asking_says_so(ros):

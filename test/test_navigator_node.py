@@ -31,6 +31,7 @@ from vlm_perception.msg import Answer, NavigationState, TargetSighting
 from vlm_perception.nodes.navigator import Navigator, Parameters
 from vlm_perception.nodes.parameters import ParameterError
 from vlm_perception.nodes.run import autostart
+from vlm_perception.perception.frames import nanoseconds
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -47,6 +48,8 @@ class ScriptedClassifier(Node):
         self.stamp = None
         self.failure = ""
         self.questions: list[str] = []
+        self.newer_than: list[int] = []
+        self.stamps: list[int] = []
         self.service = self.create_service(Ask, "ask", self.answer)
 
     def answer(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
@@ -55,6 +58,8 @@ class ScriptedClassifier(Node):
         now = self.get_clock().now().nanoseconds
         stamp = self.stamp if self.stamp is not None else now - int(self.age * 1e9)
         response.header.stamp.sec, response.header.stamp.nanosec = divmod(stamp, 10**9)
+        self.newer_than.append(nanoseconds(request.newer_than))
+        self.stamps.append(stamp)
         response.header.frame_id = "camera_optical_frame"
         if response.success:
             response.answers = [self.one(question) for question in request.questions]
@@ -134,6 +139,17 @@ def test_a_target_at_the_side_is_turned_to_in_place_where_something_is_ahead(wor
     assert math.copysign(1.0, sighting.bearing) == sign and math.isnan(sighting.distance)
     assert sighting.header.frame_id == "camera_optical_frame"
     assert world.classifier.questions[-1] == "where is the red ball?"
+
+
+def test_who_asks_as_often_as_can_be_asks_about_each_picture_once(world):
+    seen = world.classifier
+    assert world.set_target("red ball").success
+    world.ros.until(lambda: len(seen.stamps) > 5, "questions")
+    assert not any(seen.newer_than), "at a rate: about the newest one"
+    world.ros.set_parameter("navigator", "ask_rate", 0.0)
+    begun = len(seen.stamps) + 1
+    world.ros.until(lambda: len(seen.stamps) > begun + 10, "questions")
+    assert seen.newer_than[begun:] == seen.stamps[begun - 1 : -1]
 
 
 def test_a_target_far_ahead_is_driven_to_and_a_near_one_ends_the_search(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -127,6 +128,15 @@ def test_each_question_comes_at_its_own_rate():
     assert times(schedule, "never", frames) == times(schedule, "unknown", frames) == []
 
 
+def test_a_rate_like_the_cameras_asks_about_every_picture_though_they_come_unevenly():
+    schedule = Schedule()
+    schedule.set_rates({"label": 30.0})
+    frames = [n / 30 + random.Random(n).uniform(-0.004, 0.004) for n in range(1, 300)]
+    assert len(times(schedule, "label", frames)) == len(frames)
+    twice_as_often = [n / 60 for n in range(700, 1300)]
+    assert abs(len(times(schedule, "label", twice_as_often)) - 300) <= 1, "and not more often"
+
+
 def test_a_rate_above_the_cameras_asks_about_every_picture_once():
     schedule = Schedule()
     schedule.set_rates({"label": 100.0})
@@ -147,7 +157,7 @@ def test_waiting_is_until_the_next_is_due():
     schedule.set_rates({"label": 2.0, "never": 0.0})
     assert schedule.wait(3.0) == 0
     assert schedule.take("label", 3.0, 1)
-    assert schedule.wait(3.1) == pytest.approx(0.4)
+    assert schedule.wait(3.1) == pytest.approx(0.39)
     schedule.set_rates({"never": 0.0})
     assert schedule.wait(3.1) == math.inf
 

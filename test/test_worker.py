@@ -56,6 +56,7 @@ class Bench:
 
     def __init__(self, load, **changes):
         self.heard, self.news = [], threading.Condition()
+        self.stamps = []
         self.worker = Worker(load, settings(**changes), self, lambda: round(time.time() * 1e9))
         self.worker.look(True)
 
@@ -76,11 +77,12 @@ class Bench:
             ),
         )
 
-    def ask(self, *questions):
-        say = self.say
-        self.worker.ask(
-            Ask("camera", list(questions), lambda picture, a: say("asked", a[0].name), lambda e: say("failed", str(e)))
-        )
+    def ask(self, *questions, newer_than=0):
+        def answered(picture, answers):
+            self.say("asked", answers[0].name)
+            self.stamps.append(picture.frame.stamp)
+
+        self.worker.ask(Ask("camera", list(questions), answered, lambda e: self.say("failed", str(e)), newer_than))
 
     def say(self, what, value):
         with self.news:
@@ -192,6 +194,54 @@ def test_the_description_waits_while_somebody_asks(bench):
     assert model.calls[:2] == [["label"], ["description"]], "the warm-up"
     assert model.calls[2:6] == [["side", "label"], ["side"], ["side"], ["description"]]
     assert [value for what, value in one.heard if what == "asked"] == ["side"] * 3
+
+
+def test_who_has_seen_a_picture_waits_for_a_newer_one_and_holds_up_nobody(bench):
+    model = Scripted()
+    one = bench(lambda: model, label_rate=1e6)
+    one.worker.start()
+    one.show()
+    one.wait_for("labelled", "described")
+    seen = next(value for what, value in one.heard if what == "labelled").frame.stamp
+    del model.calls[:], one.heard[:]
+    one.ask(SIDE, newer_than=seen)
+    time.sleep(3 * worker.LOOK_AGAIN)
+    assert not model.calls and not one.heard
+    one.ask(Choice("other", "which one?", ("a", "b")))
+    one.wait_for("asked")
+    assert [call[0] for call in model.calls] == ["other"] and one.stamps == [seen], "who wants any gets it at once"
+    del model.calls[:], one.heard[:]
+    one.show(seed=1)
+    one.wait_for("asked", "labelled")
+    assert model.calls[0] == ["side", "label"], "together, about the newer one"
+    assert one.stamps[1] > seen
+    one.ask(SIDE, newer_than=seen)
+    with one.news:
+        assert one.news.wait_for(lambda: len(one.stamps) == 3, 20), "there is a newer one already"
+    assert one.stamps[2] == one.stamps[1]
+
+
+def test_descriptions_go_on_while_somebody_waits_for_a_newer_picture(bench):
+    one = bench(Scripted, label_rate=0.0, description_rate=0.0)
+    one.worker.start()
+    one.show()
+    one.ask(SIDE)
+    one.wait_for("asked")
+    one.ask(SIDE, newer_than=one.stamps[0])
+    one.worker.change(settings(label_rate=1.0, description_rate=1.0))
+    one.wait_for("labelled", "described")
+
+
+def test_nobody_waits_for_a_newer_picture_of_a_camera_that_has_stopped(bench):
+    one = bench(Scripted, label_rate=0.0, description_rate=0.0, max_age=0.4)
+    one.worker.start()
+    one.wait_for("loaded")
+    one.show()
+    one.ask(SIDE)
+    one.wait_for("asked")
+    one.ask(SIDE, newer_than=one.stamps[0])
+    one.wait_for("failed")
+    assert "has the camera stopped?" in one.heard[-1][1]
 
 
 def test_who_asks_again_at_once_gets_every_answer_and_the_label_comes_with_it_and_without_him_soon(bench, monkeypatch):

@@ -34,6 +34,7 @@ from vlm_perception.nodes.faults import Faults, one_line
 from vlm_perception.nodes.parameters import ParameterError, ParameterTable, parameter
 from vlm_perception.nodes.run import run
 from vlm_perception.perception import worker
+from vlm_perception.perception.frames import nanoseconds
 from vlm_perception.perception.reuse import ReuseSettings
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import METHODS, SmoothedLabel, SmoothingSettings
@@ -457,7 +458,7 @@ class Classifier(LifecycleNode):
         def failed(error: Exception) -> None:
             self._in_executor(self._complete, pending, one_line(error))
 
-        ask = worker.Ask(channel.camera, asked, answered, failed)
+        ask = worker.Ask(channel.camera, asked, answered, failed, nanoseconds(request.newer_than))
         pending = Pending(ask, outcome, time.monotonic() + seconds)
         self._pending.append(pending)
         self._worker.ask(pending.ask)
@@ -496,10 +497,11 @@ class Classifier(LifecycleNode):
         """Nobody waits for ever, and a model or a camera that stands still is noticed."""
         now = time.monotonic()
         for pending in [p for p in self._pending if p.deadline < now]:
-            if self._worker:
-                self._worker.withdraw(pending.ask)
-            seconds = self._table.values.ask_timeout
-            self._complete(pending, f"no answer within {seconds:g} s (ask_timeout): the model is busy or too slow")
+            waiting = self._worker is not None and self._worker.withdraw(pending.ask)
+            why = "the model is busy or too slow"
+            if waiting and pending.ask.newer_than:
+                why += ", or no newer picture came: is the camera slower?"
+            self._complete(pending, f"no answer within {self._table.values.ask_timeout:g} s (ask_timeout): {why}")
         if not self._worker:
             return
         if self._active:

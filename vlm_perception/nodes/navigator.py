@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionServer, CancelResponse
@@ -58,7 +59,7 @@ class Parameters:
     # Asking
     ask_rate: float = parameter(
         10.0,
-        "How often to ask the classifier; 0: again as soon as it has answered",
+        "How often to ask the classifier; 0: about every picture, as far as the model keeps up",
         unit="Hz",
         minimum=0.0,
         maximum=100.0,
@@ -334,6 +335,7 @@ class Navigator(LifecycleNode):
         self._odometry_skew = 0.0
         self._question: Future | None = None
         self._asked = -math.inf
+        self._seen = Time()  # when the picture of the newest answer was taken
         self._answered = 0
         self._answered_before = (time.monotonic(), 0)
 
@@ -516,7 +518,10 @@ class Navigator(LifecycleNode):
             self._pilot.fail("no classifier", f"nobody offers {self._ask.service_name}: is the classifier running?")
             return
         questions = values.questions("" if self._pilot.mode == "explore" else self._pilot.target)
-        self._question = self._ask.call_async(Ask.Request(questions=[question_to_message(q) for q in questions]))
+        request = Ask.Request(questions=[question_to_message(q) for q in questions])
+        if not values.ask_rate:
+            request.newer_than = self._seen
+        self._question = self._ask.call_async(request)
         self._question.add_done_callback(self._guarded(lambda future: self._take_answers(future, questions)))
 
     def _drop_question(self) -> None:
@@ -536,6 +541,7 @@ class Navigator(LifecycleNode):
         if not response.success:
             self._pilot.fail("failure", f"the classifier cannot answer: {response.message or 'it does not say why'}")
             return
+        self._seen = response.header.stamp
         try:
             stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
             answers = _answers_to(questions, [answer_from_message(message) for message in response.answers])

@@ -67,7 +67,12 @@ class PlainImage:
 
 def stamp_of(message: Any) -> int:
     """When the picture was taken [ns]."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    return nanoseconds(message.header.stamp)
+
+
+def nanoseconds(time: Any) -> int:
+    """Return a `builtin_interfaces/Time` in [ns]."""
+    return time.sec * 1_000_000_000 + time.nanosec
 
 
 def form_of(message: Any) -> str:

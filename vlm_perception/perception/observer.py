@@ -12,6 +12,9 @@ import numpy as np
 from vlm_perception.models.base import ModelError
 from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, Text
 
+EARLY = 0.01
+"""So long [s] before its time a question may be asked: pictures that come as often do not come evenly."""
+
 
 class Answering(Protocol):
     """What `serve` needs of a `Model`."""
@@ -34,7 +37,7 @@ class Schedule:
     def wait(self, now: float) -> float:
         """Seconds from `now` [s] until the next is due: 0 when one is, inf when none will be."""
         return min(
-            (max(0.0, self._due.get(name, now) - now) for name, rate in self._rates.items() if rate), default=math.inf
+            (max(0.0, self._begins(name, now) - now) for name, rate in self._rates.items() if rate), default=math.inf
         )
 
     def is_due(self, now: float, stamp: int) -> bool:
@@ -42,7 +45,10 @@ class Schedule:
         return any(self._is_due(name, now, stamp) for name in self._rates)
 
     def _is_due(self, name: str, now: float, stamp: int) -> bool:
-        return bool(self._rates.get(name)) and now >= self._due.get(name, now) and stamp != self._stamps.get(name)
+        return bool(self._rates.get(name)) and now >= self._begins(name, now) and stamp != self._stamps.get(name)
+
+    def _begins(self, name: str, now: float) -> float:
+        return self._due[name] - EARLY if name in self._due else now
 
     def take(self, name: str, now: float, stamp: int) -> bool:
         """Whether `name` is due at `now` [s] for the picture of `stamp` [ns]; if so, it counts as asked."""

@@ -139,6 +139,14 @@ class View:
         comes = self.stream.arrival + self.stream.period
         return abs(comes - now) <= seconds and self.wait(now) <= seconds
 
+    def has_newer(self, stamp: int) -> bool:
+        """Whether there is another picture than that of `stamp` [ns], or no good reason to wait for it any more."""
+        if waiting := self.newest.peek():
+            return stamp_of(waiting[0]) != stamp
+        if self._picture is None or self._picture.frame.stamp != stamp or self._is_old(self._picture):
+            return True
+        return self.stream.problem(self._settings.max_age) is not None
+
     def take_up(self, now: float) -> Observation:
         """Return the newest picture; raises NotAnsweredError, with the reason, when it must not be looked at."""
         self.looked_at = time.monotonic()  # later for each in a batch, so that nobody is ahead of others for ever

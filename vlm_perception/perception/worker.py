@@ -22,6 +22,8 @@ from vlm_perception.perception.turns import Turns
 from vlm_perception.perception.view import ASKED_AGAIN, NotAnsweredError, Observation, View
 from vlm_perception.questions import Answer, Question, Usage
 
+LOOK_AGAIN = 0.1
+"""So often [s] it is looked whether who waits for a newer picture still waits for good."""
 BACK_OFF = (1.0, 30.0)
 """First and longest pause after the memory ran out [s]."""
 LATE = 60.0
@@ -45,7 +47,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """Questions of somebody about a camera's newest picture.
+    """Questions of somebody about a camera's newest picture, once there is a newer one than that of `newer_than` [ns].
 
     One of `answered` and `failed` is called, in the worker's thread.
     """
@@ -54,6 +56,7 @@ class Ask:
     questions: Sequence[Question]
     answered: Callable[[Observation, list[Answer]], None]
     failed: Callable[[Exception], None]
+    newer_than: int = 0
 
 
 class Worker(threading.Thread):
@@ -123,11 +126,12 @@ class Worker(threading.Thread):
             self._asks.append(ask)
         self._wake.set()
 
-    def withdraw(self, ask: Ask) -> None:
-        """Forget `ask` if it has not been taken up yet."""
+    def withdraw(self, ask: Ask) -> bool:
+        """Forget `ask` if it has not been taken up yet; whether that was so."""
         with self._lock:
-            if ask in self._asks:
+            if waiting := ask in self._asks:
                 self._asks.remove(ask)
+        return waiting
 
     def look(self, looking: bool) -> None:
         """Start or stop looking at pictures; stopping forgets what was seen."""
@@ -214,9 +218,11 @@ class Worker(threading.Thread):
         if self._retry_at <= time.monotonic():
             seen |= self._look(model, dict.fromkeys(turn, ()), settings)
         # Words take long: while somebody waits for an answer, the descriptions have to.
-        if not self._asks and self._retry_at <= time.monotonic():
+        if not self._is_asked() and self._retry_at <= time.monotonic():
             self._describe(model, list(seen.values())[: settings.max_batch], settings)
-        return 0.0 if seen else seconds
+        if seen:
+            return 0.0
+        return min(seconds, LOOK_AGAIN) if self._asks else seconds
 
     def _look(self, model: Portions, asks: Mapping[View, Sequence[Ask]], settings: Settings) -> dict[str, Observation]:
         """Answer the `asks` about the newest picture of each view, and label it where that is due.
@@ -382,12 +388,17 @@ class Worker(threading.Thread):
             rest = []
             for ask in self._asks:
                 view = self.views[ask.camera]
-                if view in taken or len(taken) < most:
+                if (view in taken or len(taken) < most) and view.has_newer(ask.newer_than):
                     taken.setdefault(view, []).append(ask)
                 else:
                     rest.append(ask)
             self._asks = rest
         return taken
+
+    def _is_asked(self) -> bool:
+        """Whether anybody waits for an answer, and not for a picture."""
+        with self._lock:
+            return any(self.views[ask.camera].has_newer(ask.newer_than) for ask in self._asks)
 
     def _fail_all(self, error: Exception) -> None:
         with self._lock:
