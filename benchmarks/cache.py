@@ -46,7 +46,7 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.perception.region import Motion
 from vlm_perception.perception.reuse import Reuse, ReuseSettings
 from vlm_perception.perception.settings import Settings
-from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
+from vlm_perception.perception.smoothing import HEARSAY, LabelSmoother, SmoothingSettings
 from vlm_perception.perception.trace import percentiles
 from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Question, Text
@@ -63,10 +63,10 @@ FORWARD, TURN, STOP = 0.3, 0.8, 8.0  # [m/s], [rad/s], [s]
 ASIDE = 0.03  # [m], standard deviation
 NOISE, FLICKER = 4.0, 0.003  # standard deviations: of a pixel, of the brightness of all
 KEPT = (64, 48)  # so small a picture is enough to make thumbnails of
-THRESHOLDS = (4, 8, 12, 16, 24, 32, 48)
-THRESHOLD = 24
+THRESHOLDS = (8, 16, 24, 32, 48, 56, 64)
+THRESHOLD = 56
 """The one that is recommended for a robot that patrols; chosen in other rooms than those of the tables (`--choose`)."""
-STILL = 8
+STILL = 24
 """The threshold for a camera that stands still."""
 PUSHED = 0.1  # [m] from one picture to the next
 AHEAD = 1.6  # [m]
@@ -225,7 +225,7 @@ def play(streams: Sequence[Sequence[Look]], kind: type[Reuse], settings: ReuseSe
             answers = (found or look.label, look.label)
             stamp = round(look.at * 1e9)
             labels = [
-                smoother.update(stamp, answer.probabilities).label
+                smoother.update(stamp, answer.probabilities, HEARSAY if answer.age else 1.0).label
                 for smoother, answer in zip(smoothers, answers, strict=True)
             ]
             seen.append((look.phase, found is not None, answers[0].value != look.label.value))

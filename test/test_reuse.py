@@ -33,11 +33,11 @@ def scene(seed, noise=0.0):
     return image
 
 
-def answer(value="clear", question=LABEL):
+def answer(value="clear", question=LABEL, sure=0.99):
     usage = Usage(1.0, 1.0, 0, 0)
     if isinstance(question, Text):
-        return Answer(question.name, value, 0.9, usage=usage)
-    return Answer(question.name, value, 0.9, question.options, (0.9, 0.1), usage)
+        return Answer(question.name, value, sure, usage=usage)
+    return Answer(question.name, value, sure, question.options, (sure, 1 - sure), usage)
 
 
 @pytest.fixture
@@ -82,6 +82,22 @@ def test_slow_drift_is_judged_against_the_picture_that_the_model_saw(reuse):
     reuse.keep(LABEL, first, answer(), 0.0)
     found = [reuse.find(LABEL, first + np.uint8(step), 0.1 * step) is not None for step in range(1, 20)]
     assert found == [step <= SETTINGS.threshold for step in range(1, 20)]
+
+
+@pytest.mark.parametrize(("sure", "tolerated"), [(1.0, 8), (0.99, 8), (0.9, 3), (0.7, 1), (0.5, 0), (0.3, 0)])
+@pytest.mark.parametrize("question", [LABEL, WORDS])
+def test_the_less_sure_an_answer_is_the_less_the_picture_may_change(reuse, question, sure, tolerated):
+    image = np.full((48, 64, 3), 100, np.uint8)
+    reuse.keep(question, image, answer(question=question, sure=sure), 0.0)
+    found = [reuse.find(question, image + np.uint8(step), 0.1) is not None for step in range(12)]
+    assert found == [step <= tolerated for step in range(12)]
+
+
+def test_an_unsure_answer_about_a_scene_is_replaced_by_the_next_one(reuse):
+    for step in range(5):
+        assert reuse.find(LABEL, np.full((48, 64, 3), 100 + step, np.uint8), 0.1 * step) is None
+        reuse.keep(LABEL, np.full((48, 64, 3), 100 + step, np.uint8), answer(sure=0.5), 0.1 * step)
+    assert len(reuse._memories[LABEL]) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,8 +222,8 @@ class Scripted:
         bright = int(image.mean() > 127)
         if isinstance(question, Text):
             return answer(("dark", "bright")[bright], question)
-        p = (0.1, 0.9) if bright else (0.9, 0.1)
-        return Answer(question.name, question.options[bright], 0.9, question.options, p)
+        p = (0.01, 0.99) if bright else (0.99, 0.01)
+        return Answer(question.name, question.options[bright], 0.99, question.options, p)
 
     def describe_self(self):
         return {}

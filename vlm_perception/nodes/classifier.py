@@ -204,7 +204,7 @@ class Parameters:
     reuse_threshold: float = parameter(
         0.0,
         "Label and description are used again while no part of the picture differs by more than this from the one "
-        "that they are about; 0 is never",
+        "that they are about, or by less if the model was less than 99 % sure; 0 is never",
         unit="grey levels",
         minimum=0.0,
         maximum=255.0,

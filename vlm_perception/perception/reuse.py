@@ -1,13 +1,15 @@
 """Answers about a scene that has not changed are used again. No ROS.
 
 Two pictures show the same scene when no part of them differs: both are shrunk to `SIZE` cells, which averages the
-camera's noise away, and the largest difference of any cell in any colour decides. The usual perceptual hashes
-([pHash](https://www.phash.org), dHash) are of grey values and of the whole picture: they see neither another colour nor
-something small. benchmarks/cache.md has all of them, side by side.
+camera's noise away, and the largest difference of any cell in any colour decides. How large it may be depends on how
+sure the model was, by its log-odds: what it is sure of takes a larger change to become another answer than what it is
+in two minds about. The usual perceptual hashes ([pHash](https://www.phash.org), dHash) are of grey values and of the
+whole picture: they see neither another colour nor something small. benchmarks/cache.md has all of them, side by side.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -18,6 +20,10 @@ from vlm_perception.questions import Answer, Question
 
 SIZE = (16, 12)
 """Width and height of a thumbnail, in cells."""
+ROWS = 20
+"""So many rows of pixels are enough for a cell: more make it slower, and hardly less noisy."""
+SURE = 0.99
+"""The confidence from which on an answer counts as sure."""
 QUESTIONS = 4
 """The answers to so many questions are remembered: the label, the description, and two that may come back."""
 LEAST_PERIODS = 2.5
@@ -28,10 +34,11 @@ LEAST_PERIODS = 2.5
 class ReuseSettings:
     """When an answer may be used again.
 
-    `threshold`, from 0 to 255, is the largest difference of two pictures that show the same scene, 0 is never. The
-    newest `scenes` are remembered for each question, those first forgotten that were not met for the longest time. No
-    answer is older than `lifetime` [s], and after `refresh` [s], or `LEAST_PERIODS` of its question if that is longer,
-    without the model it is asked again, whatever the picture is like.
+    `threshold`, from 0 to 255, is the largest difference of two pictures that show the same scene, 0 is never; for an
+    answer that is less sure than `SURE` it is as much smaller as its log-odds are, and 0 for one that is as likely
+    wrong. The newest `scenes` are remembered for each question, those first forgotten that were not met for the longest
+    time. No answer is older than `lifetime` [s], and after `refresh` [s], or `LEAST_PERIODS` of its question if that is
+    longer, without the model it is asked again, whatever the picture is like.
     """
 
     threshold: float = 0.0
@@ -76,8 +83,8 @@ class Reuse:
         settings = self.settings
         if not settings.threshold:
             return None
-        memory = self._nearest(question, image)
-        if memory is None:
+        difference, memory = self._nearest(question, image)
+        if memory is None or difference > settings.threshold * sureness(memory.answer):
             self.counts["miss"] += 1
             return None
         refresh = max(settings.refresh, LEAST_PERIODS * period)
@@ -93,8 +100,9 @@ class Reuse:
         """Remember the `answer` that the model gave to `question` about `image`, in place of an older one."""
         if not self.settings.threshold:
             return
-        older = self._nearest(question, image)
-        scenes = [memory for memory in self._memories.pop(question, []) if memory is not older]
+        difference, older = self._nearest(question, image)
+        same = older if difference <= self.settings.threshold else None
+        scenes = [memory for memory in self._memories.pop(question, []) if memory is not same]
         scenes.append(Memory(image.shape, self._thumbnail(image), answer, now))
         self._memories[question] = scenes[-self.settings.scenes :]
         self._asked[question] = now
@@ -114,19 +122,25 @@ class Reuse:
         self._asked.clear()
         self._seen = None
 
-    def _nearest(self, question: Question, image: np.ndarray) -> Memory | None:
-        """The scene that `image` shows, if it is known."""
+    def _nearest(self, question: Question, image: np.ndarray) -> tuple[float, Memory | None]:
+        """The scene that is most like what `image` shows, if any is known, and how much they differ."""
         thumbnail = self._thumbnail(image)
         known = [
             (cv2.norm(memory.thumbnail, thumbnail, self.NORM), memory)
             for memory in self._memories.get(question, ())
             if memory.shape == image.shape
         ]
-        difference, memory = min(known, key=lambda pair: pair[0], default=(0.0, None))
-        return memory if difference <= self.settings.threshold else None
+        return min(known, key=lambda pair: pair[0], default=(math.inf, None))
 
     def _thumbnail(self, image: np.ndarray) -> np.ndarray:
         """The cells of `image`; those of the last one are kept."""
         if self._seen is None or self._seen[0] is not image or image.flags.writeable:
-            self._seen = (image, cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA))
+            rows = image[:: max(1, image.shape[0] // (SIZE[1] * ROWS))]
+            self._seen = (image, cv2.resize(rows, SIZE, interpolation=cv2.INTER_AREA))
         return self._seen[1]
+
+
+def sureness(answer: Answer) -> float:
+    """How sure the model was, by its log-odds: from 0, as likely wrong as right, to 1 at `SURE`."""
+    sure = min(answer.confidence, SURE)
+    return math.log(sure / (1 - sure)) / math.log(SURE / (1 - SURE)) if sure > 0.5 else 0.0

@@ -192,7 +192,7 @@ class View:
         try:
             frame, before = decode(message), self._picture
             unchanged = 0.0
-            if before and np.array_equal(frame.image, before.frame.image):
+            if before and _equal(frame.image, before.frame.image):
                 unchanged = max(0.0, before.unchanged + (frame.stamp - before.frame.stamp) * 1e-9)
             self._picture = Observation(self.camera, frame, message.header, arrival, arrival, unchanged)
             self._corrupt = ""
@@ -204,3 +204,8 @@ class View:
     def _is_old(self, picture: Observation) -> bool:
         age = max(time.monotonic() - picture.arrival, abs(self._clock() - picture.frame.stamp) * 1e-9)
         return age > self._settings.max_age
+
+
+def _equal(picture: np.ndarray, other: np.ndarray) -> bool:
+    """Whether they are the same pixel by pixel; of most that are not, a few rows tell."""
+    return np.array_equal(picture[::32], other[::32]) and np.array_equal(picture, other)
