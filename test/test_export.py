@@ -29,7 +29,8 @@ from vlm_perception.models.onnx_export import export
 
 NANO, CLIP, SIGLIP, CHINESE = "nano", "clip", "siglip", "chinese_clip"
 DUAL = (CLIP, SIGLIP, CHINESE)
-FAMILIES = (NANO, *DUAL, "blip2-opt", "instructblip-vicuna")
+CHAT = ("llava-1.5", "gemma-3")
+FAMILIES = (NANO, *DUAL, "blip2-opt", "instructblip-vicuna", *CHAT)
 
 
 def picture(seed: int) -> np.ndarray:
@@ -71,6 +72,8 @@ def original(tmp_path_factory):
             if family in DUAL:
                 for part in test_contrastive.build(family, made[family]):
                     part.save_pretrained(made[family])
+            elif family in CHAT:
+                tiny_models.save(family, made[family])
             else:
                 test_blip2.save(made[family], *test_blip2.KINDS[family])
         return made[family]
@@ -260,7 +263,7 @@ def test_more_pictures_than_an_engine_takes_go_through_it_in_portions():
             return [pixels.mean((1, 2, 3))[:, None]]
 
     pixels = torch.arange(2.0 * onnx_tower.MAX_BATCH + 1).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
-    features = onnx_tower.OnnxTower(Session(), "pooler_output", "float32", 0)(pixels).pooler_output
+    features = onnx_tower.OnnxTower(Session(), onnx_tower.Read("pooler_output"), "float32", 0)(pixels).pooler_output
     assert portions == [onnx_tower.MAX_BATCH, onnx_tower.MAX_BATCH, 1]
     assert torch.equal(features, pixels[:, 0, 0, :1])
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from vlm_perception.models.base import Model, ModelError
 from vlm_perception.models.loader import check_folder, load_model
@@ -29,9 +30,9 @@ from vlm_perception.models.onnx_tower import (
     FACTS_FILE,
     INPUT,
     OUTPUT,
-    READ,
     TOWER_FILE,
     Export,
+    Read,
     find_tower,
     import_onnxruntime,
     is_replaced,
@@ -72,12 +73,8 @@ def export(
         raise FileExistsError(f"{output} exists: give a new folder, or remove it")
     if not check:
         raise ModelError("no pictures to compare the export with the original on: give some")
-    folder, config = check_folder(model)
-    if config["model_type"] not in READ:
-        raise ModelError(
-            f"{folder} is a {config['model_type']!r} model, whose vision tower cannot be taken out, expected one of: "
-            f"{', '.join(READ)}"
-        )
+    folder, _ = check_folder(model)
+    read = Read.by(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     if (folder / FACTS_FILE).exists():
         raise ModelError(f"{folder} is exported already: export the original again")
     _import_exporter()
@@ -92,7 +89,7 @@ def export(
         pixels = _pixels(original, tower, check[0][0], check[0][1])
         tower_bytes = sum(weight.numel() * weight.element_size() for weight in tower.parameters())
         whole = Path(scratch, TOWER_FILE) if calibration else made / TOWER_FILE
-        _write_tower(_Read(tower, READ[config["model_type"]]), pixels, whole, opset)
+        _write_tower(_Reading(tower, read), pixels, whole, opset)
         if calibration:
             ranges = [_pixels(original, tower, image, check[0][1]).numpy() for image in calibration]
             _quantize(whole, made / TOWER_FILE, ranges)
@@ -142,16 +139,16 @@ def _compare(original: Model, exported: Model, check: Asked, report: Export) -> 
 # The tower
 
 
-class _Read(nn.Module):
+class _Reading(nn.Module):
     """A vision tower that gives nothing but what the rest of the model reads."""
 
-    def __init__(self, tower: nn.Module, reads: str) -> None:
+    def __init__(self, tower: nn.Module, read: Read) -> None:
         super().__init__()
         self.tower = tower
-        self._reads = reads
+        self._read = read
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return getattr(self.tower(pixel_values), self._reads)
+        return self._read.of(self.tower(pixel_values, output_hidden_states=self._read.field == "hidden_states"))
 
 
 def _pixels(model: Any, tower: nn.Module, image: np.ndarray, questions: Sequence[ClosedQuestion]) -> Tensor:

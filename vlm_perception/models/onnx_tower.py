@@ -38,6 +38,8 @@ READ = {
     "clip": "pooler_output",
     "siglip": "pooler_output",
     "chinese_clip": "pooler_output",
+    "gemma3": "last_hidden_state",
+    "llava": "hidden_states",
 }
 """By model_type, what the rest of the model reads of its vision tower's output; others have no tower to take out."""
 PROVIDERS = {
@@ -66,6 +68,36 @@ def find_tower(model: nn.Module) -> tuple[nn.Module, str]:
             holder, _, child = name.rpartition(".")
             return model.get_submodule(holder), child
     raise ModelError(f"a {type(model).__name__} has no vision tower of its own")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the rest of a model reads of its vision tower's output: a `field`, of `hidden_states` those of a `layer`."""
+
+    field: str
+    layer: int = 0
+
+    @classmethod
+    def by(cls, config: Any) -> Read:
+        """By the model's configuration. Raises ModelError when its tower cannot be taken out."""
+        layer = getattr(config, "vision_feature_layer", 0)
+        if config.model_type not in READ or not isinstance(layer, int):
+            raise ModelError(
+                f"this is a {config.model_type!r} model, whose vision tower cannot be taken out, expected one of: "
+                f"{', '.join(READ)} (of which one layer is read)"
+            )
+        return cls(READ[config.model_type], layer)
+
+    def of(self, output: BaseModelOutputWithPooling) -> Tensor:
+        """What is read of the tower's `output`."""
+        found = getattr(output, self.field)
+        return found[self.layer] if self.field == "hidden_states" else found
+
+    def put(self, features: Tensor) -> BaseModelOutputWithPooling:
+        """Such an output, of which nothing else is known."""
+        if self.field == "hidden_states":
+            return BaseModelOutputWithPooling(hidden_states=(features,) * (abs(self.layer) + 1))
+        return BaseModelOutputWithPooling(**{self.field: features})
 
 
 @dataclass(frozen=True)
@@ -119,10 +151,10 @@ class OnnxTower(nn.Module):
     """Stands where the torch tower stood: (pictures, channels, height, width) in, of any float dtype, and what the
     model reads out, in the same dtype and on the same device."""
 
-    def __init__(self, session: Any, reads: str, precision: str, size: int) -> None:
+    def __init__(self, session: Any, read: Read, precision: str, size: int) -> None:
         super().__init__()
         self._session = session
-        self._reads = reads
+        self._read = read
         self._precision = precision
         self._size = size
 
@@ -130,7 +162,7 @@ class OnnxTower(nn.Module):
         portions = pixel_values.float().contiguous().cpu().split(MAX_BATCH)
         found = [self._session.run([OUTPUT], {INPUT: portion.numpy()})[0] for portion in portions]
         features = torch.cat([torch.from_numpy(part) for part in found]).to(pixel_values.device, pixel_values.dtype)
-        return BaseModelOutputWithPooling(**{self._reads: features})
+        return self._read.put(features)
 
     def __str__(self) -> str:
         import onnxruntime
@@ -145,7 +177,7 @@ def use_tower(model: Any, folder: Path, export: Export, options: LoadOptions) ->
     file = folder / TOWER_FILE
     session = open_session(file, options, export.pixels)
     size = sum(part.stat().st_size for part in parts_of(file))
-    setattr(holder, name, OnnxTower(session, READ[model.config.model_type], export.precision, size))
+    setattr(holder, name, OnnxTower(session, Read.by(model.config), export.precision, size))
 
 
 def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int]) -> Any:
