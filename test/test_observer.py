@@ -248,6 +248,9 @@ def test_pictures_and_questions_that_memory_does_not_do_for_together_go_in_porti
     portions = Portions(model, noticed.append)
     assert [[a.name for a in row] for row in portions.answer_batch(images, questions)] == expected
     assert model.calls == [(5, 2), (2, 2), (2, 2), (1, 2)] and len(noticed) == 1
+    model.calls.clear()
+    assert [[a.name for a in row] for row in portions.answer_batch(images, questions)] == expected
+    assert model.calls == [(2, 2), (2, 2), (1, 2)] and len(noticed) == 1, "what is known to be too much is not tried"
     model.most = 1
     model.calls.clear()
     assert [[a.name for a in row] for row in portions.answer_batch(images, questions)] == expected
