@@ -351,6 +351,13 @@ def test_a_camera_is_judged_by_what_came(changes, level, words):
     assert says(graph.cameras(camera(**changes)), (level, words))
 
 
+def test_a_camera_that_gives_nothing_is_asked_why():
+    seen = camera(arrivals=[])
+    assert says(graph.cameras(seen), (RED, "/camera publishes it and nothing came -> look whether the camera delivers"))
+    seen.health["/camera"] = DiagnosticStatus(level=DiagnosticStatus.ERROR, message="cannot open /dev/video9")
+    assert says(graph.cameras(seen), (RED, "nothing came: cannot open /dev/video9 -> as it says"))
+
+
 def test_stamps_are_judged_by_the_clock_of_the_classifier():
     seen = camera(ages=[(9e8, 0.2)] * 20)
     seen.parameters["/classifier"] = {"use_sim_time": True, "max_frame_age": 1.0}

@@ -79,6 +79,9 @@ def _camera(seen: Seen, topic: str) -> list[Finding]:
     findings += _quality(seen, topic, images)
     if not pictures.arrivals:
         words = f"{images[0].node} publishes it and nothing came"
+        status = seen.health.get(images[0].node)
+        if status and status.level != DiagnosticStatus.OK:
+            return [*findings, red(about, f"{words}: {status.message}", "as it says; see its log")]
         remedy = "look whether the camera delivers; large pictures need the profile in its process, too (see profile)"
         return [*findings, red(about, words, remedy)]
     if pictures.problem:
