@@ -290,3 +290,30 @@ def test_the_range_of_the_target_is_measured_and_far_is_not_near():
         sighting = journey.pilot.evidence.sighting
         assert sighting.distance == pytest.approx(distance, abs=0.05, nan_ok=True)
         assert (sighting.near > 0.5, sighting.in_reach > 0.5, sighting.range == "near") == (probable,) * 3
+
+
+@pytest.mark.parametrize(
+    ("unchanged", "turned", "measured", "frozen"),
+    [
+        (0.3, 0.15, True, True),
+        (0.3, 0.05, True, False),
+        (0.2, 0.4, True, False),  # a driver that delivers each picture several times
+        (0.3, 0.15, False, False),  # the base may not have moved yet
+        (0.3, 0.25, False, True),
+    ],
+)
+def test_a_picture_that_does_not_change_though_the_robot_turns_is_frozen(unchanged, turned, measured, frozen):
+    pilot = Pilot(PERIOD, Tuning(), LIMITS, MAX_AGE)
+    pilot.start("search", "red ball", "go")
+    steps = 8
+    for n in range(steps + 1):
+        at, angle = 100 - unchanged * (1 - n / steps), turned * n / steps
+        if measured:
+            pilot.track.add_odometry(at, Pose(0.0, 0.0, angle))
+        elif n:
+            pilot.track.add_command(at, Command(0.0, turned / unchanged), unchanged / steps)
+    sure = [1.0] + [0.01] * 20
+    labels, ways = READ_SURROUNDINGS.labels, READ_SURROUNDINGS.ways
+    answers = [answer_to(n, o, sure[: len(o)]) for n, o in (("label", labels), ("way", ways))]
+    assert pilot.take(READ_SURROUNDINGS.read(*answers, 100.0), None, 100.05, 5.0, unchanged) is not frozen
+    assert pilot.evidence.faults["frozen picture"] == frozen

@@ -232,6 +232,16 @@ def test_one_pause_is_enough_to_know_when_the_next_answer_is_overdue(period, ove
     assert "no answer about a new picture came" in evidence.doubt(100 + period, 5 + period + overdue + 0.01)
 
 
+def test_how_long_a_fault_lasts_is_not_taken_for_usual():
+    evidence = evidence_at()
+    for n in range(1, 4):
+        evidence.add(surroundings(100 + n / 10), None, 100 + n / 10, 5 + n / 10)
+    evidence.fail("time-out", "the classifier did not answer")
+    evidence.add(surroundings(140), None, 140, 45)
+    assert evidence.period == pytest.approx(0.1)
+    assert "no answer about a new picture came" in evidence.doubt(140.26, 45.26)
+
+
 def test_a_clock_that_jumps_back_forgets():
     evidence = evidence_at()
     assert evidence.doubt(100.2, 5.1) == ""

@@ -57,12 +57,13 @@ class Bench:
     def __init__(self, load, **changes):
         self.heard, self.news = [], threading.Condition()
         self.stamps = []
-        self.worker = Worker(load, settings(**changes), self, lambda: round(time.time() * 1e9))
+        self.clock = time.time_ns
+        self.worker = Worker(load, settings(**changes), self, lambda: self.clock())
         self.worker.look(True)
 
     def show(self, height=24, width=32, seed=0, encoding="rgb8"):
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
+        sec, nanosec = divmod(self.clock(), 1_000_000_000)
         header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
         self.worker.put(
             "camera",
@@ -232,6 +233,67 @@ def test_descriptions_go_on_while_somebody_waits_for_a_newer_picture(bench):
     one.wait_for("labelled", "described")
 
 
+def test_what_is_asked_about_the_time_after_now_is_not_answered_about_before(bench):
+    one = bench(Scripted, label_rate=0.0, description_rate=0.0)
+    one.worker.start()
+    one.wait_for("loaded")
+    one.show()
+    then = time.time_ns()
+    one.ask(SIDE, newer_than=then)
+    time.sleep(3 * worker.LOOK_AGAIN)
+    assert not one.stamps
+    one.show(seed=1)
+    one.wait_for("asked")
+    assert one.stamps[0] > then
+
+
+def test_a_corrupt_picture_is_not_the_newer_one_that_somebody_waits_for(bench):
+    model = Scripted()
+    one = bench(lambda: model, label_rate=0.0, description_rate=0.0)
+    one.worker.start()
+    one.show()
+    one.ask(SIDE)
+    one.wait_for("asked")
+    model.calls.clear()
+    one.heard.clear()
+    one.ask(SIDE, newer_than=one.stamps[0])
+    for _ in range(3):
+        one.show(encoding="rgb9")
+        one.wait_for("fault")
+        one.heard.clear()
+        time.sleep(worker.LOOK_AGAIN)
+    assert not model.calls
+    one.show(seed=1)
+    one.wait_for("asked")
+    assert one.stamps[1] > one.stamps[0] and len(model.calls) == 1
+
+
+def test_who_waits_for_a_newer_picture_is_not_left_waiting_by_a_clock_that_jumps_back(bench):
+    one = bench(Scripted, label_rate=0.0, description_rate=0.0)
+    one.worker.start()
+    one.show()
+    one.ask(SIDE)
+    one.wait_for("asked")
+    one.clock = lambda: time.time_ns() - 3600 * 10**9
+    one.show(seed=1)
+    one.ask(SIDE, newer_than=one.stamps[0])
+    with one.news:
+        assert one.news.wait_for(lambda: len(one.stamps) == 2, 20), one.heard
+    assert one.stamps[1] < one.stamps[0]
+
+
+def test_stopping_tells_who_waits_for_a_newer_picture(bench):
+    one = bench(Scripted, label_rate=0.0, description_rate=0.0)
+    one.worker.start()
+    one.show()
+    one.ask(SIDE)
+    one.wait_for("asked")
+    one.ask(SIDE, newer_than=one.stamps[0])
+    one.worker.look(False)
+    one.wait_for("failed")
+    assert one.heard[-1] == ("failed", "the classifier is not active")
+
+
 def test_nobody_waits_for_a_newer_picture_of_a_camera_that_has_stopped(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0, max_age=0.4)
     one.worker.start()
@@ -241,7 +303,7 @@ def test_nobody_waits_for_a_newer_picture_of_a_camera_that_has_stopped(bench):
     one.wait_for("asked")
     one.ask(SIDE, newer_than=one.stamps[0])
     one.wait_for("failed")
-    assert "has the camera stopped?" in one.heard[-1][1]
+    assert "has the camera stopped?" in one.heard[-1][1], one.heard
 
 
 def test_who_asks_again_at_once_gets_every_answer_and_the_label_comes_with_it_and_without_him_soon(bench, monkeypatch):

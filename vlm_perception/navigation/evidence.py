@@ -54,10 +54,10 @@ class Evidence:
         if stamp < self._stamp:
             self.fail("stamp jumped back", "the picture is older than the one before: waiting for a newer one")
             return False
-        self._fault = ""
+        fault, self._fault = self._fault, ""
         if stamp == self._stamp:
             return False
-        if self.surroundings is not None:
+        if self.surroundings is not None and not fault:  # how long a fault lasts is not what is usual
             self._measured += 1
             share = max(0.3, 1.0 / self._measured)  # a mean at first, so that the guess does not linger
             self.period += share * (min(60.0, max(0.01, steady - self._arrived)) - self.period)

@@ -27,7 +27,10 @@ REACTION = 0.5
 """What depth sees in the way is neared by at most the way to the stop distance in so long [s]."""
 
 FROZEN = (0.05, 0.1)
-"""A camera's picture that is the very same although the robot went so far [m] or turned so far [rad] is frozen."""
+"""A camera is frozen whose picture is the very same although the robot went so far [m] or turned so far [rad]; twice as
+far if only the commands say so, which a base follows late, ..."""
+FROZEN_FOR = 0.25
+"""... and for so long [s], as some drivers deliver each picture several times."""
 
 
 class Pilot:
@@ -94,7 +97,9 @@ class Pilot:
     ) -> bool:
         """Take the answers about a picture that is the very same for `unchanged` [s]; return whether they are news."""
         pose, before = (self.track.at(surroundings.stamp - ago) for ago in (0.0, unchanged))
-        if pose.distance_to((before.x, before.y)) > FROZEN[0] or abs(pose.heading - before.heading) > FROZEN[1]:
+        far, turned = FROZEN if self.track.has_odometry(now) else (2 * limit for limit in FROZEN)
+        moved = pose.distance_to((before.x, before.y)) > far or abs(pose.heading - before.heading) > turned
+        if moved and unchanged >= FROZEN_FOR:
             self.fail(
                 "frozen picture",
                 "the robot moved and not one pixel of the picture changed: is the camera frozen, or the base off?",

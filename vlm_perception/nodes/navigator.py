@@ -67,7 +67,7 @@ class Parameters:
     )
     ask_timeout: float = parameter(
         2.0,
-        "Without an answer for so long the question counts as lost",
+        "Without an answer for so long the question counts as lost; with ask_rate 0 that waits for a picture, too",
         unit="s",
         minimum=0.1,
         maximum=120.0,
@@ -509,7 +509,8 @@ class Navigator(LifecycleNode):
             self._drop_question()
             limit = f"{values.ask_timeout:g} s (ask_timeout)"
             self._pilot.fail(
-                "time-out", f"the classifier did not answer within {limit}: does it hang, or is its model slower?"
+                "time-out",
+                f"the classifier did not answer within {limit}: does it hang, or is its model or the camera slower?",
             )
         if values.ask_rate > 0.0 and steady - self._asked < 1.0 / values.ask_rate:
             return

@@ -36,9 +36,9 @@ class ReuseSettings:
 
     `threshold`, from 0 to 255, is the largest difference of two pictures that show the same scene, 0 is never; for an
     answer that is less sure than `SURE` it is as much smaller as its log-odds are, and 0 for one that is as likely
-    wrong. The newest `scenes` are remembered for each question, those first forgotten that were not met for the longest
-    time. No answer is older than `lifetime` [s], and after `refresh` [s], or `LEAST_PERIODS` of its question if that is
-    longer, without the model it is asked again, whatever the picture is like.
+    wrong; for free words it is half. The newest `scenes` are remembered for each question, those first forgotten that
+    were not met for the longest time. No answer is older than `lifetime` [s], and after `refresh` [s], or
+    `LEAST_PERIODS` of its question if that is longer, without the model it is asked again, whatever the picture shows.
     """
 
     threshold: float = 0.0
@@ -141,6 +141,9 @@ class Reuse:
 
 
 def sureness(answer: Answer) -> float:
-    """How sure the model was, by its log-odds: from 0, as likely wrong as right, to 1 at `SURE`."""
+    """How sure the model was, by its log-odds: from 0, as likely wrong as right, to 1 at `SURE`; 0.5 for free words,
+    whose confidence is no choice between two."""
+    if not answer.options:
+        return 0.5
     sure = min(answer.confidence, SURE)
     return math.log(sure / (1 - sure)) / math.log(SURE / (1 - SURE)) if sure > 0.5 else 0.0

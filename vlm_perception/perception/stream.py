@@ -96,7 +96,11 @@ class Stream:
         if steady - self.arrival > max_age:
             again = f"the same stamp came again and again for {steady - self.arrival:.1f} s, {limit}"
             return Problem("camera frozen", f"{again}: is the camera frozen, does its driver stamp every picture?")
-        if abs(age := (now - self.stamp) * 1e-9) > max_age:
+        age = (now - self.stamp) * 1e-9
+        if max_age < age < 2 * (silence := steady - self._heard):  # it came in good time, but nothing since then
+            words = f"the newest picture is {age:.1f} s old, {limit}, and none came for {silence:.1f} s"
+            return Problem("camera silent", f"{words}: has the camera stopped?")
+        if abs(age) > max_age:
             when = f"{age:.1f} s ago" if age > 0 else f"{-age:.1f} s in the future"
             return Problem(
                 "wrong stamp",

@@ -139,13 +139,19 @@ class View:
         comes = self.stream.arrival + self.stream.period
         return abs(comes - now) <= seconds and self.wait(now) <= seconds
 
+    def is_newer(self, picture: int, stamp: int) -> bool:
+        """Whether the stamp of a `picture` is newer than `stamp` [ns]; than 0, or one of a time before the clock jumped
+        back, each is."""
+        return not stamp or picture > stamp or stamp > self._clock() + self._settings.max_age * 1e9
+
     def has_newer(self, stamp: int) -> bool:
-        """Whether there is another picture than that of `stamp` [ns], or no good reason to wait for it any more."""
-        if waiting := self.newest.peek():
-            return stamp_of(waiting[0]) != stamp
-        if self._picture is None or self._picture.frame.stamp != stamp or self._is_old(self._picture):
+        """Whether there is a newer picture than that of `stamp` [ns], or no good reason to wait for it any more."""
+        if not stamp or self.stream.problem(self._settings.max_age):
             return True
-        return self.stream.problem(self._settings.max_age) is not None
+        if waiting := self.newest.peek():
+            return self.is_newer(stamp_of(waiting[0]), stamp)
+        picture = self._picture
+        return picture is None or self._is_old(picture) or self.is_newer(picture.frame.stamp, stamp)
 
     def take_up(self, now: float) -> Observation:
         """Return the newest picture; raises NotAnsweredError, with the reason, when it must not be looked at."""
@@ -161,9 +167,8 @@ class View:
         if self._picture and self._picture.arrival < self.begun:
             self._picture = None
         if self._picture is None or self._is_old(self._picture):
-            raise NotAnsweredError(
-                f"no usable picture: {self._corrupt}" if self._corrupt else "no picture has come yet"
-            )
+            why = "the newest picture is too old" if self._picture else "no picture has come yet"
+            raise NotAnsweredError(f"no usable picture: {self._corrupt}" if self._corrupt else why)
         return replace(self._picture, taken=now)
 
     def part(self, picture: Observation) -> Observation:

@@ -235,7 +235,9 @@ class Worker(threading.Thread):
         for view, asked in asks.items():
             try:
                 picture = view.take_up(now)
-                inquiries += self._inquiries(picture, asked, settings)
+                answerable = [ask for ask in asked if view.is_newer(picture.frame.stamp, ask.newer_than)]
+                self._wait_on([ask for ask in asked if ask not in answerable])
+                inquiries += self._inquiries(picture, answerable, settings)
             except Exception as error:  # it is this camera's alone
                 if not isinstance(error, NotAnsweredError):
                     self._listener.fault(view.camera, "internal", error)
@@ -395,6 +397,11 @@ class Worker(threading.Thread):
                     rest.append(ask)
             self._asks = rest
         return taken
+
+    def _wait_on(self, asks: Sequence[Ask]) -> None:
+        """Let `asks` wait, as before: the newer picture was a corrupt one."""
+        with self._lock:
+            self._asks[:0] = asks
 
     def _is_asked(self) -> bool:
         """Whether anybody waits for an answer, and not for a picture."""
