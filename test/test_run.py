@@ -29,6 +29,18 @@ class Talker(Node):
         if "hang" in sys.argv:
             import threading, time
             threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+        if "long" in sys.argv:
+            import gc
+            from rclpy.task import Future
+            self.finished = Future()
+            self.counts = []
+            def count():
+                gc.collect()
+                self.counts.append(len(gc.get_objects()))
+                if len(self.counts) == 2:
+                    self.finished.set_result(int(self.counts[1] - self.counts[0] > 100))
+            self.create_timer(0.0005, lambda: None)
+            self.create_timer(1.0, count)
         if "short" in sys.argv:
             from rclpy.task import Future
             self.finished = Future()
@@ -98,6 +110,10 @@ def test_a_thread_that_hangs_does_not_spoil_the_end(ros, start):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0 and errors == ""
+
+
+def test_a_node_that_runs_for_long_does_not_grow(start):
+    assert start("long").wait(20) == 0, "objects pile up from turn to turn"
 
 
 def test_a_node_may_end_itself(start):
