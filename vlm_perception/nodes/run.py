@@ -81,8 +81,8 @@ def _run(make_node: Callable[[], Node], signals: int) -> int:
         executor.add_node(node)
         try:
             autostart(node)
-            # Not spin_until_future_complete: in rclpy 7.1 each turn leaves a callback at the future, and a node grows by
-            # a gigabyte a day (https://github.com/ros2/rclpy/issues/1371). A task, as work, ends the last turn.
+            # Not spin_until_future_complete: in rclpy 7.1 each turn leaves a callback at the future, and a node grows
+            # by a gigabyte a day (https://github.com/ros2/rclpy/issues/1371). A task, as work, ends the last turn.
             finished.add_done_callback(lambda _: executor.create_task(lambda: None))
             while rclpy.ok() and not finished.done():
                 executor.spin_once()
