@@ -15,8 +15,6 @@ from typing import NamedTuple
 METHODS = ("bayes", "majority", "none")
 MODEL_ERROR = 0.05
 """How often a model that is quite sure is wrong nevertheless: no single picture decides alone."""
-HEARSAY = 0.5
-"""What an earlier answer that is used again weighs, beside one of a model that has looked at the picture."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,9 @@ class LabelSmoother:
         self._stamp: int | None = None
         self._label: int | None = None
 
-    def update(self, stamp: int, probabilities: Sequence[float], weight: float = 1.0) -> SmoothedLabel:
+    def update(self, stamp: int, probabilities: Sequence[float]) -> SmoothedLabel:
         """Take in one picture's `probabilities`, one per option, and return the label as of `stamp` [ns].
 
-        For `bayes`, `weight` (0..1) is how much they tell: less when the model has not looked at this very picture.
         A gap longer than the window, or a stamp that jumps back (a bag that loops, a simulation that
         starts again), begins anew. The same stamp twice changes nothing.
         """
@@ -88,14 +85,14 @@ class LabelSmoother:
             self.reset()
             elapsed = math.inf
         self._stamp = stamp
-        self.belief = getattr(self, f"_{self.settings.method}")(elapsed, list(probabilities), weight)
+        self.belief = getattr(self, f"_{self.settings.method}")(elapsed, list(probabilities))
         self._decide()
         return self._smoothed()
 
-    def _none(self, elapsed: float, probabilities: list[float], weight: float) -> list[float]:
+    def _none(self, elapsed: float, probabilities: list[float]) -> list[float]:
         return probabilities
 
-    def _majority(self, elapsed: float, probabilities: list[float], weight: float) -> list[float]:
+    def _majority(self, elapsed: float, probabilities: list[float]) -> list[float]:
         assert self._stamp is not None
         self._history.append((self._stamp, probabilities.index(max(probabilities))))
         while (self._stamp - self._history[0][0]) * 1e-9 > self.settings.window:
@@ -105,12 +102,11 @@ class LabelSmoother:
             votes[option] += 1
         return [count / len(self._history) for count in votes]
 
-    def _bayes(self, elapsed: float, probabilities: list[float], weight: float) -> list[float]:
+    def _bayes(self, elapsed: float, probabilities: list[float]) -> list[float]:
         """Predict that the scene may have changed since, then weigh in what is seen now."""
         count = len(self.options)
         stays = math.exp(-self.settings.change_rate * elapsed)
-        if self.settings.evidence_time:
-            weight *= min(1.0, elapsed / self.settings.evidence_time)
+        weight = 1.0 if self.settings.evidence_time == 0 else min(1.0, elapsed / self.settings.evidence_time)
         belief = [
             (stays * b + (1 - stays) / count) * ((1 - MODEL_ERROR) * p + MODEL_ERROR / count) ** weight
             for b, p in zip(self.belief, probabilities, strict=True)

@@ -16,7 +16,7 @@ from vlm_perception.perception.frames import FrameError, decode
 from vlm_perception.perception.observer import Inquiry, Request, serve
 from vlm_perception.perception.portions import OUT_OF_MEMORY, Portions
 from vlm_perception.perception.settings import Settings
-from vlm_perception.perception.smoothing import HEARSAY, SmoothedLabel
+from vlm_perception.perception.smoothing import SmoothedLabel
 from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.turns import Turns
 from vlm_perception.perception.view import ASKED_AGAIN, NotAnsweredError, Observation, View
@@ -327,8 +327,7 @@ class Worker(threading.Thread):
     def _labelled(self, picture: Observation, answer: Answer) -> None:
         view = self.views[picture.camera]
         view.counts["labels"] += 1
-        weight = HEARSAY if answer.age else 1.0
-        smoothed = view.smoother.update(picture.frame.stamp, answer.probabilities, weight)
+        smoothed = view.smoother.update(picture.frame.stamp, answer.probabilities)
         self._listener.labelled(picture, answer, smoothed)
 
     def _described(self, picture: Observation, answer: Answer) -> None:
