@@ -24,17 +24,19 @@ class Script:
         self.pose = Pose()
         self.limiter = MotionLimiter(Limits(), 0.05)
 
-    def feed(self, target: str | Answer, label: str = "clear", way: str = "center", answers: int = 1) -> list[Decision]:
+    def feed(
+        self, target: str | Answer, label: str | Answer = "clear", way: str = "center", answers: int = 1
+    ) -> list[Decision]:
         """Give the same answers several times; return all decisions."""
         if isinstance(target, str):
             target = answer("target", READ_TARGET.options, target)
+        if isinstance(label, str):
+            label = answer("label", READ_SURROUNDINGS.labels, label)
         decisions = []
         for _ in range(answers):
             stamp, pose_then = self.time, self.pose
             view = View(
-                READ_SURROUNDINGS.read(
-                    answer("label", READ_SURROUNDINGS.labels, label), answer("way", READ_SURROUNDINGS.ways, way), stamp
-                ),
+                READ_SURROUNDINGS.read(label, answer("way", READ_SURROUNDINGS.ways, way), stamp),
                 READ_TARGET.read(target, stamp),
                 period=self.period,
             )
@@ -175,6 +177,19 @@ def test_it_does_not_stand_for_ever_before_what_it_is_not_sure_of():
     assert min(d.command.forward for d in decisions) < 0.0  # back to look again
     assert max(d.command.forward for d in decisions[20:]) <= 0.0
     assert script.pose.x > before.x - 0.4  # a little
+
+
+def test_it_does_not_stand_for_ever_where_the_way_is_neither_clear_nor_blocked():
+    script = approaching()
+    chances = {"clear": 0.48, "obstacle": 0.52}
+    labels = READ_SURROUNDINGS.labels
+    unsure = Answer("label", "obstacle", 0.52, labels, tuple(chances.get(label, 0.0) for label in labels))
+    decisions = script.feed("center far", unsure, "left", answers=100)
+    stood = [n for n, decision in enumerate(decisions) if "looking again" in decision.reason]
+    assert stood and all(decisions[n].command == STOP for n in stood)
+    after = decisions[stood[-1] + 1 :]
+    assert after[0].state == "detouring" and max(d.command.turn for d in after[:20]) > 0.0, "towards the free side"
+    assert max(d.command.forward for d in after) < 0.1, "nowhere is it clear"
 
 
 def test_another_thing_in_the_way_stops_at_once_and_leads_around_it():

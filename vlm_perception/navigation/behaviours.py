@@ -441,7 +441,9 @@ class Seek(Behaviour):
                 self._come_from_nowhere()
                 aligning = True
             else:
-                yield Decision(STOP, APPROACHING, "something seems to be in the way: looking again")
+                reason, patience = "something seems to be in the way: looking again", self.patience()
+                yield from self.wait(patience, APPROACHING, reason, until=lambda: self.blocked or not self.obstructed())
+                self.blocked = self.obstructed()  # the same picture would get the same answers for ever
 
     def _come_from_nowhere(self) -> None:
         """The robot was elsewhere: what it saw and drove before does not lead to the target from here."""
@@ -476,7 +478,7 @@ class Seek(Behaviour):
         if self._near_at is None:
             self._near_at, self._near_since = self.view.pose_then, self.time
         if not self.confirmed():
-            if self.time - self._near_since > max(MAKING_SURE, 12.0 * self.view.period):
+            if self.time - self._near_since > self.patience():
                 yield from self.look_again()
                 return
             turn = max(-0.3, min(0.3, self.bearing))
@@ -498,6 +500,10 @@ class Seek(Behaviour):
             return self.near
         near = self._answers_near >= 2 * tuning.arrive_answers and belief.near > tuning.arrive
         return near and self._sure_from_afar and self.obstructed()
+
+    def patience(self) -> float:
+        """How long [s] to stand still and wait for answers that agree."""
+        return max(MAKING_SURE, 12.0 * self.view.period)
 
     def look_again(self) -> Plan:
         """The same picture would get the same answers for ever: look from farther away, then from elsewhere."""
