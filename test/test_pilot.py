@@ -297,7 +297,7 @@ def test_the_range_of_the_target_is_measured_and_far_is_not_near():
     [
         (0.3, 0.15, True, True),
         (0.3, 0.05, True, False),
-        (0.2, 0.4, True, False),  # a driver that delivers each picture several times
+        (0.14, 0.4, True, False),  # a driver that delivers each picture several times
         (0.3, 0.15, False, False),  # the base may not have moved yet
         (0.3, 0.25, False, True),
     ],

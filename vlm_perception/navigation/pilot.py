@@ -26,11 +26,13 @@ ZEROS = 0.5
 REACTION = 0.5
 """What depth sees in the way is neared by at most the way to the stop distance in so long [s]."""
 
-FROZEN = (0.05, 0.1)
-"""A camera is frozen whose picture is the very same although the robot went so far [m] or turned so far [rad]; twice as
-far if only the commands say so, which a base follows late, ..."""
-FROZEN_FOR = 0.25
-"""... and for so long [s], as some drivers deliver each picture several times."""
+FROZEN = (0.03, 0.06)
+"""A camera is frozen whose picture is the very same although odometry says that the robot went so far [m] or turned so
+far [rad]; ..."""
+FROZEN_BY_COMMANDS = (0.1, 0.2)
+"""... the same if only the commands say so, which a base follows late; ..."""
+FROZEN_FOR = 0.15
+"""... and it is the same for so long [s], as some drivers deliver each picture several times."""
 
 
 class Pilot:
@@ -97,7 +99,7 @@ class Pilot:
     ) -> bool:
         """Take the answers about a picture that is the very same for `unchanged` [s]; return whether they are news."""
         pose, before = (self.track.at(surroundings.stamp - ago) for ago in (0.0, unchanged))
-        far, turned = FROZEN if self.track.has_odometry(now) else (2 * limit for limit in FROZEN)
+        far, turned = FROZEN if self.track.has_odometry(now) else FROZEN_BY_COMMANDS
         moved = pose.distance_to((before.x, before.y)) > far or abs(pose.heading - before.heading) > turned
         if moved and unchanged >= FROZEN_FOR:
             self.fail(
