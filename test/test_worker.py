@@ -85,6 +85,13 @@ class Bench:
 
         self.worker.ask(Ask("camera", list(questions), answered, lambda e: self.say("failed", str(e)), newer_than))
 
+    def see(self):
+        """Start, and answer about a first picture."""
+        self.worker.start()
+        self.show()
+        self.ask(SIDE)
+        self.wait_for("asked")
+
     def say(self, what, value):
         with self.news:
             self.heard.append((what, value))
@@ -224,10 +231,7 @@ def test_who_has_seen_a_picture_waits_for_a_newer_one_and_holds_up_nobody(bench)
 
 def test_descriptions_go_on_while_somebody_waits_for_a_newer_picture(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0)
-    one.worker.start()
-    one.show()
-    one.ask(SIDE)
-    one.wait_for("asked")
+    one.see()
     one.ask(SIDE, newer_than=one.stamps[0])
     one.worker.change(settings(label_rate=1.0, description_rate=1.0))
     one.wait_for("labelled", "described")
@@ -250,10 +254,7 @@ def test_what_is_asked_about_the_time_after_now_is_not_answered_about_before(ben
 def test_a_corrupt_picture_is_not_the_newer_one_that_somebody_waits_for(bench):
     model = Scripted()
     one = bench(lambda: model, label_rate=0.0, description_rate=0.0)
-    one.worker.start()
-    one.show()
-    one.ask(SIDE)
-    one.wait_for("asked")
+    one.see()
     model.calls.clear()
     one.heard.clear()
     one.ask(SIDE, newer_than=one.stamps[0])
@@ -270,10 +271,7 @@ def test_a_corrupt_picture_is_not_the_newer_one_that_somebody_waits_for(bench):
 
 def test_who_waits_for_a_newer_picture_is_not_left_waiting_by_a_clock_that_jumps_back(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0)
-    one.worker.start()
-    one.show()
-    one.ask(SIDE)
-    one.wait_for("asked")
+    one.see()
     one.clock = lambda: time.time_ns() - 3600 * 10**9
     one.show(seed=1)
     one.ask(SIDE, newer_than=one.stamps[0])
@@ -284,10 +282,7 @@ def test_who_waits_for_a_newer_picture_is_not_left_waiting_by_a_clock_that_jumps
 
 def test_stopping_tells_who_waits_for_a_newer_picture(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0)
-    one.worker.start()
-    one.show()
-    one.ask(SIDE)
-    one.wait_for("asked")
+    one.see()
     one.ask(SIDE, newer_than=one.stamps[0])
     one.worker.look(False)
     one.wait_for("failed")
