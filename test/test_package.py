@@ -35,7 +35,7 @@ ROSDEP_KEYS = {
 }
 # httpx2, safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS; onnx
 # and its kin are an extra, of which every kind of machine has its own build.
-NOT_ON_A_ROBOT = {"httpx2", "onnx", "onnxruntime", "onnxscript", "rosbags", "safetensors", "tokenizers"}
+NOT_ON_A_ROBOT = {"simplejpeg", "httpx2", "onnx", "onnxruntime", "onnxscript", "rosbags", "safetensors", "tokenizers"}
 
 
 def package_xml() -> ElementTree.Element:

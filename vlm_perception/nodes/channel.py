@@ -168,6 +168,8 @@ class Channel:
             return Health(Level.ERROR, lasting.words + gone)
         if fault := self.faults.recent:
             return Health(Level.WARN, fault)
+        if view.doubt:
+            return Health(Level.WARN, view.doubt)
         if (seconds := view.unchanged) > FROZEN:
             words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
             return Health(Level.WARN, words)

@@ -1,25 +1,44 @@
-"""From a camera message to a picture: `sensor_msgs/Image` and `CompressedImage` to an RGB array.
+"""From a camera message or the bytes of a file to an image: an RGB array.
 
 Messages are read by their fields, so that this works without ROS. What a message claims is checked
 first, and what the libraries do not agree about (row padding, byte order, 16 bits, nameless
 encodings) is settled here; then cv_bridge converts the colours where it works, rosbags-image otherwise.
+
+Compressed images: the size is read from the header before anything is decoded, and what is cut or damaged is refused.
+OpenCV paints what is missing grey, and grey would be taken for what the camera sees.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import io
+import re
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 
 MAX_PIXELS = 100_000_000
-"""More than any camera has: such a message is broken."""
+"""More than any camera has: such an image is broken, or made to fill the memory. Raw and compressed alike."""
+MESSAGE_FORMATS = ("JPEG", "PNG", "TIFF")
+"""What image_transport compresses to. In messages, nothing else is decoded."""
+FILE_FORMATS = (*MESSAGE_FORMATS, "BMP", "WEBP", "PPM")
+"""What an image file may be."""
+MAX_SCANS = 100
+"""Of a progressive JPEG, which has about ten; each costs as much time as an image."""
+MAX_CHUNKS = 100_000
+"""Of a PNG. The largest image that is allowed has half as many."""
+WEBCAM_PADDING = 16
+"""Many webcams write some bytes too many before a JPEG's markers. More than these [bytes] are damage."""
+TWELVE_BITS = 4096
 
 BYTES_PER_PIXEL = {
     "rgb8": 3,
@@ -41,16 +60,20 @@ ENCODINGS = sorted({*BYTES_PER_PIXEL, *ALIASES, *SIXTEEN_BITS, *TWO_PLANES})
 
 
 class FrameError(ValueError):
-    """A camera message that cannot be a picture; the message says what it claims and what was expected."""
+    """A camera message or file that cannot be an image; the message says what it claims and what was expected."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture and where it comes from: `image` is RGB, uint8, (height, width, 3), read-only; `stamp` [ns]."""
+    """A picture and where it comes from: `image` is RGB, uint8, (height, width, 3), read-only; `stamp` [ns].
+
+    `doubt`: why the image may not show what the camera sees, in words; "" if nothing speaks for that.
+    """
 
     image: np.ndarray
     stamp: int
     frame_id: str
+    doubt: str = ""
 
 
 @dataclass
@@ -76,47 +99,208 @@ def nanoseconds(time: Any) -> int:
 
 
 def form_of(message: Any) -> str:
-    """Size and encoding that the message claims, in words."""
-    return message.format if hasattr(message, "format") else f"{message.width}x{message.height} {message.encoding}"
+    """Size and encoding that the message claims, in words, fit to be shown."""
+    words = message.format if hasattr(message, "format") else f"{message.width}x{message.height} {message.encoding}"
+    return "".join(letter if letter.isprintable() else "?" for letter in words[:100])
 
 
 def decode(message: Any) -> Frame:
     """Return the `Frame` of an `Image` or `CompressedImage` message; FrameError when it is not a picture."""
     try:
-        image = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
+        image, doubt = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
     except (cv2.error, MemoryError) as error:
         raise FrameError(f"the picture cannot be decoded: {' '.join(str(error).split())}") from None
     image = np.ascontiguousarray(image)
     image.flags.writeable = False  # so a model may keep what it has found out about this very picture
-    return Frame(image, stamp_of(message), message.header.frame_id)
+    return Frame(image, stamp_of(message), message.header.frame_id, doubt)
 
 
-def _decode_compressed(message: Any) -> np.ndarray:
-    what = f"the compressed picture ({message.format or 'no format named'}, {len(message.data)} bytes)"
-    data = np.frombuffer(message.data, np.uint8)
-    if not data.size:
-        raise FrameError(f"{what} is empty, expected jpeg or png data")
-    start, end = data[:4].tobytes(), data[-64:].tobytes()
-    if (start[:2] == b"\xff\xd8" and b"\xff\xd9" not in end) or (start == b"\x89PNG" and b"IEND" not in end):
-        # OpenCV paints what is missing grey, and grey would be taken for what the camera sees.
-        raise FrameError(f"{what} ends too early, expected the whole file")
-    # Not the libraries' own: they take a grey or transparent picture for bgr8.
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise FrameError(f"{what} cannot be decoded, expected jpeg or png data")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def decode_file(data: bytes, name: str) -> np.ndarray:
+    """Return the image of the `data` of a file, upright: RGB, uint8, (height, width, 3). FrameError with the `name`."""
+    try:
+        image = _to_rgb8(unpack(np.frombuffer(data, np.uint8), name, FILE_FORMATS))
+        orientation = _orientation(data) if data[:2] == JPEG else 1
+    except (cv2.error, MemoryError) as error:
+        raise FrameError(f"{name} cannot be decoded: {' '.join(str(error).split())}") from None
+    return np.ascontiguousarray(UPRIGHT.get(orientation, lambda image: image)(image))
 
 
-def _decode_raw(message: Any) -> np.ndarray:
+def unpack(data: np.ndarray, what: str, formats: tuple[str, ...] = MESSAGE_FORMATS) -> np.ndarray:
+    """Return the pixels of a compressed image as they are stored: uint8 or uint16, (height, width) or RGB (..., 3).
+
+    `data` are its bytes (uint8, one-dimensional); what follows its end does not matter. FrameError, which begins with
+    `what`, when it is none of the `formats`, larger than MAX_PIXELS, cut or damaged.
+    """
+    start = data[:8].tobytes()
+    if not start:
+        raise FrameError(f"{what} is empty, expected {_either(formats)} data")
+    if start[:2] == JPEG:
+        pixels = _unpack_jpeg(data, what)
+    elif start == PNG:
+        pixels = _unpack_png(data, what)
+    else:
+        pixels = _unpack_other(data, what, formats)
+    return pixels
+
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image),
+}
+"""How an image is turned upright, by the orientation in its EXIF data."""
+
+
+def _unpack_jpeg(data: np.ndarray, what: str) -> np.ndarray:
+    try:
+        import simplejpeg
+    except ImportError:
+        raise FrameError("JPEG cannot be decoded, there is no simplejpeg: pip install simplejpeg") from None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError):  # a header that is cut, or one of a rare kind
+        return _unpack_other(data, what, ("JPEG",))
+    _check_size(what, width, height)
+    if data.tobytes().count(b"\xff\xda") > MAX_SCANS:
+        raise FrameError(f"{what} has more than {MAX_SCANS} scans, expected an ordinary JPEG")
+    if colours not in ("Gray", "YCbCr", "RGB"):
+        return _unpack_other(data, what, ("JPEG",))
+    wanted = "Gray" if colours == "Gray" else "RGB"
+    try:
+        try:
+            pixels = simplejpeg.decode_jpeg(data, wanted, strict=True)
+        except ValueError as error:
+            extra = re.search(r"(\d+) extraneous bytes", str(error))
+            if extra is None or int(extra[1]) > WEBCAM_PADDING:
+                raise
+            pixels = simplejpeg.decode_jpeg(data, wanted, strict=False)
+    except ValueError as error:
+        raise FrameError(f"{what} is cut or damaged, expected a whole JPEG ({error})") from None
+    return pixels[:, :, 0] if wanted == "Gray" else pixels
+
+
+def _unpack_png(data: np.ndarray, what: str) -> np.ndarray:
+    end = _end_of_png(data, what)
+    pixels = cv2.imdecode(data[:end], cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise FrameError(f"{what} cannot be decoded, its PNG data contradict themselves")
+    if pixels.ndim == 2:
+        return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _end_of_png(data: np.ndarray, what: str) -> int:
+    """Return where the PNG ends, when it is whole and not too large."""
+    view = data.data
+    position = len(PNG)
+    for number in range(MAX_CHUNKS):
+        if position + 12 > len(view):
+            break
+        length, kind = struct.unpack_from(">I4s", view, position)
+        end = position + 12 + length
+        if end > len(view):
+            break
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise FrameError(f"{what} is damaged: a checksum of the PNG is wrong")
+        if number == 0:
+            if kind != b"IHDR" or length != 13:
+                raise FrameError(f"{what} cannot be decoded, expected a PNG with its size at the start")
+            _check_size(what, *struct.unpack_from(">II", view, position + 8))
+        if kind == b"IEND":
+            return end
+        position = end
+    raise FrameError(f"{what} ends too early, expected the whole PNG")
+
+
+def _unpack_other(data: np.ndarray, what: str, formats: tuple[str, ...]) -> np.ndarray:
+    """By Pillow, which is slower and refuses what is cut, too."""
+    try:
+        with PIL.Image.open(io.BytesIO(data.tobytes()), formats=formats) as image:
+            _check_size(what, image.width, image.height)
+            image.load()
+            if image.mode == "F":
+                raise FrameError(f"{what} has fractions for pixels (32 bit), expected 8 or 16 bits")
+            if image.mode.startswith("I"):
+                return np.asarray(image).clip(0, 65535).astype(np.uint16)
+            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except FrameError:
+        raise
+    except PIL.Image.DecompressionBombError as error:
+        raise FrameError(f"{what} is too large, expected at most {MAX_PIXELS} pixels ({error})") from None
+    except PIL.UnidentifiedImageError:
+        start = data[:8].tobytes()
+        raise FrameError(f"{what} cannot be decoded: it begins with {start!r}, expected {_either(formats)}") from None
+    except Exception as error:  # Pillow's own readers raise whatever their data lead to
+        raise FrameError(f"{what} is cut or damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _check_size(what: str, width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise FrameError(f"{what} has no pixels ({width}x{height}), expected at least 1x1")
+    if width * height > MAX_PIXELS:
+        raise FrameError(f"{what} has {width * height} pixels ({width}x{height}), expected at most {MAX_PIXELS}")
+
+
+def _either(formats: tuple[str, ...]) -> str:
+    return f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
+
+
+def _orientation(data: bytes) -> int:
+    """Return what the EXIF data of a JPEG say, 1 (upright) without."""
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return int(image.getexif().get(0x0112, 1))
+    except Exception:  # EXIF data that cannot be read turn nothing
+        return 1
+
+
+def _to_rgb8(pixels: np.ndarray) -> np.ndarray:
+    pixels = _to_8_bits(pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
+
+
+def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """65535 becomes 255, to the nearest."""
+    return cv2.convertScaleAbs(pixels, alpha=1 / 257) if pixels.dtype == np.uint16 else pixels
+
+
+def _doubt_of_depth(encoding: str, values: np.ndarray) -> str:
+    """Drivers put 12 bits into the lower ones of 16, and the image is all but black."""
+    if values.dtype != np.uint16 or not 0 < values.max() < TWELVE_BITS:
+        return ""
+    return (
+        f"all values of the {encoding} image are below {TWELVE_BITS}, so it is nearly black: has it 12 bits? "
+        "Set the driver to 8 bits, or to shift them up"
+    )
+
+
+def _decode_compressed(message: Any) -> tuple[np.ndarray, str]:
+    what = f"the compressed picture ({form_of(message) or 'no format named'}, {len(message.data)} bytes)"
+    pixels = unpack(np.frombuffer(message.data, np.uint8), what)
+    # image_transport says what it compressed, and as what: "bayer_rggb8; png compressed ", "rgb8; jpeg compressed bgr8"
+    named = re.fullmatch(r"\s*(\w+)\s*;\s*\w+ compressed\s*(\w*)\s*", message.format)
+    original, sent = named.groups() if named else ("", "")
+    if pixels.ndim == 3 or original not in ENCODINGS or original.startswith(("mono", "8UC1")):
+        return _to_rgb8(pixels), _doubt_of_depth(original or "16 bit", pixels)
+    if original.startswith("bayer") and sent in ("", original):
+        mosaic = SIXTEEN_BITS.get(original, original)
+        return _convert(mosaic, pixels.shape[1], _to_8_bits(pixels)), _doubt_of_depth(original, pixels)
+    doubt = f"the colours of {original} were lost when it was compressed ({form_of(message)}): "
+    return _to_rgb8(pixels), doubt + "set the driver to rgb8 or bgr8, or use the raw images"
+
+
+def _decode_raw(message: Any) -> tuple[np.ndarray, str]:
     height, width, step = message.height, message.width, message.step
     encoding = ALIASES.get(message.encoding, message.encoding)
     what = f"the picture ({message.encoding}, {width}x{height})"
     if message.encoding not in ENCODINGS:
         raise FrameError(f"encoding {message.encoding!r:.60} is not known, expected one of {', '.join(ENCODINGS)}")
-    if width < 1 or height < 1:
-        raise FrameError(f"{what} has no pixels, expected at least 1x1")
-    if width * height > MAX_PIXELS:
-        raise FrameError(f"{what} has {width * height} pixels, expected at most {MAX_PIXELS}")
+    _check_size(what, width, height)
     if (encoding.startswith("yuv") or encoding in TWO_PLANES) and width % 2:
         raise FrameError(f"{what} has an odd width, expected an even one for this encoding")
     if encoding in TWO_PLANES and height % 2:
@@ -131,15 +315,24 @@ def _decode_raw(message: Any) -> np.ndarray:
     if data.size < rows * step:
         raise FrameError(f"{what} has {data.size} bytes of data, expected {rows * step} (rows of {step} bytes)")
 
+    doubt = ""
+    if data.size > rows * step:
+        doubt = f"{what} has {data.size} bytes of data, its encoding needs {rows * step}: is it of another encoding?"
     pixels = data[: rows * step].reshape(rows, step)[:, :row_bytes]
     if encoding in TWO_PLANES:
-        return cv2.cvtColor(np.ascontiguousarray(pixels), TWO_PLANES[encoding])
+        return cv2.cvtColor(np.ascontiguousarray(pixels), TWO_PLANES[encoding]), doubt
     if sixteen:
         values = np.ascontiguousarray(pixels).view(">u2" if message.is_bigendian else "<u2")
-        pixels = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 becomes 255, to the nearest
-        encoding = SIXTEEN_BITS[encoding]
+        values = values.astype(np.uint16, copy=False)
+        doubt = doubt or _doubt_of_depth(encoding, values)
+        pixels, encoding = _to_8_bits(values), SIXTEEN_BITS[encoding]
+    return _convert(encoding, width, pixels), doubt
+
+
+def _convert(encoding: str, width: int, pixels: np.ndarray) -> np.ndarray:
+    """Return RGB of `pixels` in an 8 bit `encoding`, uint8, (height, bytes of a row)."""
     pixels = np.ascontiguousarray(pixels)
-    return _to_rgb()(PlainImage(encoding, height, width, pixels.shape[1], pixels.reshape(-1)))
+    return _to_rgb()(PlainImage(encoding, pixels.shape[0], width, pixels.shape[1], pixels.reshape(-1)))
 
 
 @functools.cache

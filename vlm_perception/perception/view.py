@@ -110,6 +110,12 @@ class View:
         picture = self._picture
         return picture.unchanged if picture else 0.0
 
+    @property
+    def doubt(self) -> str:
+        """Why the newest picture that was looked at may not show what the camera sees, in words; "" if nothing."""
+        picture = self._picture
+        return picture.frame.doubt if picture else ""
+
     # For the worker's thread.
 
     def adopt(self, settings: Settings) -> None:
@@ -199,6 +205,8 @@ class View:
             unchanged = 0.0
             if before and _equal(frame.image, before.frame.image):
                 unchanged = max(0.0, before.unchanged + (frame.stamp - before.frame.stamp) * 1e-9)
+            if frame.doubt and not self.doubt:
+                self._fault("doubtful picture", frame.doubt)
             self._picture = Observation(self.camera, frame, message.header, arrival, arrival, unchanged)
             self._corrupt = ""
             self.spans.taken(frame.stamp, age, arrival, taken, time.monotonic())

@@ -87,6 +87,8 @@ def _camera(seen: Seen, topic: str) -> list[Finding]:
     if pictures.problem:
         return [*findings, red(about, pictures.problem, "set the driver to another encoding, rgb8 or bgr8")]
     findings += _stamps(seen, topic)
+    if pictures.doubt:
+        findings.append(yellow(about, pictures.doubt, "the settings of the camera's driver"))
     if pictures.lost > LOST and len(images) == 1:
         words = f"{pictures.lost:.0%} of {pictures.form} were lost on the way here, {pictures.rate:.1f} Hz came"
         findings.append(

@@ -19,6 +19,7 @@ LEAST = {
     "transformers": "5",
     "numpy": "0",
     "pillow": "0",
+    "simplejpeg": "0",
     "opencv-python-headless": "0",
     "pyyaml": "0",
 }

@@ -41,7 +41,8 @@ class Endpoint:
 @dataclass
 class Pictures:
     """What came on a camera's topic: `ages` [s] of each by the system's clock and by /clock, which may be silent;
-    `lost` on the way to us, by the publisher's count; in what `form`, and why one cannot be decoded."""
+    `lost` on the way to us, by the publisher's count; in what `form`, and why one cannot be decoded, or
+    may not show what the camera sees."""
 
     stamps: list[int] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Pictures:
     numbers: list[int] = field(default_factory=list)
     form: str = ""
     problem: str = ""
+    doubt: str = ""
 
     @property
     def rate(self) -> float:
@@ -172,7 +174,7 @@ class Observer:
         if form_of(message) != pictures.form:
             pictures.form = form_of(message)
             try:
-                decode(message)
+                pictures.doubt = decode(message).doubt
             except FrameError as error:
                 pictures.problem = str(error)
 
