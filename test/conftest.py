@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+# Tiny models are slower with more threads, many times so where other tests wait for the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _own_domain() -> Any:
     """Lock one ROS domain for this process, so that no robot and no other test run can be heard."""
