@@ -1,23 +1,46 @@
 """The classifier and the navigator and, when asked for, a camera or a simulated robot.
 
-`ros2 launch vlm_perception bringup.launch.py` with the arguments that `--show-args` lists.
+`ros2 launch vlm_perception bringup.launch.py` with the arguments that `--show-args` lists. What is wrong with them or
+with `params_file` stops the launch, in words, before anything starts.
 """
 
-import yaml
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+from vlm_perception.nodes.parameter_file import (
+    as_yaml,
+    check_sections,
+    definition,
+    merge,
+    read_arguments,
+    read_sections,
+)
+
 BOOLEAN = ["true", "false"]
-TEXTS = ["model", "source"]  # source:=0 is the text that names a camera
+NODES = {
+    "classifier": ["model", "camera_topics", "autostart", "use_sim_time"],
+    "navigator": ["enable_stamped_cmd_vel", "autostart", "use_sim_time"],
+    "camera": ["source", "loop", "use_sim_time"],
+    "simulator": ["seed"],
+}
+"""The nodes and, of each, the arguments that are parameters of it."""
+OPTIONAL = {"camera": ["source", "loop"], "simulator": ["seed"]}
+"""The nodes that an argument of their name starts, and the arguments that mean nothing without them."""
 SHARE = FindPackageShare("vlm_perception")
 
 # An argument that is a parameter of a node overrides the parameter files when it is given, and only then.
 ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes, e.g. robot1"),
-    DeclareLaunchArgument("params_file", default_value="", description="YAML file that overrides those in config/"),
+    DeclareLaunchArgument("params_file", default_value="", description="YAML file that overrides the defaults"),
     DeclareLaunchArgument("model", default_value="", description="'nano', a model folder, a server, or a list of them"),
     DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="The camera's pictures"),
     DeclareLaunchArgument(
@@ -34,13 +57,16 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("camera", default_value="false", choices=BOOLEAN, description="Start the camera node too"),
     DeclareLaunchArgument("source", default_value="", description="Its video file, folder, device number or URL"),
+    DeclareLaunchArgument(
+        "loop", default_value="", choices=["", *BOOLEAN], description="Start its file or folder again at the end"
+    ),
     DeclareLaunchArgument("simulator", default_value="false", choices=BOOLEAN, description="Start a simulated robot"),
     DeclareLaunchArgument("seed", default_value="", description="Number of the room that it is in"),
     DeclareLaunchArgument(
         "autostart", default_value="", choices=["", *BOOLEAN], description="Configure and activate the nodes"
     ),
     DeclareLaunchArgument(
-        "use_sim_time", default_value="false", choices=BOOLEAN, description="Take the time from /clock"
+        "use_sim_time", default_value="", choices=["", *BOOLEAN], description="Take the time from /clock"
     ),
     DeclareLaunchArgument(
         "use_respawn", default_value="false", choices=BOOLEAN, description="Start a node again when it dies"
@@ -54,26 +80,39 @@ ARGUMENTS = [
 ]
 
 
-def start_nodes(context: LaunchContext) -> list[Node]:
+def start_nodes(context: LaunchContext) -> list[Any]:
     """The nodes for the arguments of this launch."""
 
     def value(argument: str) -> str:
         return LaunchConfiguration(argument).perform(context)
 
-    def node(name: str, *parameters: str) -> Node:
-        """The node `name` with the arguments that are `parameters` of it."""
-        given = {
-            parameter: value(parameter) if parameter in TEXTS else yaml.safe_load(value(parameter))
-            for parameter in parameters
-            if value(parameter)
-        }
-        files = [PathJoinSubstitution([SHARE, "config", f"{name}.yaml"]), *filter(None, [value("params_file")])]
+    def full(name: str) -> str:
+        return "/".join(["", *filter(None, value("namespace").split("/")), name])
+
+    for name, arguments in OPTIONAL.items():
+        if lost := [f"{argument}:={value(argument)}" for argument in arguments if value(argument)]:
+            if value(name) != "true":
+                raise ValueError(f"{' '.join(lost)} is for the {name}, which does not start: add {name}:=true")
+    names = [name for name in NODES if name not in OPTIONAL or value(name) == "true"]
+    sections, unused = [], []
+    if value("params_file"):
+        sections = read_sections(Path(value("params_file")).expanduser())
+        unused = check_sections(sections, [full(name) for name in names], list(NODES))
+    folder = Path(tempfile.mkdtemp(prefix="vlm_perception_"))  # a source may have a password: for this user only
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def node(name: str) -> Node:
+        # An argument overrides the parameters file when it is given, and only then.
+        given = {argument: value(argument) for argument in NODES[name] if value(argument)}
+        table = definition(name)
+        parameters = folder / f"{name}.yaml"
+        parameters.write_text(as_yaml(merge(table, full(name), sections, read_arguments(table, given))))
         return Node(
             package="vlm_perception",
             executable=name,
             name=name,
             namespace=value("namespace"),
-            parameters=[*files, given],
+            parameters=[str(parameters)],
             remappings=[
                 ("camera/image_raw", value("image_topic")),
                 ("camera/image_raw/compressed", value("image_topic") + "/compressed"),
@@ -85,15 +124,8 @@ def start_nodes(context: LaunchContext) -> list[Node]:
             output="screen",
         )
 
-    nodes = [
-        node("classifier", "model", "camera_topics", "autostart", "use_sim_time"),
-        node("navigator", "enable_stamped_cmd_vel", "autostart", "use_sim_time"),
-    ]
-    if value("camera") == "true":
-        nodes.append(node("camera", "source", "use_sim_time"))
-    if value("simulator") == "true":
-        nodes.append(node("simulator", "seed"))
-    return nodes
+    words = [LogInfo(msg=f"params_file: not used here: {line}") for line in unused]
+    return [*words, *[node(name) for name in names]]
 
 
 def generate_launch_description() -> LaunchDescription:

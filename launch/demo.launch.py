@@ -6,9 +6,12 @@ Then `ros2 service call /set_search_target vlm_perception/srv/SetSearchTarget "{
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
     bringup = str(Path(__file__).parent / "bringup.launch.py")  # a plain path: --show-args looks into it
-    return LaunchDescription([IncludeLaunchDescription(bringup, launch_arguments={"simulator": "true"}.items())])
+    simulator = DeclareLaunchArgument(
+        "simulator", default_value="true", choices=["true", "false"], description="Start a simulated robot"
+    )
+    return LaunchDescription([simulator, IncludeLaunchDescription(bringup)])

@@ -10,10 +10,11 @@ import pytest
 
 launch_pytest = pytest.importorskip("launch_pytest", reason="needs launch_pytest, as in a ROS 2 distribution")
 
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchService
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import get_logger
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import qos_profile_sensor_data
@@ -92,6 +93,37 @@ def test_every_argument_is_declared_once_and_explained():
         assert len(set(names)) == len(names)
         for argument in arguments:
             assert isinstance(argument, DeclareLaunchArgument) and argument.description != "no description given"
+
+
+FAST = "/**: {navigator: {ros__parameters: {forward_speed: fast}}}"
+ELSEWHERE = "/r2: {navigator: {ros__parameters: {forward_speed: 0.2}}}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "words"),
+    [
+        ({}, FAST, "/r1/navigator: parameter forward_speed is 'fast', expected a number"),
+        ({}, ELSEWHERE, "reach no navigator"),
+        ({}, None, "own.yaml': it does not exist"),
+        ({"camera_topics": "front/image_raw"}, FAST.replace("fast", "0.2"), "for example [front/image_raw]"),
+        ({"source": "film.mp4"}, FAST.replace("fast", "0.2"), "add camera:=true"),
+        ({"seed": "1", "simulator": "false"}, FAST.replace("fast", "0.2"), "add simulator:=true"),
+    ],
+)
+def test_what_would_be_ignored_stops_the_launch_in_words(tmp_path, caplog, arguments, content, words):
+    if content:
+        (tmp_path / "own.yaml").write_text(content)
+    arguments = {"namespace": "r1", "params_file": str(tmp_path / "own.yaml"), **arguments}
+    service = LaunchService(noninteractive=True)
+    include = IncludeLaunchDescription(source("demo.launch.py"), launch_arguments=arguments.items())
+    service.include_launch_description(LaunchDescription([include]))
+    logger = get_logger("launch")  # hands nothing to the root logger
+    logger.addHandler(caplog.handler)
+    try:
+        assert service.run() == 1
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert words in caplog.text
 
 
 @pytest.mark.launch(fixture=demo)

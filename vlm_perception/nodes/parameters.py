@@ -16,7 +16,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -77,9 +77,8 @@ class ParameterTable(Generic[Values]):
     """
 
     def __init__(self, node: Node, definition: type[Values], on_change: Callable[[Values], None] | None = None) -> None:
-        types = typing.get_type_hints(definition)
         self._definition = definition
-        self._fields = {field.name: (field, types[field.name]) for field in dataclasses.fields(definition)}  # type: ignore[arg-type]
+        self._fields = field_types(definition)
         self._on_change = on_change
         self._warn_of_unknown_names(node)
         self.values: Values = self._declare(node)
@@ -87,24 +86,15 @@ class ParameterTable(Generic[Values]):
         node.add_on_set_parameters_callback(self._change)
 
     def _declare(self, node: Node) -> Values:
-        values, errors = {}, []
-        for name, (field, type_) in self._fields.items():
+        given = {}
+        for name, (field, _) in self._fields.items():
             # Declared without a type at first, so that every wrong value gets our one error, and 5 is good for 5.0.
-            given = node.declare_parameter(name, _to_ros(field.default), ParameterDescriptor(dynamic_typing=True)).value
-            if given is None and isinstance(field.default, tuple):
-                given = []  # the empty list of a parameter file has no type and arrives as nothing
-            try:
-                values[name] = _check(field, type_, given)
-            except ValueError as error:
-                errors.append(str(error))
-        if errors:
-            raise ParameterError("; ".join(errors))
-        try:
-            instance = self._definition(**values)
-        except ValueError as error:
-            raise ParameterError(str(error)) from None
+            value = node.declare_parameter(name, _to_ros(field.default), ParameterDescriptor(dynamic_typing=True)).value
+            # The empty list of a parameter file has no type and arrives as nothing.
+            given[name] = [] if value is None and isinstance(field.default, tuple) else value
+        instance = check(self._definition, given)
         for name, (field, type_) in self._fields.items():
-            value = Parameter(name, TYPES[type_][0], _to_ros(values[name]))
+            value = Parameter(name, TYPES[type_][0], _to_ros(getattr(instance, name)))
             node.set_descriptor(name, _descriptor(field, type_), value.get_parameter_value())
         return instance
 
@@ -132,9 +122,40 @@ class ParameterTable(Generic[Values]):
     def _warn_of_unknown_names(self, node: Node) -> None:
         for name in getattr(node, "_parameter_overrides", {}):
             if name not in self._fields and not node.has_parameter(name) and "." not in name:
-                similar = difflib.get_close_matches(name, self._fields, n=1)
-                hint = f"did you mean {similar[0]!r}?" if similar else "ros2 param list shows the names"
+                hint = suggestion(name, self._fields)
                 node.get_logger().warning(f"there is no parameter {name!r}, its value is not used: {hint}")
+
+
+def field_types(definition: type) -> dict[str, tuple[dataclasses.Field, Any]]:
+    """The fields of a dataclass of parameters and their types, by name."""
+    types = typing.get_type_hints(definition)
+    return {field.name: (field, types[field.name]) for field in dataclasses.fields(definition)}
+
+
+def check(definition: type[Values], given: Mapping[str, Any]) -> Values:
+    """Return the dataclass `definition` with the values `given`, the others by default.
+
+    Raises ParameterError, which names each wrong value and what was expected.
+    """
+    values, errors = {}, []
+    fields = field_types(definition)
+    for name, value in given.items():
+        try:
+            values[name] = _check(*fields[name], value)
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ParameterError("; ".join(errors))
+    try:
+        return definition(**values)
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """What to say of a parameter's name that is none of `names`."""
+    similar = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {similar[0]!r}?" if similar else "ros2 param list shows the names"
 
 
 def _to_ros(value: Any) -> Any:
@@ -181,13 +202,26 @@ def _convert(type_: Any, value: Any) -> Any:
     return type_(value)
 
 
+def _example(type_: Any, default: Any, value: Any) -> str:
+    """How to write a parameter: of a list what was given without its brackets, else the default."""
+    if type_ == tuple[str, ...]:
+        items = [part.strip() for part in value.split(",")] if isinstance(value, str) else default
+        return f"[{', '.join(items):.200}]"
+    return str(default).lower() if type_ is bool else repr(_to_ros(default))
+
+
 def _check(field: dataclasses.Field, type_: Any, value: Any) -> Any:
     """Return `value` as the field's own type; ValueError says what is wrong and what was expected."""
     about, name = field.metadata, field.name
     if not _is(type_, value):
-        example = ", ".join(field.default) if type_ == tuple[str, ...] else _to_ros(field.default)
-        raise ValueError(f"parameter {name} is {value!r:.200}, expected {TYPES[type_][1]}, for example {example!r}")
-    value = _convert(type_, value)
+        example = _example(type_, field.default, value)
+        raise ValueError(f"parameter {name} is {value!r:.200}, expected {TYPES[type_][1]}, for example {example}")
+    try:
+        value = _convert(type_, value)
+    except OverflowError:
+        raise ValueError(f"parameter {name} is {value!r:.200}, which is too large for a number") from None
+    if type_ is int and not INT64[0] <= value <= INT64[1]:
+        raise ValueError(f"parameter {name} is {value!r:.200}, expected an integer of at most 64 bits")
     value = tuple(value) if isinstance(value, list) else value
     for element in value if isinstance(value, tuple) else (value,):
         if isinstance(element, float) and not math.isfinite(element):

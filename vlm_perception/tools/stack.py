@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_prefix
 
 NODES = ("simulator", "classifier", "navigator")
 STOP_SECONDS = 5.0
 
 
 class Stack:
-    """The nodes of the demo as processes, with the package's parameter files; each writes to its log in `logs`.
+    """The nodes of the demo as processes; each writes to its log in `logs`.
 
     `parameters` are by node and name. `commands` are those of further nodes, or of nodes that take another's place.
     Their ROS domain is that of the environment, unless there is a `domain`.
@@ -39,11 +39,8 @@ class Stack:
 
     def __enter__(self) -> Stack:
         self._logs.mkdir(parents=True, exist_ok=True)
-        config = Path(get_package_share_directory("vlm_perception"), "config")
         for node, start in self._commands.items():
             command = [*start, "--ros-args"]
-            if (defaults := config / f"{node}.yaml").exists():
-                command += ["--params-file", str(defaults)]
             for name, value in self._parameters.get(node, {}).items():
                 command += ["-p", f"{name}:={value}"]
             try:
