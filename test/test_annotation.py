@@ -79,3 +79,12 @@ def test_without_a_font_the_labels_place_is_written_and_the_description_left_out
     assert np.array_equal(written("门口", "墙"), written("choices[1]"))
     assert np.array_equal(written("墙"), written("choices[0]"))
     assert np.array_equal(written("不明"), written("unknown"))
+
+
+def test_a_warning_stands_below_in_lines_as_long_as_the_picture_is_wide():
+    grey = np.full((240, 320, 3), 90, np.uint8)
+    warning = "nano knows this package's simulator only, and these images are not the simulator's"
+    drawn = annotation.annotate(grey, "clear", 0.9, "", ["clear"], warning)
+    rows, columns = np.nonzero((drawn == annotation.WARNING).all(-1))
+    assert rows.min() > 160 and columns.min() >= 2 and columns.max() < 318  # all of it can be read
+    assert (annotation.annotate(grey, "clear", 0.9, "", ["clear"]) != annotation.WARNING).any(-1).all()

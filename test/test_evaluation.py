@@ -149,7 +149,7 @@ def test_a_slow_model_is_busy_before_every_answer(monkeypatch):
     events = []
 
     class Model:
-        name = "quick"
+        name, scope = "quick", None
 
         def answer(self, image, questions):
             events.append("answered")

@@ -138,7 +138,10 @@ def test_bad_targets(text):
 
 
 def test_good_targets():
-    assert check_target("  roter Ball ") == "roter Ball" and check_target("红色的球") == "红色的球"
+    for same in ("blue box", " Blue box", "blue  BOX", "the blue box", "A Blue Box "):
+        assert check_target(same) == "blue box"
+    assert check_target("  Grüner Ball ") == check_target("gru\u0308ner ball") == "grüner ball"
+    assert check_target("红色的球") == "红色的球" and check_target("The") == "the" and check_target("ants") == "ants"
 
 
 # Belief

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from vlm_perception.questions import Answer, Question
+
+if TYPE_CHECKING:
+    from vlm_perception.models.scope import Scope
 
 
 class ModelError(Exception):
@@ -23,6 +26,8 @@ class Model(Protocol):
 
     name: str
     """Short name for messages and logs."""
+    scope: Scope | None
+    """What it was taught, where that is a closed list."""
 
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
         """Answer all `questions` about one image, in the order of the questions.

@@ -20,6 +20,7 @@ import torch
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
 from vlm_perception.models.onnx_tower import OnnxTower
+from vlm_perception.models.scope import Scope
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
 
@@ -58,6 +59,7 @@ class LocalModel(ABC):
         self._calibration = calibration or Calibration()
         self._priors: dict[ClosedQuestion, list[float]] = {}
         self._last: tuple[list[np.ndarray], Any] | None = None
+        self.scope = Scope.from_folder(folder)
 
     # What a family says
 

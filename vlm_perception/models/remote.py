@@ -31,6 +31,7 @@ import numpy as np
 from vlm_perception.models import wire
 from vlm_perception.models.base import ModelError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
+from vlm_perception.models.scope import Scope
 from vlm_perception.models.wire import Picture, RefusedError
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text, Usage
 
@@ -116,6 +117,8 @@ class RemoteModel:
     which are exact. The confidence of a `Text` is 0 when the server does not tell. `Usage` has the server's count
     of tokens and the time measured here; `peak_memory` is 0.
     """
+
+    scope: Scope | None = None
 
     def __init__(self, url: str, limits: Limits | None = None, calibration: Calibration | None = None) -> None:
         self._url, self._model = read_url(url)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vlm_perception.questions import Answer, check_text
 
 MAX_TARGET_CHARACTERS = 100
+ARTICLES = ("the", "a", "an")
 DIRECTIONS = ("left", "center", "right")
 RANGES = ("near", "far")
 ABSENT = "absent"
@@ -21,11 +23,15 @@ class UnusableAnswer(ValueError):  # noqa: N818 - it is an answer, and reads so 
 
 
 def check_target(text: str) -> str:
-    """Return the name of a target without spaces around it; ValueError says why a name is not usable."""
+    """Return the one spelling of a target's name: lower case, single blanks, no article; "The Blue  box" is "blue box".
+
+    Raises ValueError when a name is not usable.
+    """
     check_text("the target", text, MAX_TARGET_CHARACTERS)
     if "\n" in text.strip():
         raise ValueError("the target contains a line break, expected the name of one thing, for example 'red ball'")
-    return text.strip()
+    words = unicodedata.normalize("NFC", text).lower().split()
+    return " ".join(words[1:] if words[0] in ARTICLES and len(words) > 1 else words)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from rclpy import get_rmw_implementation_identifier
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import NodeNameNonExistentError
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
@@ -35,6 +36,8 @@ LOST_HINT = (
     " Does the camera's process have the profile too (FASTRTPS_DEFAULT_PROFILES_FILE), or is the network too slow: "
     "image_transport compressed, fewer or smaller pictures?"
 )
+SIMULATOR = "vlm_perception/srv/ResetSimulation"
+"""The type of a service that the simulator offers and nobody else."""
 LOST = 0.05
 """A larger share of pictures that get lost on their way is worth a warning."""
 FAST_DDS_HINT = (
@@ -78,6 +81,8 @@ class Channel:
         self.camera = camera
         self.faults = Faults(node.get_logger(), camera if several else "")
         self.refused_qos = ""
+        self.out_of_scope = ""
+        """Why the model was not taught to look at these images; written on them."""
         self._node = node
         self._kind: type = CompressedImage if compressed else Image
         self._topic = f"{topic}/compressed" if compressed else topic
@@ -149,7 +154,7 @@ class Channel:
         if due and self._annotated.get_subscription_count():
             self._drawn = picture.taken
             words = self._words if picture.taken - self._words_at < WORDS_LAST else ""
-            drawn = annotate(picture.frame.image, *smoothed, words, answer.options)
+            drawn = annotate(picture.frame.image, *smoothed, words, answer.options, self.out_of_scope)
             self._annotated.publish(image_message(picture, drawn))
 
     def publish_description(self, picture: Observation, answer: Answer) -> None:
@@ -173,7 +178,22 @@ class Channel:
         if (seconds := view.unchanged) > FROZEN:
             words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
             return Health(Level.WARN, words)
+        if self.out_of_scope:
+            return Health(Level.WARN, self.out_of_scope)
         return Health(Level.OK, "looking")
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether every publisher of the images is a simulator of this package, by the service that only it offers."""
+        ends = self._node.get_publishers_info_by_topic(self._topic)
+        return bool(ends) and all(map(self._is_simulator, ends))
+
+    def _is_simulator(self, end: Any) -> bool:
+        try:
+            services = self._node.get_service_names_and_types_by_node(end.node_name, end.node_namespace)
+        except NodeNameNonExistentError:  # it has just come, or just gone
+            return False
+        return any(SIMULATOR in types for _, types in services)
 
     def figures(self, view: View) -> dict[str, object]:
         """The camera's figures; rates are those since the last call, and too many losses since then are a fault."""

@@ -11,7 +11,7 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,15 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from vlm_perception.models import memory
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import ATTENTIONS, DTYPES, EXECUTION_PROVIDERS, QUANTIZATIONS, LoadOptions
+from vlm_perception.models.scope import Scope
+from vlm_perception.msg import ModelScope
 from vlm_perception.nodes import conversions
 from vlm_perception.nodes.channel import Channel, names_of_cameras
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
@@ -329,6 +332,8 @@ class Classifier(LifecycleNode):
         self._hung_since: float | None = None
         self._pending: list[Pending] = []
         self._channels = self._make_channels(self._table.values)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._scopes = self.create_publisher(ModelScope, "model_scope", latched)
         # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
         self.create_service(Ask, "ask", self._ask, callback_group=ReentrantCallbackGroup())
         self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -431,6 +436,8 @@ class Classifier(LifecycleNode):
                 f"{self.get_fully_qualified_name()} deactivate and cleanup before, configure and activate after it"
             )
         if self._worker:
+            if problem := values.settings().unknown(self._worker.scope):
+                raise ValueError(problem)
             self._worker.change(values.settings())
 
     # Questions
@@ -441,6 +448,7 @@ class Classifier(LifecycleNode):
             if reason := self._not_ready() or self._refused_qos(channel):
                 raise NotAnsweredError(reason)
             asked = self._read(request)
+            self._refuse_unknown_targets(asked)
         except (ValueError, NotAnsweredError) as error:
             response.message = str(error)
             return response
@@ -464,7 +472,24 @@ class Classifier(LifecycleNode):
         self._worker.ask(pending.ask)
         if problem := await outcome:
             return Ask.Response(message=problem)
+        response.out_of_scope = self._out_of_scope(channel, asked)
         return response
+
+    def _refuse_unknown_targets(self, asked: Sequence[Question]) -> None:
+        """Raise ValueError where a question is about a target that the model cannot know."""
+        if scope := self._worker.scope:
+            for question in asked:
+                if problem := scope.unknown_target(question):
+                    raise ValueError(problem)
+
+    def _out_of_scope(self, channel: Channel, asked: Sequence[Question] = ()) -> str:
+        """Why the model was not taught to answer what is `asked` about the channel's images; else ""."""
+        if (scope := self._worker.scope if self._worker else None) is None:
+            return ""
+        if scope.simulator_only and not channel.is_simulated:
+            foreign = "these images are not the simulator's: its answers mean nothing; use real weights"
+            return f"{scope.about}, and {foreign}"
+        return next(filter(None, map(scope.unknown, asked)), "")
 
     def _channel(self, camera: str) -> Channel:
         """That of the `camera`, or of the first if none is named; ValueError when there is no such camera."""
@@ -506,6 +531,8 @@ class Classifier(LifecycleNode):
             return
         if self._active:
             self._worker.watch()
+            for channel in self._channels.values():
+                channel.out_of_scope = self._out_of_scope(channel)
         since = self._worker.busy_since
         if (problem := self._hanging()) and since != self._hung_since:
             self._hung_since = since
@@ -551,6 +578,10 @@ class Classifier(LifecycleNode):
 
     def loaded(self, source: worker.Worker) -> None:
         self.get_logger().info("model ready: " + ", ".join(f"{key} {value}" for key, value in source.facts.items()))
+        scope = source.scope or Scope("", {})
+        if scope.about:
+            self.get_logger().warning(f"{scope.about}: its answers to anything else mean nothing")
+        self._scopes.publish(ModelScope(model=source.facts.get("model", ""), about=scope.about, targets=scope.targets))
 
     def failed(self, source: worker.Worker, error: BaseException) -> None:
         self._in_executor(self._give_up, source, one_line(error))
@@ -611,6 +642,8 @@ class Classifier(LifecycleNode):
         figures: dict[str, object] = {"model": self._table.values.model}
         if source := self._worker:
             figures |= source.facts
+            if source.scope:
+                figures["scope"] = source.scope.about
             if self._passed_over:
                 figures["passed over"] = "; ".join(self._passed_over)
             figures |= costs(source)

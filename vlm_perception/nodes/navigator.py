@@ -27,7 +27,8 @@ from sensor_msgs.msg import Image, LaserScan
 from std_msgs.msg import Header
 
 from vlm_perception.action import SearchTarget
-from vlm_perception.msg import NavigationState, TargetSighting
+from vlm_perception.models.scope import unknown_target
+from vlm_perception.msg import ModelScope, NavigationState, TargetSighting
 from vlm_perception.navigation.behaviours import Tuning
 from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepth
 from vlm_perception.navigation.motion import Command, Limits, Pose, Track
@@ -118,6 +119,12 @@ class Parameters:
         False,
         "Ask about the target in the mirrored picture too; answers that contradict each other count as none. A model "
         "that knows left from right does not need it, and each answer takes nearly twice as long",
+        dynamic=True,
+    )
+    allow_nano: bool = parameter(
+        False,
+        "Drive even on answers that the model was not taught to give, as nano's about any but the simulator's images; "
+        "for experiments",
         dynamic=True,
     )
     # Depth
@@ -344,6 +351,8 @@ class Navigator(LifecycleNode):
         self._states = self.create_publisher(NavigationState, "navigation_state", latched)
         self._sightings = self.create_publisher(TargetSighting, "target_sighting", 10)
         self._ask = self.create_client(Ask, "ask")
+        self._scope = ModelScope()
+        self.create_subscription(ModelScope, "model_scope", self._take_scope, latched)
         self.create_subscription(Odometry, "odom", self._take_odometry, qos_profile_sensor_data)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         if values.depth_image:
@@ -440,7 +449,7 @@ class Navigator(LifecycleNode):
                 self._start("idle", "", "the target was taken away")
                 response.message = "stopped"
             else:
-                target = check_target(request.target)
+                target = self._check_target(request.target)
                 mode = "follow" if self._pilot.mode == "follow" else "search"
                 self._start(mode, target, f"the new target is {target}", self._table.values.search_time_limit)
                 response.message = f"{mode}: {target}"
@@ -467,6 +476,16 @@ class Navigator(LifecycleNode):
         self._announce()
         return response
 
+    def _check_target(self, given: str) -> str:
+        """Return the name of the target that is meant; ValueError says why it is none, or none that the model knows."""
+        target = check_target(given)
+        if self._scope.targets and target not in self._scope.targets:
+            raise ValueError(unknown_target(target, self._scope.targets, self._scope.about))
+        return target
+
+    def _take_scope(self, message: ModelScope) -> None:
+        self._scope = message
+
     def _check_active(self) -> None:
         if not self._active:
             name = self.get_fully_qualified_name()
@@ -477,7 +496,7 @@ class Navigator(LifecycleNode):
         limit = handle.request.time_limit
         try:
             self._check_active()
-            target = check_target(handle.request.target)
+            target = self._check_target(handle.request.target)
             if not (math.isfinite(limit) and limit >= 0.0):
                 raise ValueError(f"the time limit is {limit} s, expected 0 (none) or more")
         except ValueError as error:
@@ -543,6 +562,9 @@ class Navigator(LifecycleNode):
             self._pilot.fail("failure", f"the classifier cannot answer: {response.message or 'it does not say why'}")
             return
         self._seen = response.header.stamp
+        if response.out_of_scope and not self._table.values.allow_nano:
+            self._pilot.fail("out of scope", f"{response.out_of_scope} (or set allow_nano)")
+            return
         try:
             stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
             answers = _answers_to(questions, [answer_from_message(message) for message in response.answers])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +13,17 @@ FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-z
 """In the order in which they are tried; Debian and Ubuntu have them as fonts-dejavu-core, fonts-noto-cjk, and so on."""
 
 
+WARNING = (255, 190, 0)
+"""Amber, in RGB."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def annotate(image: np.ndarray, label: str, confidence: float, words: str, choices: Sequence[str]) -> np.ndarray:
+def annotate(
+    image: np.ndarray, label: str, confidence: float, words: str, choices: Sequence[str], warning: str = ""
+) -> np.ndarray:
     """Return a copy of the RGB `image` (height, width, 3) with the label and the description written on it.
+
+    A `warning` stands below, in lines as long as the image is wide.
 
     Where no font has a label's characters, its place in the SceneLabel message is written, such as choices[1]; a
     description that no font can write is left out.
@@ -30,6 +37,17 @@ def annotate(image: np.ndarray, label: str, confidence: float, words: str, choic
         if font := _font_for(text, size):
             place = (size // 2, size // 2 + line * size * 4 // 3)
             draw.text(place, text, "white", font, stroke_width=max(1, size // 10), stroke_fill="black")
+    if warning and (font := _font_for(warning, size)):
+        lines = textwrap.wrap(warning, max(10, int(image.shape[1] / font.getlength("n")) - 2))
+        draw.multiline_text(
+            (size // 2, image.shape[0] - size // 2),
+            "\n".join(lines),
+            WARNING,
+            font,
+            anchor="ld",
+            stroke_width=max(1, size // 10),
+            stroke_fill="black",
+        )
     return np.asarray(picture)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vlm_perception.models.scope import Scope
 from vlm_perception.perception.reuse import ReuseSettings
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
 from vlm_perception.questions import Choice, Text
@@ -31,6 +32,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         LabelSmoother(self.label.options, self.smoothing)
+
+    def unknown(self, scope: Scope | None) -> str:
+        """Return what of the label a model of this `scope` was not taught, in words; else ""."""
+        return scope.unknown(self.label) if scope and self.label_rate else ""
 
     @property
     def rates(self) -> dict[str, float]:

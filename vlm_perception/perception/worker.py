@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vlm_perception.models.base import Model
+from vlm_perception.models.base import Model, ModelError
+from vlm_perception.models.scope import Scope
 from vlm_perception.perception.frames import FrameError, decode
 from vlm_perception.perception.observer import Inquiry, Request, serve
 from vlm_perception.perception.portions import OUT_OF_MEMORY, Portions
@@ -66,7 +67,8 @@ class Worker(threading.Thread):
     `before` is waited for, so that there are never two models in memory. `state` and `since` [s, monotonic] say what
     it is at, `busy_since` when it began to ask the model, None while it does not. `views` are the cameras by name.
     `at_once` is how many pictures the model was asked about together last; `decision` and `words` are what the last
-    closed and free answers cost, as far as the model tells. Where the time goes is written to the `trace`.
+    closed and free answers cost, as far as the model tells. `scope` is what the model was taught, where that is a
+    closed list. Where the time goes is written to the `trace`.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Worker(threading.Thread):
         self.busy_since: float | None = None
         self.views = {camera: self._view(camera, settings, listener, clock, trace) for camera in cameras}
         self.facts: dict[str, str] = {}
+        self.scope: Scope | None = None
         self.inference_time = 0.0
         self.at_once = 0
         self.decision: Usage | None = None
@@ -170,6 +173,9 @@ class Worker(threading.Thread):
 
     def _run(self) -> None:
         model = self._load()
+        self.scope = getattr(model, "scope", None)
+        if problem := self._settings.unknown(self.scope):
+            raise ModelError(f"{problem}: change the labels or choose another model")
         portions = Portions(model, lambda error: self._listener.fault("", "out of memory", error))
         if not self._stopping:
             self._warm_up(portions, self._settings)

@@ -21,7 +21,7 @@ class Slow:
     """The `Model` that is given, but every call takes `seconds` longer."""
 
     def __init__(self, model: Model, seconds: float) -> None:
-        self.name = model.name
+        self.name, self.scope = model.name, model.scope
         self._model = model
         self._seconds = seconds
 

@@ -31,11 +31,25 @@ from transformers import (
     SiglipImageProcessorPil,
 )
 
+from vlm_perception.models.scope import Scope
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import COLOURS, NAMES, SHAPES
 from vlm_perception.training.dataset import IMAGE_SIZE, PATCHES, Shard, load_shard
 from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, THERE_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
+SCOPE = Scope(
+    about="nano knows this package's simulator only",
+    questions={
+        LABEL_PROMPT: truth.LABELS,
+        WAY_PROMPT: truth.WAYS,
+        WHERE_PROMPT: truth.WHERE,
+        THERE_PROMPT: ("yes", "no"),
+        DESCRIPTION_PROMPT: (),
+    },
+    targets=NAMES,
+    simulator_only=True,
+)
+"""What it is taught."""
 UNKNOWN_WORDS = (
     "zebra",
     "door",
@@ -495,3 +509,4 @@ def save(model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     processor.save_pretrained(output)
+    SCOPE.save(output)

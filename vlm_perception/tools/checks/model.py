@@ -12,8 +12,9 @@ from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import check_folder, explained, family_of, model_names
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import settle
+from vlm_perception.models.scope import Scope
 from vlm_perception.models.weights import Header, read_headers
-from vlm_perception.tools.checks.finding import Finding, green, red, yellow
+from vlm_perception.tools.checks.finding import Finding, Level, green, red, yellow
 from vlm_perception.tools.machine import processor
 
 CONNECT_TIMEOUT = 3.0
@@ -35,11 +36,11 @@ def models(given: str) -> list[Finding]:
     findings: list[Finding] = []
     for name in names:
         finding = _server(name) if "://" in name else _folder(name)
-        if finding.remedy and name != names[-1]:
+        if finding.level is not Level.RED:
+            return [*findings, finding]
+        if name != names[-1]:
             finding = yellow("model", f"{finding.words}; the next one is tried", finding.remedy)
         findings.append(finding)
-        if not finding.remedy:
-            break
     return findings
 
 
@@ -68,6 +69,7 @@ def _folder(name: str) -> Finding:
         from vlm_perception.models.processor import load_processor
 
         folder, config = check_folder(name)
+        scope = Scope.from_folder(folder)
         headers = read_headers(folder)
         family = family_of(folder, config)
         if export := onnx_tower.Export.from_folder(folder):
@@ -88,6 +90,9 @@ def _folder(name: str) -> Finding:
         f"{(need.weights + need.working) / 2**20:.0f} MiB of {left / 2**20:.0f} on {usual.device} in {usual.dtype}"
     )
     if _fits(headers, stock, usual):
+        if scope:
+            remedy = "good for the demo and the simulator; on a robot use real weights, as the README says"
+            return yellow("model", f"{what}; {scope.about}", remedy)
         is_slow = usual.device == "cpu" and need.parameters > BIG and BFLOAT16 & {*processor()[1]}
         return green("model", what + ("; dtype bfloat16 is faster here" if is_slow else ""))
     for dtype, quantization in PRECISIONS:

@@ -1,0 +1,100 @@
+"""What a model was taught, where that is a closed list: `scope.json` in its folder. It answers anything else at random.
+
+Most models have no such file: nobody can list what they know.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vlm_perception.models.base import ModelError
+from vlm_perception.questions import ClosedQuestion, Question
+
+FILE = "scope.json"
+TARGET = "{target}"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a model was taught; `about` says it in a few words for people.
+
+    `questions` are the possible answers by prompt, none for a free text; in a prompt, `{target}` stands for one of
+    the `targets`. With `simulator_only` it has seen the images of this package's simulator and no others.
+    """
+
+    about: str
+    questions: Mapping[str, tuple[str, ...]]
+    targets: tuple[str, ...] = ()
+    simulator_only: bool = False
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Scope | None:
+        """Read the folder's `scope.json`; None when there is none. Raises ModelError when it cannot be used."""
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            questions = {str(prompt): _texts(options) for prompt, options in content["questions"].items()}
+            targets, simulator_only = _texts(content.get("targets", [])), content.get("simulator_only", False)
+            if not (questions and isinstance(content["about"], str) and isinstance(simulator_only, bool)):
+                raise ValueError("about, questions or simulator_only is not of its kind")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                f"{path} cannot be used ({error!r:.200}), expected an object with about (a text), questions (answers "
+                "by prompt), and perhaps targets (texts) and simulator_only (true or false)"
+            ) from None
+        return cls(content["about"], questions, targets, simulator_only)
+
+    def save(self, folder: Path) -> None:
+        """Write `scope.json` into `folder`."""
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    def unknown(self, question: Question) -> str:
+        """Return what of `question` the model was not taught, in words with what it knows; "" when it knows it all."""
+        for prompt, options in self.questions.items():
+            if (target := _target(prompt, question.prompt)) is None:
+                continue
+            if target and target not in self.targets:
+                return unknown_target(target, self.targets, self.about)
+            given = question.options if isinstance(question, ClosedQuestion) else ()
+            if strange := [option for option in given if option not in options]:
+                return (
+                    f"the model does not know the answers {strange!r:.200} to {prompt!r}, expected some of "
+                    f"{', '.join(options)} ({self.about})"
+                )
+            return ""
+        return (
+            f"the model does not know the question {question.prompt!r:.200}, expected one of "
+            f"{', '.join(map(repr, self.questions))} ({self.about})"
+        )
+
+    def unknown_target(self, question: Question) -> str:
+        """Return that `question` is about a target that the model does not know, with those that it knows; else ""."""
+        for prompt in self.questions:
+            target = _target(prompt, question.prompt)
+            if target and target not in self.targets:
+                return unknown_target(target, self.targets, self.about)
+        return ""
+
+
+def unknown_target(target: str, targets: Sequence[str], about: str) -> str:
+    """Return in words that a model knows these `targets` only, and not this one."""
+    return f"the model does not know the target {target!r:.200}, expected one of {', '.join(targets)} ({about})"
+
+
+def _target(prompt: str, asked: str) -> str | None:
+    """The target in what is `asked` by this `prompt`, "" when it has none; None when it is another prompt."""
+    pattern = re.escape(prompt).replace(re.escape(TARGET), "(.+)")
+    found = re.fullmatch(pattern, asked, re.DOTALL)
+    return None if found is None else found[1] if found.groups() else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{value!r:.100} is no list of texts")
+    return tuple(value)
