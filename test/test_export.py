@@ -20,9 +20,9 @@ from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import NANO_FOLDER, load_model
 from vlm_perception.models.onnx_tower import FACTS_FILE, TOWER_FILE
 from vlm_perception.models.options import LoadOptions
+from vlm_perception.perception.source import SourceError, sample
 from vlm_perception.questions import Choice, Score, Text, YesNo
 from vlm_perception.tools import cli
-from vlm_perception.tools.export import read
 
 pytest.importorskip("onnxscript", reason="needs the extra [onnx]")
 from vlm_perception.models.onnx_export import export
@@ -310,7 +310,7 @@ def test_the_command_asks_for_pictures(tmp_path, original, capsys):
     assert cli.main(["export", str(original(CLIP)), str(tmp_path / "out")]) == 1
     assert "--frames is not given: a folder of pictures or a video" in capsys.readouterr().out
     assert cli.main(["export", "nano", str(tmp_path / "out"), "--frames", str(tmp_path)]) == 1
-    assert f"{tmp_path} has no pictures" in capsys.readouterr().out
+    assert f"{tmp_path} has no images" in capsys.readouterr().out
 
 
 def test_pictures_come_evenly_from_a_folder_or_a_video(tmp_path):
@@ -322,9 +322,9 @@ def test_pictures_come_evenly_from_a_folder_or_a_video(tmp_path):
         cv2.imwrite(str(tmp_path / f"{number:02}.png"), grey)
     video.release()
     for source in (tmp_path, tmp_path / "film.avi"):
-        found = read(source, 3)
+        found = sample(source, 3)
         assert [round(image[..., 0].mean() / 20) for image in found] == [0, 5, 10]
         assert found[-1].shape == (48, 64, 3) and found[-1][..., 2].mean() < 10
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.png cannot be read as a picture"):
-        read(tmp_path, 100)
+    with pytest.raises(SourceError, match=r"broken\.png cannot be decoded"):
+        sample(tmp_path, 100)

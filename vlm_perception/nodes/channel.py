@@ -15,7 +15,7 @@ from rclpy import get_rmw_implementation_identifier
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import NodeNameNonExistentError
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
@@ -23,6 +23,7 @@ from std_msgs.msg import String
 from vlm_perception import msg
 from vlm_perception.nodes.diagnostics import Health, Level
 from vlm_perception.nodes.faults import Faults
+from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.perception.annotation import annotate
 from vlm_perception.perception.smoothing import SmoothedLabel
 from vlm_perception.perception.view import Observation, View
@@ -90,7 +91,7 @@ class Channel:
         prefix = f"{camera}/" if several else ""
         self._label = node.create_lifecycle_publisher(msg.SceneLabel, f"{prefix}scene_label", 10)
         self._description = node.create_lifecycle_publisher(String, f"{prefix}scene_description", 10)
-        self._annotated = node.create_lifecycle_publisher(Image, f"~/{prefix}annotated_image", qos_profile_sensor_data)
+        self._annotated = node.create_lifecycle_publisher(Image, f"~/{prefix}annotated_image", IMAGES)
         self._drawn = 0.0
         self._words = ""
         self._words_at = 0.0

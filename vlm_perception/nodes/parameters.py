@@ -49,11 +49,13 @@ def parameter(
     maximum: float | None = None,
     choices: Sequence[str] = (),
     dynamic: bool = False,
+    shown: Callable[[str], str] | None = None,
 ) -> Any:
     """A dataclass field that is a ROS parameter.
 
     `minimum` and `maximum` are inclusive and hold for every element of a list. `dynamic`: it may
-    change while the node runs; otherwise it is read-only.
+    change while the node runs; otherwise it is read-only. `shown` returns a value as others may read
+    it, without what is secret in it; the node itself has the whole.
     """
     return dataclasses.field(
         default=default,
@@ -64,6 +66,7 @@ def parameter(
             "maximum": maximum,
             "choices": tuple(choices),
             "dynamic": dynamic,
+            "shown": shown,
         },
     )
 
@@ -89,12 +92,12 @@ class ParameterTable(Generic[Values]):
         given = {}
         for name, (field, _) in self._fields.items():
             # Declared without a type at first, so that every wrong value gets our one error, and 5 is good for 5.0.
-            value = node.declare_parameter(name, _to_ros(field.default), ParameterDescriptor(dynamic_typing=True)).value
+            value = _declare(node, field)
             # The empty list of a parameter file has no type and arrives as nothing.
             given[name] = [] if value is None and isinstance(field.default, tuple) else value
         instance = check(self._definition, given)
         for name, (field, type_) in self._fields.items():
-            value = Parameter(name, TYPES[type_][0], _to_ros(getattr(instance, name)))
+            value = Parameter(name, TYPES[type_][0], _to_ros(_shown(field, getattr(instance, name))))
             node.set_descriptor(name, _descriptor(field, type_), value.get_parameter_value())
         return instance
 
@@ -156,6 +159,21 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     """What to say of a parameter's name that is none of `names`."""
     similar = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {similar[0]!r}?" if similar else "ros2 param list shows the names"
+
+
+def _declare(node: Node, field: dataclasses.Field) -> Any:
+    """Declare the parameter and return what was given for it; what is secret in that is declared hidden."""
+    descriptor = ParameterDescriptor(dynamic_typing=True)
+    override = getattr(node, "_parameter_overrides", {}).get(field.name)
+    if override is None or _shown(field, override.value) == override.value:
+        return node.declare_parameter(field.name, _to_ros(field.default), descriptor).value
+    node.declare_parameter(field.name, _shown(field, override.value), descriptor, ignore_override=True)
+    return override.value
+
+
+def _shown(field: dataclasses.Field, value: Any) -> Any:
+    hide = field.metadata["shown"]
+    return hide(value) if hide and isinstance(value, str) else value
 
 
 def _to_ros(value: Any) -> Any:

@@ -16,6 +16,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from vlm_perception.perception.address import without_secrets
+
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SIGNALS = "signals"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -47,6 +49,9 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
             signal.signal(number, lambda *_: None)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except UnicodeEncodeError as error:
+        words = f"the argument {os.fsencode(error.object)!r} is not UTF-8: an address has such a letter as %E9"
+        return _explain(ValueError(f"{words}, as in source:=file:///data/caf%E9.mp4"))
     except RuntimeError as error:  # wrong --ros-args, a parameter file that is missing or no YAML
         return _explain(error)
     code = _run(make_node, reader)
@@ -104,7 +109,7 @@ def _run(make_node: Callable[[], Node], signals: int) -> int:
 
 
 def _explain(error: Exception) -> int:
-    rclpy.logging.get_logger("start").fatal(" ".join(str(error).split()))
+    rclpy.logging.get_logger("start").fatal(" ".join(without_secrets(str(error)).split()))
     return 1
 
 

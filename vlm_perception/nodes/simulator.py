@@ -13,11 +13,12 @@ import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
 
 from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
 from vlm_perception.simulation.room import Pose, make_room
 from vlm_perception.simulation.world import World
@@ -56,8 +57,8 @@ class Simulator(Node):
         super().__init__("simulator", **node_arguments)
         self._table = ParameterTable(self, Parameters)
         values = self._table.values
-        self._image_publisher = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
-        self._depth_publisher = self.create_publisher(Image, "camera/depth/image_raw", qos_profile_sensor_data)
+        self._image_publisher = self.create_publisher(Image, "camera/image_raw", IMAGES)
+        self._depth_publisher = self.create_publisher(Image, "camera/depth/image_raw", IMAGES)
         self._odometry_publisher = self.create_publisher(Odometry, "odom", 10)
         self._truth_publisher = self.create_publisher(Odometry, "~/ground_truth", 10)
         self._collisions_publisher = self.create_publisher(UInt32, "~/collisions", 10)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlm_perception.perception.source import sample
 from vlm_perception.questions import Choice, ClosedQuestion
 from vlm_perception.training.prompts import LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
 if TYPE_CHECKING:
     from vlm_perception.models.onnx_export import Asked
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
 
 
@@ -82,7 +82,7 @@ def pictures(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
     if not 2 <= arguments.pictures:
         raise ValueError(f"--pictures is {arguments.pictures}, expected at least 2")
     if arguments.frames:
-        found = read(arguments.frames, arguments.pictures)
+        found = sample(arguments.frames, arguments.pictures, recursive=True)
         if len(found) < 2:
             raise ValueError(f"{arguments.frames} has {len(found)} pictures, expected at least 2")
         questions = [Choice("label", arguments.prompt, tuple(arguments.labels))]
@@ -106,37 +106,3 @@ def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
             asked = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
             names = targets(frame, seed)
             yield frame.image, asked + [Choice(n, WHERE_PROMPT.format(target=n), truth.WHERE) for n in names]
-
-
-def read(source: Path, most: int) -> list[np.ndarray]:
-    """At most so many pictures from a folder or a video, spread evenly, RGB uint8 (height, width, 3).
-
-    Raises ValueError when there is none that can be read.
-    """
-    import cv2
-
-    if source.is_dir():
-        files = sorted(file for file in source.rglob("*") if file.suffix.lower() in PICTURES)
-        chosen = [files[i] for i in _spread(len(files), most)]
-        found = {file: cv2.imread(str(file), cv2.IMREAD_COLOR) for file in chosen}
-        if broken := [str(file) for file, image in found.items() if image is None]:
-            raise ValueError(f"{broken[0]} cannot be read as a picture: remove it, or save it anew")
-        images = list(found.values())
-    else:
-        video = cv2.VideoCapture(str(source))
-        wanted = set(_spread(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), most))
-        images = []
-        for number in range(max(wanted, default=-1) + 1):
-            if not video.grab():
-                break
-            if number in wanted:
-                images.append(video.retrieve()[1])
-        video.release()
-    if not images:
-        raise ValueError(f"{source} has no pictures, expected a folder with some ({', '.join(PICTURES)}) or a video")
-    return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in images]
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many of the numbers below `count`, spread evenly."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count > 0 else []

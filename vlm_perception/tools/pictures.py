@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vlm_perception.perception.source import read_image
 from vlm_perception.simulation.room import Room
 from vlm_perception.simulation.world import World
 
@@ -126,8 +127,7 @@ def contact_sheet(pictures: Sequence[tuple[Path, bool]], file: Path, columns: in
     columns = min(columns, len(pictures))
     sheet = np.zeros((-(-len(pictures) // columns) * height, columns * width, 3), np.uint8)
     for number, (path, good) in enumerate(pictures):
-        small = cv2.resize(cv2.imread(str(path)), (width, height), interpolation=cv2.INTER_AREA)
-        small = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+        small = cv2.resize(read_image(path), (width, height), interpolation=cv2.INTER_AREA)
         cv2.rectangle(small, (0, 0), (width - 1, height - 1), DARK_GREEN if good else RED, 1 if good else edge)
         row, column = divmod(number, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = small
@@ -136,5 +136,5 @@ def contact_sheet(pictures: Sequence[tuple[Path, bool]], file: Path, columns: in
 
 def _write(picture: np.ndarray, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"cannot write the picture {file}")
+    # By its bytes: OpenCV cannot take every name.
+    file.write_bytes(cv2.imencode(file.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
