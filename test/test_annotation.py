@@ -19,11 +19,11 @@ def fonts(monkeypatch):
     def use(*names):
         monkeypatch.setattr(annotation, "FONTS", names)
         annotation._fonts.cache_clear()
-        annotation._font_for.cache_clear()
+        annotation.font_for.cache_clear()
 
     yield use
     annotation._fonts.cache_clear()
-    annotation._font_for.cache_clear()
+    annotation.font_for.cache_clear()
 
 
 @pytest.fixture

@@ -565,7 +565,10 @@ class Classifier(LifecycleNode):
             return f"the classifier has no model: {reason} (ros2 lifecycle set {name} configure)"
         if self._worker.state != "ready":
             seconds = time.monotonic() - self._worker.since
-            return f"the model {self._table.values.model!r} is not there yet: {self._worker.state}, for {seconds:.0f} s"
+            return (
+                f"the model {self._table.values.model!r} is not there yet: {self._worker.state}, for {seconds:.0f} s; ask "
+                "again when /diagnostics says 'looking', or wait for the topic model_scope: it comes with the model"
+            )
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
         return ""

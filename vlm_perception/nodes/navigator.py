@@ -446,7 +446,8 @@ class Navigator(LifecycleNode):
         try:
             self._check_active()
             if not request.target.strip():
-                self._start("idle", "", "the target was taken away")
+                ended = self._pilot.decision.found is not None
+                self._start("idle", "", "search ended" if ended else "the target was taken away")
                 response.message = "stopped"
             else:
                 target = self._check_target(request.target)

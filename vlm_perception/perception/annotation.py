@@ -31,13 +31,13 @@ def annotate(
     size = max(12, image.shape[1] // 32)
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    if not _font_for(label, size):
+    if not font_for(label, size):
         label = f"choices[{choices.index(label)}]" if label in choices else "unknown"
     for line, text in enumerate((f"{label} {confidence:.0%}", words)):
-        if font := _font_for(text, size):
+        if font := font_for(text, size):
             place = (size // 2, size // 2 + line * size * 4 // 3)
             draw.text(place, text, "white", font, stroke_width=max(1, size // 10), stroke_fill="black")
-    if warning and (font := _font_for(warning, size)):
+    if warning and (font := font_for(warning, size)):
         lines = textwrap.wrap(warning, max(10, int(image.shape[1] / font.getlength("n")) - 2))
         draw.multiline_text(
             (size // 2, image.shape[0] - size // 2),
@@ -52,7 +52,7 @@ def annotate(
 
 
 @functools.lru_cache(maxsize=512)
-def _font_for(text: str, size: int) -> Font | None:
+def font_for(text: str, size: int) -> Font | None:
     """The first font, `size` pixels high, that has every character of `text`."""
     for font in _fonts(size):
         missing = _shape(font, "\uffff")  # no character: what a font draws for one that it does not have
@@ -73,6 +73,7 @@ def _fonts(size: int) -> list[Font]:
     return [*fonts, ImageFont.load_default(size)]
 
 
+@functools.lru_cache(maxsize=4096)
 def _shape(font: Font, character: str) -> tuple[tuple[int, int], bytes]:
     mask = font.getmask(character)
     return mask.size, bytes(mask)

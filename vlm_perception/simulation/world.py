@@ -21,6 +21,8 @@ try:
     import mujoco
 except ImportError as error:
     raise ImportError("the simulator needs MuJoCo: pip install 'vlm_perception[simulation]'") from error
+except Exception as error:  # a MUJOCO_GL that it does not know, or whose library is not there
+    mujoco, _broken = None, error
 
 CAMERA_FOV_Y = math.radians(60.0)
 CAMERA_HEIGHT = 0.30
@@ -36,10 +38,20 @@ TIMESTEP = 0.004  # [s]
 CEILING_GROUP = 3  # hidden from above
 
 
+def _cannot_render(error: Exception) -> OSError:
+    return OSError(
+        f"cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({' '.join(str(error).split()):.200}): unset MUJOCO_GL, "
+        "which is egl then, or set osmesa; on Debian or Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri for "
+        "egl, libosmesa6 for osmesa"
+    )
+
+
 class World:
     """One room, one robot. Create, use and close it in one thread (EGL contexts belong to their thread)."""
 
     def __init__(self, room: Room, width: int = 640, height: int = 480, samples: int = 4):
+        if mujoco is None:
+            raise _cannot_render(_broken)
         self.room = room
         self._model = mujoco.MjModel.from_xml_string(_mjcf(room, width, height, samples))
         self._data = mujoco.MjData(self._model)
@@ -160,10 +172,7 @@ class World:
             try:
                 self._renderer = mujoco.Renderer(self._model, *self._size)
             except Exception as error:
-                raise OSError(
-                    f"cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}); "
-                    "on Debian or Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
-                ) from error
+                raise _cannot_render(error) from error
         return self._renderer
 
     def close(self) -> None:

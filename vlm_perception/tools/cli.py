@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "look": "label every frame of a video, a folder or an image, without ROS: annotated video, contact sheet, table",
     "demo": "watch the robot find a thing by its name in a simulated room",
     "evaluate": "search in many rooms beside a simple controller: figures, a table, pictures of the paths",
     "train": "train the nano model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import check_folder
     from vlm_perception.simulation.room import make_room
+    from vlm_perception.simulation.world import World
     from vlm_perception.tools.episode import choose_target, run_episode
     from vlm_perception.tools.film import Film
     from vlm_perception.tools.pictures import draw_paths
@@ -72,6 +74,9 @@ def main(arguments: argparse.Namespace) -> int:
         room = make_room(arguments.seed)
         target = choose_target(arguments.target, room)
         check_folder(arguments.model)
+        check_output(arguments.output)
+        with World(room, 64, 48) as world:
+            world.picture()  # now, not in a process whose log nobody reads, it shows whether there is a renderer
         if arguments.trace:
             arguments.trace.parent.mkdir(parents=True, exist_ok=True)
             arguments.trace.write_text("")  # now, not when everything runs, it shows whether it can be written
@@ -82,7 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
     say(f"room {room.seed} ({room.length:.1f} x {room.width:.1f} m) with {things}; the robot is to find: {target}")
     say(f"starting simulator, classifier and navigator; to look on: {where}")
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
-    video, picture = arguments.output / f"{name}.mp4", arguments.output / f"{name}.png"
+    video, picture = arguments.output / f"{name}.webm", arguments.output / f"{name}.png"
     parameters: dict[str, dict[str, object]] = {
         "simulator": {"seed": room.seed},
         "classifier": {"model": arguments.model},
@@ -127,3 +132,12 @@ def main(arguments: argparse.Namespace) -> int:
     say(f"{result.said}; video {result.video}, path {result.picture}{trace}")
     print(json.dumps(asdict(result)), flush=True)
     return 0 if result.found and result.collisions == 0 else 1
+
+
+def check_output(folder: Path) -> None:
+    """Make `folder` and raise OSError when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"--output {str(folder)!r} cannot be written: {error.strerror or error}") from error

@@ -19,6 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import UInt32
 
 from vlm_perception.msg import NavigationState, TargetSighting
+from vlm_perception.navigation.sighting import check_target
 from vlm_perception.simulation.room import NAMES, Room, make_room
 from vlm_perception.srv import ResetSimulation, SetSearchTarget
 
@@ -52,7 +53,11 @@ class Episode:
 
 
 def choose_target(wish: str, room: Room) -> str:
-    """Return `wish`, or for "present" and "absent" a thing that is, or is not, in `room`, by its seed."""
+    """Return `wish`, or for "present" and "absent" a thing that is, or is not, in `room`, by its seed.
+
+    Raises ValueError for what cannot be a target.
+    """
+    wish = check_target(wish)
     there = [thing.name for thing in room.things]
     rng = np.random.default_rng((room.seed, 7))
     if wish == PRESENT:

@@ -15,6 +15,7 @@ import rclpy
 from rclpy.context import Context
 from rclpy.signals import SignalHandlerOptions
 
+from vlm_perception.perception.source import read_image
 from vlm_perception.simulation.room import Room, make_room
 from vlm_perception.simulation.shortest_path import shortest_path
 from vlm_perception.tools import simple_controller
@@ -221,7 +222,7 @@ class Evaluation:
         details = {seed: {name: asdict(trial) for name, trial in trials.items()} for seed, trials in rooms.items()}
         everything = json.dumps(rounded({**line, "trials": details}))
         (self.output / "evaluation.json").write_text(everything + "\n", encoding="utf-8")
-        good = [(self._picture(seed), not failures_in_words(trials[OURS])) for seed, trials in rooms.items()]
+        good = [(read_image(self._picture(seed)), not failures_in_words(trials[OURS])) for seed, trials in rooms.items()]
         contact_sheet(good, self.output / "rooms.png")
         print(f"\n{text}\ntable, failures, pictures of the paths and all details: {self.output}")
         if busy:

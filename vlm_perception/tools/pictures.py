@@ -1,21 +1,130 @@
-"""What people look at: the camera's picture with the answers drawn on it, a video of it, the paths from above."""
+"""What people look at: the camera's image with the answers drawn on it, a video of it, the paths from above."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
-from vlm_perception.perception.source import read_image
-from vlm_perception.simulation.room import Room
-from vlm_perception.simulation.world import World
+from vlm_perception.perception.annotation import WARNING, font_for
+
+if TYPE_CHECKING:
+    from vlm_perception.simulation.room import Room
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, GREY, GREEN, RED = (255, 255, 255), (0, 0, 0), (170, 170, 170), (90, 220, 90), (240, 90, 80)
 DARK_GREEN, DARK_GREY = (40, 130, 40), (100, 100, 100)
 PATH_COLOURS = ((230, 40, 40), (40, 90, 230))
+MOST_BARS = 10
+"""Of one question; of more options, the most probable ones are shown."""
+WIDTHS = (640, 1280)
+"""Of a drawn image, least and most [px]: below, words do not fit; above, a video only gets large."""
+
+
+class Asked(NamedTuple):
+    """A `question`, the probability of each of its `options` for this image, and the one that is `chosen`."""
+
+    question: str
+    options: Sequence[tuple[str, float]]
+    chosen: str
+
+
+class Canvas:
+    """A copy of an RGB image (height, width, 3), at least and at most as wide as `WIDTHS`, to be written on."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        width = min(max(image.shape[1], WIDTHS[0]), WIDTHS[1])
+        if width != image.shape[1]:
+            height = max(1, round(image.shape[0] * width / image.shape[1]))
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        self._picture = Image.fromarray(image)
+        self._draw = ImageDraw.Draw(self._picture)
+        self.height, self.width = image.shape[:2]
+        self.unit = self.width / 640
+        """What is drawn grows with the image."""
+
+    @property
+    def image(self) -> np.ndarray:
+        return np.array(self._picture)
+
+    def darken(self, left: float, top: float, right: float, bottom: float) -> None:
+        box = tuple(
+            round(edge) for edge in (max(0, left), max(0, top), min(self.width, right), min(self.height, bottom))
+        )
+        if box[0] < box[2] and box[1] < box[3]:
+            part = self._picture.crop(box)
+            self._picture.paste(Image.blend(part, Image.new("RGB", part.size), 0.65), box)
+
+    def text(self, words: str, x: float, y: float, colour: tuple = WHITE, size: int = 13, anchor: str = "la") -> None:
+        """Write `words` with their `anchor` (as Pillow calls it) at (x, y); what no font can write is left out."""
+        if font := font_for(words, round(size * self.unit)):
+            self._draw.text((x, y), words, colour, font, anchor=anchor)
+
+    def wrapped(self, words: str, size: int, width: float) -> list[str]:
+        """Return `words` in lines that are about as long as `width`."""
+        font = font_for(words, round(size * self.unit))
+        letter = font.getlength(words) / max(1, len(words)) if font else size
+        return textwrap.wrap(words, max(8, int(width / max(letter, 1.0)))) or [""]
+
+    def asked(self, questions: Sequence[Asked], top: float) -> None:
+        """Draw each question over its options, a bar for each as long as its probability, from `top` downwards."""
+        unit, line, wide = self.unit, 18 * self.unit, 180 * self.unit
+        y = top
+        for question in questions:
+            heading = self.wrapped(question.question, 12, wide)
+            options = list(question.options)
+            if len(options) > MOST_BARS:
+                options = sorted(options, key=lambda option: -option[1])[:MOST_BARS]
+            self.darken(6 * unit, y, wide + 18 * unit, y + line * (len(heading) + len(options)) + 6 * unit)
+            for words in heading:
+                self.text(words, 12 * unit, y + 3 * unit, WHITE, 12)
+                y += line
+            for option, probability in options:
+                colour = DARK_GREEN if option == question.chosen else DARK_GREY
+                box = (12 * unit, y + 1 * unit, 12 * unit + max(1.0, wide * probability), y + line - 2 * unit)
+                self._draw.rectangle(box, colour)
+                self.text(f"{option:.24} {probability:.2f}", 16 * unit, y + line / 2, WHITE, 12, "lm")
+                y += line
+            y += 10 * unit
+
+    def legend(self, words: str) -> None:
+        """Write what the colours mean along the lower edge."""
+        self.darken(0, self.height - 18 * self.unit, self.width, self.height)
+        self.text(words, 8 * self.unit, self.height - 9 * self.unit, GREY, 11, "lm")
+
+    def warning(self, words: str) -> None:
+        """Write `words` above the legend, where nobody can miss them."""
+        lines = self.wrapped(words, 13, self.width - 20 * self.unit)
+        top = self.height - (24 + 18 * len(lines)) * self.unit
+        self.darken(0, top, self.width, self.height - 18 * self.unit)
+        for number, line in enumerate(lines):
+            self.text(line, 8 * self.unit, top + (3 + 18 * number) * self.unit, WARNING, 13)
+
+    def arrow(self, forward: float, turn: float) -> None:
+        """Draw a command [m/s], [rad/s] as an arrow, longer for faster; a red spot is standing still."""
+        x, y, unit = self.width - 60 * self.unit, self.height - 66 * self.unit, self.unit
+        if not (forward or turn):
+            self._draw.ellipse((x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit), RED)
+            return
+        tip = (x - 60 * unit * turn, y - (25 + 150 * abs(forward)) * unit)
+        picture = np.array(self._picture)
+        cv2.arrowedLine(
+            picture,
+            (round(x), round(y)),
+            (round(tip[0]), round(tip[1])),
+            GREEN,
+            round(3 * unit),
+            cv2.LINE_AA,
+            tipLength=0.3,
+        )
+        self._picture.paste(Image.fromarray(picture))
 
 
 def annotate(
@@ -23,59 +132,69 @@ def annotate(
     state: str,
     reason: str,
     answer: str,
-    labels: Sequence[tuple[str, float]],
-    label: str,
+    asked: Asked,
     command: tuple[float, float],
     clock: float,
 ) -> np.ndarray:
-    """Draw state, answer, label probabilities and command (m/s, rad/s) on a copy of an RGB picture (H, W, 3)."""
-    height, width = image.shape[:2]
-    picture = image.copy()
-    panels = [(slice(0, 58), slice(None)), (slice(height - 42, height), slice(None))]
-    if labels:
-        panels.append((slice(62, 68 + 20 * len(labels)), slice(6, 150)))
-    for panel in panels:
-        picture[panel] = (picture[panel] * 0.35).astype(np.uint8)
+    """Draw what the demo's robot thinks and does on a copy of an RGB image (height, width, 3).
 
-    def text(words: str, x: int, y: int, colour: tuple[int, int, int] = WHITE, size: float = 0.5) -> None:
-        printable = words.encode("ascii", "replace").decode()
-        cv2.putText(picture, printable, (x, y), FONT, size, colour, 1, cv2.LINE_AA)
+    `state` and `reason` are the navigator's, `answer` is about its target, `asked` the label, `command` in [m/s] and
+    [rad/s], `clock` in [s].
+    """
+    canvas = Canvas(image)
+    width, height, unit = canvas.width, canvas.height, canvas.unit
+    canvas.darken(0, 0, width, 54 * unit)
+    canvas.text(state, 10 * unit, 6 * unit, GREEN if state == "arrived" else WHITE, 17)
+    canvas.text(reason[:90], 10 * unit, 32 * unit, GREY, 13)
+    canvas.text(f"{clock:.1f} s", width - 10 * unit, 8 * unit, WHITE, 14, "ra")
+    canvas.asked([asked], 60 * unit)
+    canvas.darken(0, height - 48 * unit, width, height - 18 * unit)
+    canvas.text(answer, 10 * unit, height - 42 * unit, WHITE, 15)
+    forward, turn = command
+    canvas.text(f"{forward:.2f} m/s {turn:+.2f} rad/s", width - 10 * unit, height - 41 * unit, WHITE, 13, "ra")
+    canvas.arrow(forward, turn)
+    canvas.legend(
+        "bars: probability of each answer for this image; green: the label, smoothed over time; arrow: velocity"
+    )
+    return canvas.image
 
-    text(state, 10, 22, GREEN if state == "arrived" else WHITE, 0.65)
-    text(reason[:80], 10, 46, GREY, 0.45)
-    text(f"{clock:5.1f} s", width - 80, 22)
-    text(answer, 10, height - 16, WHITE, 0.55)
-    for number, (name, probability) in enumerate(labels):
-        y = 80 + 20 * number
-        bar = int(136 * probability)
-        cv2.rectangle(picture, (10, y - 11), (10 + bar, y + 3), DARK_GREEN if name == label else DARK_GREY, -1)
-        text(f"{name} {probability:.2f}", 14, y, WHITE, 0.42)
-    linear, angular = command
-    base = (width - 60, height - 50)
-    text(f"{linear:.2f} m/s {angular:+.2f} rad/s", width - 190, height - 16, WHITE, 0.45)
-    if linear or angular:
-        tip = (int(base[0] - 60 * angular), int(base[1] - 25 - 150 * abs(linear)))
-        cv2.arrowedLine(picture, base, tip, GREEN, 3, cv2.LINE_AA, tipLength=0.3)
-    else:
-        cv2.circle(picture, base, 6, RED, -1, cv2.LINE_AA)
-    return picture
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what a library's C code writes to standard error."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 class Video:
-    """An MP4 of RGB pictures; opened with the first one."""
+    """A WebM (VP8) of RGB images, which browsers play; opened with the first one.
+
+    OpenCV's wheels have no encoder for H.264: those that there are would bring the GPL or a patent licence.
+    """
 
     def __init__(self, path: Path, rate: float):
         self.path = path
         self._rate = rate
+        self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
 
     def add(self, picture: np.ndarray) -> None:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            size = (picture.shape[1], picture.shape[0])
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, size)
+            self._size = (picture.shape[1], picture.shape[0])
+            with _silent():  # OpenCV complains of a tag that WebM does not have, and does the right thing
+                fourcc = cv2.VideoWriter_fourcc(*"VP80")
+                self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._rate, self._size)
             if not self._writer.isOpened():
                 raise OSError(f"cannot write the video {self.path}: is the folder writable, and has OpenCV its FFmpeg?")
+        if (picture.shape[1], picture.shape[0]) != self._size:  # a writer drops what is of another size
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
@@ -95,6 +214,8 @@ def draw_paths(
 
     `paths` holds points [m] by the name of who went there, in at most as many as there are `PATH_COLOURS`.
     """
+    from vlm_perception.simulation.world import World
+
     with World(room, 960, 720) as world:
 
         def pixel(x: float, y: float) -> tuple[int, int]:
@@ -117,24 +238,34 @@ def draw_paths(
         if (thing := room.thing(target)) is not None:
             reach = pixel(thing.x + thing.outer_radius + 1.0, thing.y)[0] - pixel(thing.x, thing.y)[0]
             cv2.circle(picture, pixel(thing.x, thing.y), reach, WHITE, 1, cv2.LINE_AA)
-        cv2.putText(picture, f"room {room.seed}: {target}", (16, 32), FONT, 0.8, WHITE, 2, cv2.LINE_AA)
+        cv2.putText(picture, f"room {room.seed}: where is the {target}?", (16, 32), FONT, 0.8, WHITE, 2, cv2.LINE_AA)
+        legend = "small spot: start; large spot: end; ring: within 1 m of the target" + "; cross: touched" * bool(
+            crosses
+        )
+        cv2.putText(picture, legend, (16, 708), FONT, 0.55, BLACK, 3, cv2.LINE_AA)
+        cv2.putText(picture, legend, (16, 708), FONT, 0.55, WHITE, 1, cv2.LINE_AA)
     _write(picture, file)
 
 
-def contact_sheet(pictures: Sequence[tuple[Path, bool]], file: Path, columns: int = 10) -> None:
-    """Write all `pictures` as one, small; those that are not good get a red frame."""
-    width, height, edge = 320, 240, 6
+def contact_sheet(pictures: Sequence[tuple[np.ndarray, bool]], file: Path, columns: int = 10) -> None:
+    """Write all RGB `pictures` as one, small, each in its shape; those that are not good get a red frame."""
+    width, edge = 320, 6
+    height = max(round(width * picture.shape[0] / picture.shape[1]) for picture, _ in pictures)
+    height = min(max(height, 80), 480)
     columns = min(columns, len(pictures))
     sheet = np.zeros((-(-len(pictures) // columns) * height, columns * width, 3), np.uint8)
-    for number, (path, good) in enumerate(pictures):
-        small = cv2.resize(read_image(path), (width, height), interpolation=cv2.INTER_AREA)
-        cv2.rectangle(small, (0, 0), (width - 1, height - 1), DARK_GREEN if good else RED, 1 if good else edge)
+    for number, (picture, good) in enumerate(pictures):
+        scale = min(width / picture.shape[1], height / picture.shape[0])
+        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        right, below = small.shape[1] - 1, small.shape[0] - 1
+        cv2.rectangle(small, (0, 0), (right, below), DARK_GREEN if good else RED, 1 if good else edge)
         row, column = divmod(number, columns)
-        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = small
+        sheet[row * height : row * height + small.shape[0], column * width : column * width + small.shape[1]] = small
     _write(sheet, file)
 
 
 def _write(picture: np.ndarray, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # By its bytes: OpenCV cannot take every name.
-    file.write_bytes(cv2.imencode(file.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    if not cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"cannot write the picture {file}")
