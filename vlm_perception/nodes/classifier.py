@@ -566,8 +566,8 @@ class Classifier(LifecycleNode):
         if self._worker.state != "ready":
             seconds = time.monotonic() - self._worker.since
             return (
-                f"the model {self._table.values.model!r} is not there yet: {self._worker.state}, for {seconds:.0f} s; ask "
-                "again when /diagnostics says 'looking', or wait for the topic model_scope: it comes with the model"
+                f"the model {self._table.values.model!r} is not there yet: {self._worker.state}, for {seconds:.0f} s; "
+                "wait until there is a message on model_scope (it comes with the model), and ask again"
             )
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"

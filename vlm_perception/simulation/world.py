@@ -39,10 +39,10 @@ CEILING_GROUP = 3  # hidden from above
 
 
 def _cannot_render(error: Exception) -> OSError:
+    why = " ".join(str(error).split())
     return OSError(
-        f"cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({' '.join(str(error).split()):.200}): unset MUJOCO_GL, "
-        "which is egl then, or set osmesa; on Debian or Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri for "
-        "egl, libosmesa6 for osmesa"
+        f"cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({why:.200}): set egl, the default, or osmesa; on "
+        "Debian or Ubuntu, apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri for egl, libosmesa6 for osmesa"
     )
 
 

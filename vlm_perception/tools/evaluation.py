@@ -222,8 +222,8 @@ class Evaluation:
         details = {seed: {name: asdict(trial) for name, trial in trials.items()} for seed, trials in rooms.items()}
         everything = json.dumps(rounded({**line, "trials": details}))
         (self.output / "evaluation.json").write_text(everything + "\n", encoding="utf-8")
-        good = [(read_image(self._picture(seed)), not failures_in_words(trials[OURS])) for seed, trials in rooms.items()]
-        contact_sheet(good, self.output / "rooms.png")
+        paths = [(read_image(self._picture(seed)), not failures_in_words(of[OURS])) for seed, of in rooms.items()]
+        contact_sheet(paths, self.output / "rooms.png")
         print(f"\n{text}\ntable, failures, pictures of the paths and all details: {self.output}")
         if busy:
             words = f"{len(busy)} rooms were measured while the machine was busy (answers over {limit:.1f} s old)"

@@ -1,4 +1,4 @@
-"""Label every frame of a recording, without ROS: an annotated video, a contact sheet and a table of all probabilities."""
+"""Label every frame of a recording, without ROS: annotated video, contact sheet, table of all probabilities."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vlm_perception.questions import Answer, Choice, ClosedQuestion
 
 PROMPT = "what does the image show?"
-ON_THE_SHEET = 30
-"""So many frames are on the contact sheet, at most."""
 LEGEND = "bars: probability of each answer for this frame; green: the label, smoothed over time, or the answer"
 
 
@@ -113,7 +111,7 @@ class Report:
 
     def __init__(self, folder: Path, label: Choice, asked: Sequence[ClosedQuestion], warning: str, rate: float) -> None:
         from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
-        from vlm_perception.tools.pictures import Video
+        from vlm_perception.tools.pictures import Kept, Video
 
         self.frames = 0
         self.video, self.sheet, self.table = (folder / f"look.{ending}" for ending in ("webm", "png", "csv"))
@@ -123,8 +121,7 @@ class Report:
         self._smoother = LabelSmoother(label.options, SmoothingSettings(unknown=unknown))
         self._counts: Counter[str] = Counter()
         self._film = Video(self.video, min(max(rate, 1.0), 120.0))
-        self._kept: list[tuple[np.ndarray, bool]] = []
-        self._step = 1
+        self._kept = Kept()
         self._file = open(self.table, "w", newline="", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._rows = csv.writer(self._file)
         names = [f"{question.prompt} {option}" for question in self._questions for option in question.options]
@@ -138,8 +135,7 @@ class Report:
         self._rows.writerow([self.frames, f"{stamp:.3f}", smoothed.label, f"{smoothed.confidence:.4f}", *probabilities])
         drawn = self._draw(image, stamp, smoothed, answers)
         self._film.add(drawn)
-        if self.frames % self._step == 0:
-            self._keep(drawn)
+        self._kept.add(drawn)
         self.frames += 1
 
     def _draw(self, image: np.ndarray, stamp: float, smoothed: Any, answers: Sequence[Answer]) -> np.ndarray:
@@ -160,23 +156,11 @@ class Report:
             canvas.warning(self._warning)
         return canvas.image
 
-    def _keep(self, drawn: np.ndarray) -> None:
-        """Keep a frame for the sheet; of twice too many, every other one stays, so that they are spread evenly."""
-        import cv2
-
-        scale = 480 / drawn.shape[1]
-        self._kept.append((cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), True))
-        if len(self._kept) > ON_THE_SHEET:
-            self._kept, self._step = self._kept[::2], 2 * self._step
-
     def close(self) -> None:
         """Complete the files."""
-        from vlm_perception.tools.pictures import contact_sheet
-
         self._file.close()
         self._film.close()
-        if self._kept:
-            contact_sheet(self._kept, self.sheet, columns=5)
+        self._kept.write(self.sheet)
 
     def summary(self) -> dict[str, object]:
         """How many frames there were, the share of each label, and the files."""

@@ -24,6 +24,9 @@ DARK_GREEN, DARK_GREY = (40, 130, 40), (100, 100, 100)
 PATH_COLOURS = ((230, 40, 40), (40, 90, 230))
 MOST_BARS = 10
 """Of one question; of more options, the most probable ones are shown."""
+SHEET_WIDTH = 320
+"""Of each image on a contact sheet [px]."""
+ON_THE_SHEET = 30
 WIDTHS = (640, 1280)
 """Of a drawn image, least and most [px]: below, words do not fit; above, a video only gets large."""
 
@@ -153,9 +156,7 @@ def annotate(
     forward, turn = command
     canvas.text(f"{forward:.2f} m/s {turn:+.2f} rad/s", width - 10 * unit, height - 41 * unit, WHITE, 13, "ra")
     canvas.arrow(forward, turn)
-    canvas.legend(
-        "bars: probability of each answer for this image; green: the label, smoothed over time; arrow: velocity"
-    )
+    canvas.legend("bars: probability of each answer for this image; green: the label, smoothed; arrow: velocity")
     return canvas.image
 
 
@@ -249,7 +250,7 @@ def draw_paths(
 
 def contact_sheet(pictures: Sequence[tuple[np.ndarray, bool]], file: Path, columns: int = 10) -> None:
     """Write all RGB `pictures` as one, small, each in its shape; those that are not good get a red frame."""
-    width, edge = 320, 6
+    width, edge = SHEET_WIDTH, 6
     height = max(round(width * picture.shape[0] / picture.shape[1]) for picture, _ in pictures)
     height = min(max(height, 80), 480)
     columns = min(columns, len(pictures))
@@ -265,7 +266,29 @@ def contact_sheet(pictures: Sequence[tuple[np.ndarray, bool]], file: Path, colum
     _write(sheet, file)
 
 
+class Kept:
+    """Some of any number of RGB images, at most `ON_THE_SHEET`, evenly from the first to the last."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self._step, self._count = 1, 0
+
+    def add(self, image: np.ndarray) -> None:
+        """Keep `image` if it is its turn; of too many, every other one stays."""
+        if self._count % self._step == 0:
+            height = max(1, round(SHEET_WIDTH * image.shape[0] / image.shape[1]))
+            self.images.append(cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA))
+            if len(self.images) > ON_THE_SHEET:
+                self.images, self._step = self.images[::2], 2 * self._step
+        self._count += 1
+
+    def write(self, file: Path) -> None:
+        """Write what was kept as one image; nothing if there is none."""
+        if self.images:
+            contact_sheet([(image, True) for image in self.images], file, columns=5)
+
+
 def _write(picture: np.ndarray, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"cannot write the picture {file}")
+    # By its bytes: OpenCV cannot take every name.
+    file.write_bytes(cv2.imencode(file.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
