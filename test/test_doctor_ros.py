@@ -141,6 +141,18 @@ def test_another_middleware_needs_a_receive_buffer(tmp_path):
     assert middleware.network_buffer("rmw_cyclonedds_cpp", tmp_path / "nowhere") == []
 
 
+def test_fast_dds_needs_a_receive_buffer_between_machines(tmp_path, monkeypatch):
+    size = int(re.search(r"<receiveBufferSize>(\d+)</receiveBufferSize>", PROFILE.read_text())[1])
+    assert size >= middleware.ENOUGH_BUFFER
+    monkeypatch.setattr(middleware, "RECEIVE_BUFFER", tmp_path / "rmem_max")
+    for value, words in ((212992, (YELLOW, "208 KiB .net.core.rmem_max.*sysctl")), (size, (GREEN, "4096 KiB"))):
+        (tmp_path / "rmem_max").write_text(str(value))
+        environment = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE)}
+        assert says(middleware.transport(environment)[-1:], words)
+        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        assert "rmem_max" not in str(middleware.transport(environment))
+
+
 # Real nodes
 
 
