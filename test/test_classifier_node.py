@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 import threading
 import time
 from pathlib import Path
@@ -254,10 +255,13 @@ def test_faults_of_the_node_and_of_its_one_camera_are_counted_together(ros):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
-def test_on_a_full_disk_the_trace_ends_and_labels_go_on(ros):
-    world = World(ros, trace_file="/dev/full")
+def test_on_a_full_disk_the_trace_ends_and_labels_go_on(ros, tmp_path):
+    world = World(ros, trace_file=str(tmp_path / "trace.json"))
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, world.classifier._trace._file.fileno())
+    os.close(full)
     status = world.until_health("No space left on device", DiagnosticStatus.WARN)
-    assert "'/dev/full' has ended" in {v.key: v.value for v in status.values}["trace"]
+    assert "trace.json' has ended" in {v.key: v.value for v in status.values}["trace"]
     world.until_label("clear")
     world.colour = GREEN
     world.until_label("corridor")

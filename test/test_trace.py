@@ -1,6 +1,7 @@
 """Where the time of each picture goes: a trace that a viewer can read, and percentiles that are right."""
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -53,18 +54,48 @@ def test_an_empty_trace_is_json_and_one_that_is_not_closed_lacks_only_its_end(tm
     assert len(json.loads((tmp_path / "cut.json").read_text())) == AT_ONCE + 6  # the first is the row's name
 
 
-def test_a_trace_that_cannot_be_written_says_so(tmp_path):
-    with pytest.raises(OSError):
-        Trace(tmp_path)
+def test_a_trace_takes_no_file_but_a_new_one_an_empty_one_or_an_old_trace(tmp_path, monkeypatch):
+    """Whoever may set the parameter may not overwrite what the node can write, through links or otherwise."""
+    kept = tmp_path / "kept.txt"
+    kept.write_text("somebody's work")
+    (tmp_path / "link.json").symlink_to(kept)
+    (tmp_path / "nowhere.json").symlink_to(tmp_path / "new.txt")
+    os.mkfifo(tmp_path / "pipe.json")
+    os.link(kept, tmp_path / "hard.json")
+    words = {
+        "kept.txt": "no trace", "link.json": "symbolic link", "nowhere.json": "symbolic link", "hard.json": "no trace",
+        "pipe.json": "no regular file", "": "Is a directory", "/dev/null": "no regular file",
+    }  # fmt: skip
+    for name, why in words.items():
+        with pytest.raises(OSError, match=why):
+            Trace(tmp_path / name)
+    assert kept.read_text() == "somebody's work" and not (tmp_path / "new.txt").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "trace.json").touch()
+    for number in range(3):  # an empty one, one with spans, one without
+        trace = Trace(Path("~/trace.json"))
+        if number == 0:
+            trace.span("front", "decode", 2.0, 2.25)
+        trace.close()
+        assert len(json.loads((tmp_path / "trace.json").read_text())) == (2 if number == 0 else 0)
+
+
+def fill_the_disk(trace):
+    """From now on its file is on a disk that is full."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, trace._file.fileno())
+    os.close(full)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
-def test_on_a_full_disk_the_trace_ends_and_says_why():
-    trace, unwritten = Trace(Path("/dev/full")), Trace(Path("/dev/full"))
+def test_on_a_full_disk_the_trace_ends_and_says_why(tmp_path):
+    trace, unwritten = Trace(tmp_path / "a.json"), Trace(tmp_path / "b.json")
+    fill_the_disk(trace)
+    fill_the_disk(unwritten)
     spans = Spans("front", trace)
     for n in range(2 * AT_ONCE):
         spans.received(n, float(n))  # in the callback of the camera, which must not fail
-    assert "'/dev/full'" in trace.problem and "No space left" in trace.problem
+    assert "a.json'" in trace.problem and "No space left" in trace.problem
     trace.close()
     assert not unwritten.problem
     unwritten.close()

@@ -246,8 +246,7 @@ class Parameters:
     trace_file: str = parameter(
         "",
         "File for a trace of where each picture's time goes, which ui.perfetto.dev opens, some 10 kB/s; none if empty; "
-        "used at configure",
-        dynamic=True,
+        "a new file, or an old trace",
     )
 
     def __post_init__(self) -> None:
@@ -290,7 +289,7 @@ class Parameters:
         )
 
 
-LOADING = ("model", "trace_file", *(field.name for field in dataclasses.fields(LoadOptions)))
+LOADING = ("model", *(field.name for field in dataclasses.fields(LoadOptions)))
 """The parameters that are used at configure."""
 
 
@@ -363,7 +362,9 @@ class Classifier(LifecycleNode):
         try:
             self._trace = Trace(Path(values.trace_file)) if values.trace_file else None
         except OSError as error:
-            self._load_error = f"trace_file {values.trace_file!r} cannot be written: {error}"
+            self._load_error = (
+                f"trace_file {values.trace_file!r} cannot be written: {error}; choose another at the start"
+            )
             self.get_logger().error(self._load_error)
             return TransitionCallbackReturn.FAILURE
         self._worker = worker.Worker(

@@ -10,20 +10,24 @@ https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 STAGES = ("age", "wait", "decode", "encode", "answer", "describe", "publish", "whole")
 WINDOW = 300
 """Of how many pictures the percentiles are."""
 PERCENTILES = (50, 95, 99)
+START = '[\n{"name": '
+"""How the file of a trace begins."""
 AT_ONCE = 64
 """Events that are written together: a thread that writes a file lets the others go first."""
 
@@ -31,16 +35,16 @@ AT_ONCE = 64
 class Trace:
     """Writes a trace to the file `path`, from any thread; times are in seconds of `time.monotonic`.
 
-    OSError when the file cannot be opened. When it cannot be written later, as on a full disk, the trace ends and
-    `problem` says why. What then lacks its last events and its `]`, as after a process that died, Perfetto reads all
-    the same.
+    OSError when the file cannot be opened: it may be new, empty or an old trace, and is never a link, a pipe or what
+    somebody else has written. When it cannot be written later, as on a full disk, the trace ends and `problem` says
+    why. What then lacks its last events and its `]`, as after a process that died, Perfetto reads all the same.
     """
 
     def __init__(self, path: Path) -> None:
         self.problem = ""
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w")  # noqa: SIM115
+        self._path = path.expanduser()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _open(self._path)
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
         self._events: list[str] = []
@@ -91,6 +95,28 @@ class Trace:
             self._file.flush()
             self._separator = ",\n"
             self._events.clear()
+
+
+def _open(path: Path) -> TextIO:
+    """Open a regular file for a trace, without following a link or waiting for a pipe."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError("it is a symbolic link") from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError("it is no regular file")
+        start = os.read(file, len(START))
+        if start and start not in (START.encode(), b"[]\n"):
+            raise OSError("there is a file that is no trace: remove it, or choose another name")
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        return open(file, "w", encoding="utf-8")
+    except OSError:
+        os.close(file)
+        raise
 
 
 class Spans:
