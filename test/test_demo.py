@@ -15,9 +15,9 @@ from vlm_perception.tools.episode import choose_target
 SEED = 202
 
 
-def run(*arguments: str, output: Path) -> subprocess.CompletedProcess:
+def run(*arguments: str, output: Path, where: Path | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "vlm_perception.tools", "demo", *arguments, "--output", str(output)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=output)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=where or output)
 
 
 def test_the_robot_finds_a_thing_by_its_name(tmp_path):
@@ -33,6 +33,7 @@ def test_the_robot_finds_a_thing_by_its_name(tmp_path):
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) > 10 and video.get(cv2.CAP_PROP_FRAME_WIDTH) == 640
     assert cv2.imread(result["picture"]).shape == (720, 960, 3)
     assert "does: arrived" in done.stdout and "sees:" in done.stdout
+    assert "search ended" in done.stdout and "taken away" not in done.stdout
 
 
 def test_what_is_not_there_ends_in_an_honest_no(tmp_path):
@@ -51,6 +52,7 @@ def test_what_is_not_there_ends_in_an_honest_no(tmp_path):
     [
         (["--target", "x" * 10_000, "--time-limit", "5"], "10000 characters"),
         (["--target", "red\x07ball", "--time-limit", "5"], "control character"),
+        (["--target", " ", "--time-limit", "5"], "the target is empty"),
         (["--seed", "-1"], "seed is -1"),
     ],
 )
@@ -71,11 +73,31 @@ def test_a_trace_that_cannot_be_written_is_told_before_anything_starts(tmp_path)
     assert done.returncode == 1 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    done = run(output=tmp_path / "file" / "folder", where=tmp_path)
+    assert done.returncode == 1 and "--output" in done.stderr and "file/folder' cannot be written" in done.stderr
+    assert "starting" not in done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["nonsense", "glfw"])
+def test_a_renderer_that_does_not_work_is_told_in_words(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MUJOCO_GL", name)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    done = run(output=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"cannot render with MUJOCO_GL={name}" in done.stderr and "set egl" in done.stderr
+    node = [sys.executable, "-c", "import sys; from vlm_perception.nodes.simulator import main; sys.exit(main())"]
+    done = subprocess.run(node, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "set egl" in done.stderr
+
+
 def test_present_and_absent_are_chosen_by_the_room():
     for seed in range(20):
         room = make_room(seed)
         there = {thing.name for thing in room.things}
         assert choose_target("present", room) in there
         assert choose_target("absent", room) in set(NAMES) - there
-        assert choose_target("blue box", room) == "blue box"
+        for same in ("blue box", "Blue box", "blue  BOX", "the blue box"):
+            assert choose_target(same, room) == "blue box"
     assert demo.__doc__

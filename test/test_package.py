@@ -24,6 +24,7 @@ PROFILE = ROOT / "config" / "fastdds.xml"
 
 # What is imported under another name than the rosdep key has.
 ROSDEP_KEYS = {
+    "tqdm": "python3-tqdm",
     "PIL": "python3-pil",
     "cv2": "python3-opencv",
     "mujoco": "python3-mujoco-pip",

@@ -131,3 +131,14 @@ def test_the_node_may_refuse(ros):
     result = ros.set_parameter("tested", "kind", "slow")
     assert not result.successful and "engine is cold" in result.reason
     assert table.values.kind == "fast" and node.get_parameter("kind").value == "fast"
+
+
+def test_an_unknown_name_is_answered_with_the_one_that_was_meant(ros):
+    make(ros)
+    result = ros.set_parameter("tested", "lables", ["x", "y"])
+    assert not result.successful and result.reason == "there is no parameter 'lables': did you mean 'labels'?"
+    request = SetParametersAtomically.Request()
+    request.parameters = [Parameter(name, value=True).to_parameter_msg() for name in ("loud", "nonsense")]
+    result = ros.call(SetParametersAtomically, "tested/set_parameters_atomically", request).result
+    assert not result.successful and "'nonsense': ros2 param list shows the names" in result.reason
+    assert ros.set_parameter("tested", "use_sim_time", False).successful

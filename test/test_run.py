@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,10 @@ pytest.importorskip("rclpy")
 
 from std_msgs.msg import String
 
+import vlm_perception
+from vlm_perception.nodes.profile import use_profile
+
+ROOT = Path(__file__).parents[1]
 NODE = """
 import sys
 from rclpy.node import Node
@@ -26,6 +34,9 @@ class Talker(Node):
         self.create_timer(0.02, lambda: self.publisher.publish(String(data="hello")))
         if "wrong" in sys.argv:
             raise ValueError("parameter rate is 99,\\n expected at most 30")
+        if "profile" in sys.argv:
+            import os
+            raise ValueError(os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE"))
         if "hang" in sys.argv:
             import threading, time
             threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
@@ -120,3 +131,32 @@ def test_a_node_may_end_itself(start):
     process = start("short")
     process.communicate(timeout=20)
     assert process.returncode == 3
+
+
+def test_a_bare_node_finds_the_profile_and_leaves_that_of_the_user(start, monkeypatch, tmp_path):
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    _, errors = start("profile").communicate(timeout=20)
+    file = Path(errors.split()[-1])
+    assert file.is_absolute() and file.read_bytes() == (ROOT / "config" / "fastdds.xml").read_bytes()
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/my/own.xml")
+    _, errors = start("profile").communicate(timeout=20)
+    assert errors.split()[-1] == "/my/own.xml"
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")
+    monkeypatch.chdir(tmp_path)
+    Path("DEFAULT_FASTRTPS_PROFILES.xml").touch()
+    use_profile()
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["camera", "classifier", "navigator", "simulator"])
+def test_every_node_explains_itself_and_ends(name, capsys, monkeypatch):
+    module = importlib.import_module(f"vlm_perception.nodes.{name}")
+    monkeypatch.setattr(sys, "argv", [f"/lib/{name}", "--help", "--ros-args", "-p", "seed:=no"])
+    assert module.main() == 0
+    words = capsys.readouterr().out
+    assert words.startswith(f"usage: {name} ") and "--ros-args" in words
+    for field in dataclasses.fields(module.Parameters):
+        assert f"\n  {field.name} (" in words and field.metadata["description"] in words
+    monkeypatch.setattr(sys, "argv", [name, "--version"])
+    assert module.main() == 0
+    assert capsys.readouterr().out == f"vlm_perception {vlm_perception.__version__}\n"

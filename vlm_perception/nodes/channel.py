@@ -23,6 +23,7 @@ from std_msgs.msg import String
 from vlm_perception import msg
 from vlm_perception.nodes.diagnostics import Health, Level
 from vlm_perception.nodes.faults import Faults
+from vlm_perception.nodes.profile import shipped_profile
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.perception.annotation import annotate
 from vlm_perception.perception.smoothing import SmoothedLabel
@@ -43,7 +44,7 @@ LOST = 0.05
 """A larger share of pictures that get lost on their way is worth a warning."""
 FAST_DDS_HINT = (
     " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process, the camera's "
-    "above all, to share/vlm_perception/config/fastdds.xml, as the launch files do"
+    "above all, to"
 )
 
 
@@ -244,7 +245,9 @@ def missing_profile() -> str:
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     if "fastrtps" not in get_rmw_implementation_identifier() or os.path.isfile(profile):
         return ""
-    return FAST_DDS_HINT + (f"; {profile!r} names no file" if profile else "")
+    return f"{FAST_DDS_HINT} {shipped_profile() or 'config/fastdds.xml of this package'}" + (
+        f"; {profile!r} names no file" if profile else ""
+    )
 
 
 def image_message(picture: Observation, image: np.ndarray) -> Image:

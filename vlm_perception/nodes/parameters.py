@@ -17,9 +17,11 @@ import difflib
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -85,7 +87,7 @@ class ParameterTable(Generic[Values]):
         self._on_change = on_change
         self._warn_of_unknown_names(node)
         self.values: Values = self._declare(node)
-        node.add_pre_set_parameters_callback(self._convert)
+        node.add_pre_set_parameters_callback(partial(self._prepare, node))
         node.add_on_set_parameters_callback(self._change)
 
     def _declare(self, node: Node) -> Values:
@@ -101,8 +103,15 @@ class ParameterTable(Generic[Values]):
             node.set_descriptor(name, _descriptor(field, type_), value.get_parameter_value())
         return instance
 
-    def _convert(self, parameters: list[Parameter]) -> list[Parameter]:
-        """Take an integer for a number and an empty list for a list of any type, as YAML users expect."""
+    def _prepare(self, node: Node, parameters: list[Parameter]) -> list[Parameter]:
+        """Take an integer for a number and an empty list for a list of any type, as YAML users expect.
+
+        Raises ParameterNotDeclaredException, with a suggestion, for a name that there is not; the service answers it.
+        """
+        for name in (p.name for p in parameters if p.name not in self._fields and not node.has_parameter(p.name)):
+            error = ParameterNotDeclaredException(name)
+            error.args = (f"there is no parameter {name!r}: {suggestion(name, self._fields)}",)
+            raise error
         return [
             Parameter(p.name, TYPES[self._fields[p.name][1]][0], _convert(self._fields[p.name][1], p.value))
             if p.name in self._fields and p.value is not None and _is(self._fields[p.name][1], p.value)
@@ -174,6 +183,16 @@ def _declare(node: Node, field: dataclasses.Field) -> Any:
 def _shown(field: dataclasses.Field, value: Any) -> Any:
     hide = field.metadata["shown"]
     return hide(value) if hide and isinstance(value, str) else value
+
+
+def listed(definition: Any) -> str:
+    """Return the parameters of the dataclass `definition` in words, one a line, for --help."""
+    lines = []
+    for field in dataclasses.fields(definition):
+        value, unit = field.default, field.metadata["unit"]
+        words = str(value).lower() if isinstance(value, bool) else repr(_to_ros(value))
+        lines.append(f"  {field.name} ({words}{f' {unit}' if unit else ''}): {field.metadata['description']}")
+    return "\n".join(lines)
 
 
 def _to_ros(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -16,6 +17,9 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from vlm_perception import __version__
+from vlm_perception.nodes.parameters import listed
+from vlm_perception.nodes.profile import use_profile
 from vlm_perception.perception.address import without_secrets
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -35,8 +39,14 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     - `close()`: called after the spin while publishing still works, so that a last word is heard;
     - `finished`: an rclpy Future which the node completes with an exit code to end itself;
     - a parameter `autostart`: when true, a lifecycle node configures and activates itself.
+
+    With --help or --version before --ros-args it is told what the node is, and nothing starts.
     """
+    if words := _about(make_node, sys.argv[1:] if args is None else args):
+        print(words)
+        return 0
     keep_freed_memory()
+    use_profile()
     # rclpy's signal handlers shut the context down, and then no zero twist can be sent any more; Python's default one
     # raises anywhere. So handlers that do nothing are set, and a thread reads the numbers that Python's C-level handler
     # writes to the wake-up pipe, whichever thread the system chose to interrupt: any number of signals is one request
@@ -63,6 +73,21 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str:
+    """What --help or --version among `args` is to be answered with; else ""."""
+    own = list(itertools.takewhile(lambda argument: argument != "--ros-args", args))
+    if "--version" in own:
+        return f"vlm_perception {__version__}"
+    if not {"-h", "--help"} & {*own}:
+        return ""
+    module, name = sys.modules[make_node.__module__], os.path.basename(sys.argv[0])
+    parameters = getattr(module, "Parameters", None)
+    return (
+        f"usage: {name} [--help] [--version] [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE]]\n\n"
+        f"{(module.__doc__ or '').strip()}\n" + (f"\nParameters:\n{listed(parameters)}" if parameters else "")
+    )
 
 
 def keep_freed_memory() -> None:

@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 
-from ament_index_python.packages import get_package_share_directory
+from vlm_perception.nodes.profile import use_profile
 
 # Domains that neither users (mostly 0) nor the tests (40 to 99) have.
 DOMAINS = range(10, 40)
@@ -19,8 +19,7 @@ def prepare_environment(domain: int | None = None) -> str:
     Images over DDS need the shipped Fast DDS profile in every process. A demonstration neither hears nor moves
     a real robot, whatever the shell has set: it takes `domain`, else a free one, and stays on this machine.
     """
-    profile = os.path.join(get_package_share_directory("vlm_perception"), "config", "fastdds.xml")
-    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+    use_profile()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_DOMAIN_ID"] = str(free_domains(1)[0] if domain is None else domain)
     return f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"

@@ -18,7 +18,6 @@ from vlm_perception.perception.annotation import WARNING, font_for
 if TYPE_CHECKING:
     from vlm_perception.simulation.room import Room
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, GREY, GREEN, RED = (255, 255, 255), (0, 0, 0), (170, 170, 170), (90, 220, 90), (240, 90, 80)
 DARK_GREEN, DARK_GREY = (40, 130, 40), (100, 100, 100)
 PATH_COLOURS = ((230, 40, 40), (40, 90, 230))
@@ -224,7 +223,7 @@ def draw_paths(
             return round(column), round(row)
 
         picture = world.picture("above").copy()
-        for number, ((name, path), colour) in enumerate(zip(paths.items(), PATH_COLOURS, strict=False)):
+        for path, colour in zip(paths.values(), PATH_COLOURS, strict=False):
             points = [pixel(*place) for place in path]
             if len(points) > 1:
                 cv2.polylines(picture, [np.array(points, np.int32)], False, WHITE, 4, cv2.LINE_AA)
@@ -232,20 +231,21 @@ def draw_paths(
             if points:
                 cv2.circle(picture, points[0], 6, WHITE, -1, cv2.LINE_AA)
                 cv2.circle(picture, points[-1], 8, colour, -1, cv2.LINE_AA)
-            cv2.putText(picture, name, (16, 62 + 28 * number), FONT, 0.7, WHITE, 4, cv2.LINE_AA)
-            cv2.putText(picture, name, (16, 62 + 28 * number), FONT, 0.7, colour, 2, cv2.LINE_AA)
         for place in crosses:
             cv2.drawMarker(picture, pixel(*place), BLACK, cv2.MARKER_TILTED_CROSS, 18, 3, cv2.LINE_AA)
         if (thing := room.thing(target)) is not None:
             reach = pixel(thing.x + thing.outer_radius + 1.0, thing.y)[0] - pixel(thing.x, thing.y)[0]
             cv2.circle(picture, pixel(thing.x, thing.y), reach, WHITE, 1, cv2.LINE_AA)
-        cv2.putText(picture, f"room {room.seed}: where is the {target}?", (16, 32), FONT, 0.8, WHITE, 2, cv2.LINE_AA)
-        legend = "small spot: start; large spot: end; ring: within 1 m of the target" + "; cross: touched" * bool(
-            crosses
-        )
-        cv2.putText(picture, legend, (16, 708), FONT, 0.55, BLACK, 3, cv2.LINE_AA)
-        cv2.putText(picture, legend, (16, 708), FONT, 0.55, WHITE, 1, cv2.LINE_AA)
-    _write(picture, file)
+    canvas = Canvas(picture)
+    canvas.darken(0, 0, canvas.width, 30 * canvas.unit)
+    canvas.text(f"room {room.seed}: where is the {target}?", 8 * canvas.unit, 6 * canvas.unit, size=15)
+    for number, (name, colour) in enumerate(zip(paths, PATH_COLOURS, strict=False)):
+        place = (canvas.width - 8 * canvas.unit, (34 + 18 * number) * canvas.unit)
+        canvas.darken(canvas.width - 110 * canvas.unit, place[1], canvas.width, place[1] + 18 * canvas.unit)
+        canvas.text(name, *place, colour, 13, "ra")
+    touched = "; cross: touched something" if crosses else ""
+    canvas.legend(f"small spot: start; large spot: end; ring: within 1 m of the target{touched}")
+    _write(canvas.image, file)
 
 
 def contact_sheet(pictures: Sequence[tuple[np.ndarray, bool]], file: Path, columns: int = 10) -> None:
