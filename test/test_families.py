@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import itertools
 import json
 import sys
 import types
@@ -67,23 +69,39 @@ class Case:
             inputs = self.processor(text="<image>" + question.prompt, images=image, return_tensors="pt")
             return {name: value for name, value in inputs.items() if name != "labels"}
         picture = {"type": "image", "image": Image.fromarray(image)}
-        thinking = {"enable_thinking": False} if "enable_thinking" in self.processor.chat_template else {}
         return self.processor.apply_chat_template(
             [{"role": "user", "content": [picture, {"type": "text", "text": chat_text(question)}]}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            **thinking,
+            **self.thinking,
         )
 
-    def tokens(self, option: str) -> list[int]:
-        return self.processor.tokenizer(option, add_special_tokens=False)["input_ids"]
+    def tokens(self, question: ClosedQuestion, option: str) -> list[int]:
+        """Those that the stock template writes for an assistant who answers `option`, up to the end of the turn."""
+        tokenizer = self.processor.tokenizer
+        if self.processor.chat_template is None:  # PaliGemma
+            return tokenizer(option, add_special_tokens=False)["input_ids"]
+        asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": chat_text(question)}]}
+        told = {"role": "assistant", "content": [{"type": "text", "text": option}]}
+        write = functools.partial(self.processor.apply_chat_template, tokenize=False, **self.thinking)
+        prompt, whole = write([asked], add_generation_prompt=True), write([asked, told])
+        if whole.endswith(option + " "):  # LLaVA's template parts its turns by a blank, and writes no end
+            whole = whole[:-1]
+        before, tokens = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, whole))
+        assert tokens[: len(before)] == before
+        ends = {tokenizer.eos_token_id, *np.atleast_1d(self.stock.generation_config.eos_token_id).tolist()}
+        return list(itertools.takewhile(lambda token: token not in ends, tokens[len(before) :]))
+
+    @property
+    def thinking(self) -> dict[str, bool]:
+        return {"enable_thinking": False} if "enable_thinking" in self.processor.chat_template else {}
 
     def log_likelihoods(self, image: np.ndarray, question: ClosedQuestion) -> list[float]:
         """By the stock model: each option in a pass of its own behind the whole prompt, without any cache or mask."""
         prompt = self.prompt(image, question)
-        return [self._log_likelihood(prompt, self.tokens(option)) for option in question.options]
+        return [self._log_likelihood(prompt, self.tokens(question, option)) for option in question.options]
 
     def _log_likelihood(self, prompt: dict[str, Any], option: list[int]) -> float:
         rows, length = prompt["input_ids"].shape
@@ -109,7 +127,8 @@ class Case:
         return self.processor.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
     def scores(self, images: Sequence[np.ndarray], questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
-        return self.model._score(self.model._encode(images), questions)
+        found = self.model._score(self.model._encode(images), questions)
+        return [[scored.log_likelihoods for scored in scores] for scores in found]
 
 
 @pytest.fixture(scope="module", params=tiny_models.FAMILIES)
@@ -159,7 +178,7 @@ def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape
     texts = [text for question in questions for text in (question.prompt, *question.options)]
     assume(not any(token in text for token in case.processor.tokenizer.all_special_tokens for text in texts))
     image = picture(0, *shape)
-    tokens = [[tuple(case.tokens(option)) for option in question.options] for question in questions]
+    tokens = [[tuple(case.tokens(question, option)) for option in question.options] for question in questions]
     if any(len(set(some)) < len(some) for some in tokens):
         with pytest.raises(ValueError, match="cannot tell them apart"):
             case.scores([image], questions)

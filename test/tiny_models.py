@@ -159,22 +159,32 @@ def _wrapped(
     )
 
 
-def template(user: str, image: str, end: str, assistant: str, start: str = "") -> str:
-    """A chat template of one user's turns: text and pictures in the order given, then the assistant's beginning."""
+def template(
+    user: str, image: str, end: str, assistant: str, start: str = "", lead: str = "", close: str | None = None
+) -> str:
+    """A chat template of turns: text and pictures in the order given, then the assistant's beginning.
+
+    In a turn of the assistant, `lead` stands between that beginning and the words, `close` behind them.
+    """
     say = lambda words: "{{ " + json.dumps(words) + " }}"  # noqa: E731
+    by_role = lambda user, assistant: (  # noqa: E731
+        f"{{% if message['role'] == 'user' %}}{say(user)}{{% else %}}{say(assistant)}{{% endif %}}"
+    )
     return (
-        f"{say(start)}{{% for message in messages %}}{say(user)}{{% for part in message['content'] %}}"
+        f"{say(start)}{{% for message in messages %}}{by_role(user, assistant + lead)}"
+        f"{{% for part in message['content'] %}}"
         f"{{% if part['type'] == 'image' %}}{say(image)}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}"
-        f"{say(end)}{{% endfor %}}{{% if add_generation_prompt %}}{say(assistant)}{{% endif %}}"
+        f"{by_role(end, end if close is None else close)}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{say(assistant)}{{% endif %}}"
     )
 
 
-def chatml(image: str, start: str = "") -> str:
-    return template("<|im_start|>user\n", image, "<|im_end|>\n", "<|im_start|>assistant\n", start)
+def chatml(image: str, start: str = "", lead: str = "") -> str:
+    return template("<|im_start|>user\n", image, "<|im_end|>\n", "<|im_start|>assistant\n", start, lead)
 
 
-VICUNA = template("USER: ", "<image>\n", " ", "ASSISTANT:")
-MISTRAL = template("[INST] ", "<image>\n", " [/INST]", "")
+VICUNA = template("USER: ", "<image>\n", " ", "ASSISTANT:", lead=" ")
+MISTRAL = template("[INST] ", "<image>\n", " [/INST]", "", lead=" ", close="</s>")
 QWEN_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -230,7 +240,8 @@ def llava_phi3_as_published() -> Tiny:
     tiny = llava_phi3()
     tiny.template = (
         "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-        "{{ '<|user|>\n' + message['content'] + '<|end|>\n<|assistant|>\n' }}{% endif %}{% endfor %}"
+        "{{ '<|user|>\n' + message['content'] + '<|end|>\n<|assistant|>\n' }}"
+        "{% else %}{{ message['content'] + '<|end|>\n' }}{% endif %}{% endfor %}"
     )
     tiny.processor = {}
     return tiny
@@ -320,8 +331,9 @@ def qwen3_5() -> Tiny:
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 4,
     }
-    thought = "{{ '<think>\n' if enable_thinking is not defined or enable_thinking else '<think>\n\n</think>\n\n' }}"
-    chat = chatml(QWEN_IMAGE) + thought
+    none = "<think>\n\n</think>\n\n"
+    thought = f"{{{{ '<think>\n' if enable_thinking is not defined or enable_thinking else {none!r} }}}}"
+    chat = f"{chatml(QWEN_IMAGE, lead=none)}{{% if add_generation_prompt %}}{thought}{{% endif %}}"
     return _qwen(transformers.Qwen3_5Config, text, {"num_position_embeddings": 16}, "Qwen3VLProcessor", chat)
 
 
@@ -331,7 +343,7 @@ IDEFICS_TOKENS = ("<end_of_utterance>", "<fake_token_around_image>", "<image>", 
 
 def _idefics3(config: type[PreTrainedConfig], images: str, processor: str, start: str) -> Tiny:
     tokenizer = byte_tokenizer(*IDEFICS_TOKENS, "<pad>", bos=start)
-    chat = template("User:", "<image>", "<end_of_utterance>\n", "Assistant:", start)
+    chat = template("User:", "<image>", "<end_of_utterance>\n", "Assistant:", start, lead=" ")
     return Tiny(
         config(
             vision_config={**VISION, "image_size": 32, "patch_size": 4},
@@ -526,7 +538,7 @@ def mistral3() -> Tiny:
             image_token_id=tokenizer.convert_tokens_to_ids("[IMG]"),
         ),
         tokenizer,
-        template("[INST]", "[IMG]", "[/INST]", "", "<s>"),
+        template("[INST]", "[IMG]", "[/INST]", "", "<s>", close="</s>"),
         ["</s>"],
         {
             "image_processor_type": "PixtralImageProcessor", "patch_size": 14, "size": {"longest_edge": 56}, **NORM,
@@ -581,6 +593,32 @@ def lfm2_vl() -> Tiny:
             "min_image_tokens": 1, "max_image_tokens": 4, "do_image_splitting": False, "max_num_patches": 16, **NORM,
         },
         {"processor_class": "Lfm2VlProcessor"},
+    )  # fmt: skip
+
+
+def deepseek_vl() -> Tiny:
+    tokenizer = byte_tokenizer(
+        "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", bos="<｜begin▁of▁sentence｜>", add_bos=True,
+        image_token="<image_placeholder>",
+    )  # fmt: skip
+    start = "You are a helpful language and vision assistant.\n\n"
+    chat = template(
+        "User: ", "<image_placeholder>", "\n\n", "Assistant:", start, lead=" ", close="<｜end▁of▁sentence｜>"
+    )
+    return Tiny(
+        transformers.DeepseekVLConfig(
+            vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+            text_config={"model_type": "llama", **TEXT, **_vocabulary(tokenizer)},
+            image_token_id=tokenizer.image_token_id,
+        ),
+        tokenizer,
+        chat,
+        ["<｜end▁of▁sentence｜>"],
+        {
+            "image_processor_type": "DeepseekVLImageProcessor", "size": {"height": 28, "width": 28}, "min_size": 14,
+            **NORM,
+        },
+        {"processor_class": "DeepseekVLProcessor", "num_image_tokens": 4},
     )  # fmt: skip
 
 
@@ -666,4 +704,5 @@ FAMILIES: dict[str, Callable[[], Tiny]] = {
     "qwen3.5": qwen3_5,
     "lfm2-vl": lfm2_vl,
     "mllama": mllama,
+    "deepseek-vl": deepseek_vl,
 }

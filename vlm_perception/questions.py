@@ -160,6 +160,9 @@ class Answer:
     probability of `value`; for a `Text` the geometric mean of its tokens' probabilities.
     `usage` is what it cost, where the model tells. `age` [s]: so long ago it was given, about an earlier picture that
     looked the same; 0 if it is about the very picture.
+    `off_mass`: the probability that the model would have begun its answer with none of the options' first tokens, None
+    where that is not known (dual encoders, texts, servers without log-probabilities). Near 1, the prompt does not lead
+    to the options.
     """
 
     name: str
@@ -169,6 +172,7 @@ class Answer:
     probabilities: tuple[float, ...] = ()
     usage: Usage | None = field(default=None, compare=False, repr=False)
     age: float = field(default=0.0, compare=False)
+    off_mass: float | None = field(default=None, compare=False)
 
     def probability(self, option: str) -> float:
         """Return the probability of `option`; KeyError if it was not among the options."""

@@ -38,10 +38,23 @@ from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.chat import chat_text
 from vlm_perception.models.image_size import inputs_of
 from vlm_perception.models.local import LocalModel, Words, words_until_end
-from vlm_perception.models.scoring import ROOT, Packed, Path, Tree, build_tree, log_likelihoods, option_tokens, pack
+from vlm_perception.models.scoring import (
+    ROOT,
+    Packed,
+    Path,
+    Scored,
+    Tree,
+    build_tree,
+    in_portions,
+    log_likelihoods,
+    option_tokens,
+    pack,
+)
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Question, Text
 
+Asked = tuple[ClosedQuestion, tuple[tuple[int, ...], ...]]
+"""A question, and the tokens of its options, or of some."""
 CAPTION = "caption"
 """The prompt that stands for none: BLIP-2 then says what it sees."""
 
@@ -140,7 +153,10 @@ class Blip2(LocalModel):
         return tokens
 
     def _as_options(self, options: tuple[str, ...]) -> list[tuple[int, ...]]:
-        return list(map(tuple, option_tokens(self._tokenizer, [self._space + option for option in options])))
+        try:
+            return list(map(tuple, option_tokens(self._tokenizer, [self._space + option for option in options])))
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 
     @property
     def _picture_length(self) -> int:
@@ -200,9 +216,19 @@ class Blip2(LocalModel):
 
     # Closed questions
 
-    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
-        moment = self._moment(tuple(questions))
-        pictures = self._pictures(encoded, questions[: len(moment.trees)])
+    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
+        sizes = [(len(self._behind(question)), self._options(question.options)) for question in questions]
+        return in_portions(
+            sizes,
+            len(encoded),
+            lambda portion: self._score_portion(
+                encoded, tuple((questions[number], tuple(map(tuple, options))) for number, options in portion)
+            ),
+        )
+
+    def _score_portion(self, encoded: Tensor, asked: tuple[Asked, ...]) -> list[list[Scored]]:
+        moment = self._moment(asked)
+        pictures = self._pictures(encoded, [question for question, _ in asked[: len(moment.trees)]])
         logits = self._chain_logits(pictures, moment) if self._encodes else self._tree_logits(pictures, moment)
         return [
             [
@@ -213,20 +239,17 @@ class Blip2(LocalModel):
             for rows in logits.unflatten(0, pictures.shape[:2])
         ]
 
-    def _as_moment(self, questions: tuple[ClosedQuestion, ...]) -> Moment:
-        behind = [self._behind(question) for question in questions]
-        options = [self._options(question.options) for question in questions]
+    def _as_moment(self, asked: tuple[Asked, ...]) -> Moment:
+        behind = [self._behind(question) for question, _ in asked]
+        options = [some for _, some in asked]
         before = [0] * self._picture_length  # a place for each; the picture's are filled in later
-        try:
-            if self._encodes:
-                before = []
-                trees = [_chains(self._language.generation_config.decoder_start_token_id, some) for some in options]
-            elif self._reader:
-                trees = [build_tree([one]) for one in zip(behind, options, strict=True)]
-            else:
-                trees = [build_tree(list(zip(behind, options, strict=True)))]
-        except ValueError as error:
-            raise ValueError(f"{self.name} cannot score {[q.name for q in questions]}: {error}") from None
+        if self._encodes:
+            before = []
+            trees = [_chains(self._language.generation_config.decoder_start_token_id, some) for some in options]
+        elif self._reader:
+            trees = [build_tree([one]) for one in zip(behind, options, strict=True)]
+        else:
+            trees = [build_tree(list(zip(behind, options, strict=True)))]
         packed = pack([before] * len(trees), trees, 0, first_position=0, bidirectional_prefix=False)
         dtype = self._language.dtype
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
@@ -308,8 +331,7 @@ def _for_each(images: int, rows: Tensor) -> Tensor:
 
 
 def _chains(start: int, options: Sequence[Sequence[int]]) -> Tree:
-    """The options side by side, each behind a `start` token of its own. ValueError as by `build_tree`."""
-    build_tree([((), options)])  # raises when they cannot be told apart
+    """The options side by side, each behind a `start` token of its own."""
     tokens: list[int] = []
     parents: list[int] = []
     depths: list[int] = []

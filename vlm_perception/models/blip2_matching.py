@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid, normalize
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.contrastive import Contrastive, Phrases
 from vlm_perception.models.image_size import inputs_of
+from vlm_perception.models.scoring import Scored
 from vlm_perception.questions import ClosedQuestion
 
 PAIRS = 64
@@ -48,18 +49,25 @@ class Blip2Matching(Contrastive):
         """The text as LAVIS's `BlipCaptionProcessor` hands it to the model."""
         return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split())
 
-    def _score(self, encoded: tuple[Tensor, Tensor], questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+    def _score(self, encoded: tuple[Tensor, Tensor], questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
         asked = [self._options(question) for question in questions]
         every = tuple(option for options in asked for option in options)
         counts = [len(options) for options in asked]
+        portions = [every[start : start + PAIRS] for start in range(0, len(every), PAIRS)]
         parts = zip(
-            self._compare(encoded, every).split(counts, 1), self._resemble(encoded, every).split(counts, 1), strict=True
+            *(
+                torch.cat([of(encoded, portion) for portion in portions], 1).split(counts, 1)
+                for of in (self._compare, self._resemble)
+            ),
+            strict=True,
         )
         scores = [
             logsigmoid(torch.cat([odds, -odds], 1)) if odds.shape[1] == 1 else odds + similarity
             for odds, similarity in parts
         ]
-        return [list(row) for row in zip(*(part.double().tolist() for part in scores), strict=True)]
+        return [
+            [Scored(row) for row in rows] for rows in zip(*(part.double().tolist() for part in scores), strict=True)
+        ]
 
     def _compare(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
         """The log-odds that each option's phrases fit each picture, (pictures, options), float32."""

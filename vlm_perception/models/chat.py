@@ -15,10 +15,11 @@ For families that the tests do not hold, the first way that agrees with *whole* 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,14 @@ from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.decision import Decision, load_decision
 from vlm_perception.models.local import LocalModel, Words, words_until_end
-from vlm_perception.models.scoring import build_tree, log_likelihoods, option_tokens
+from vlm_perception.models.scoring import Options, Scored, build_tree, check_tokens, in_portions, log_likelihoods
+from vlm_perception.models.turn import PROMPT, Turn, common_start, read_turn, tokens_in_place
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
 
 TREE, ROWS, WHOLE = "tree", "rows", "whole"
 MAX_PROMPTS = 256
 """How many texts are remembered as tokens."""
-Options = tuple[tuple[int, ...], ...]
-"""The tokens of every option of a question."""
-Scores = list[list[float]]
-"""Log-likelihoods by question and option."""
 TESTED = {
     "llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "glm4v", "gemma3", "internvl",
     "phi4_multimodal",
@@ -66,10 +64,14 @@ def chat_text(question: Question) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """A closed question as the model reads it: the message's text behind the picture, and each option's tokens."""
+    """A closed question as the model reads it: the message's text behind the picture, and each option's tokens.
+
+    `replaced`: so many of the prompt's last tokens are other ones where an option stands behind it.
+    """
 
     text: str
     options: tuple[tuple[int, ...], ...]
+    replaced: int = 0
 
 
 @dataclass(eq=False)
@@ -94,7 +96,7 @@ class Pictures:
 class ChatModel(LocalModel):
     """A causal chat model of the stock transformers classes, see `vlm_perception.models.base.Model`.
 
-    Raises ModelError when the processor has no chat template.
+    Raises ModelError when the processor has no chat template, or it does not tell where an answer stands.
     """
 
     def __init__(
@@ -109,12 +111,13 @@ class ChatModel(LocalModel):
                 f"{folder} has no chat template (chat_template.jinja), so how its prompts look is not known: "
                 "take it from the model's page, or use a model that comes with one"
             )
-        self._template_options = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+        self._template_options: dict[str, Any] = {
+            name: False for name in ("enable_thinking", "thinking") if name in str(template)
+        }
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = self._tokenizer.eos_token_id if ends is None else ends
         self._ends = tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
         self._decision = load_decision(folder)
-        self._closed_ends = () if self._decision else self._ends
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._special = sorted(
             {t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1},
@@ -122,8 +125,11 @@ class ChatModel(LocalModel):
             reverse=True,
         )
         self._special_ids = {id_ for id_, t in self._tokenizer.added_tokens_decoder.items() if t.special}
-        self._asked = lru_cache(maxsize=MAX_PROMPTS)(self._as_asked)
-        self._bare = lru_cache(maxsize=MAX_PROMPTS)(self._as_bare)
+        self._turn = self._read_turn(template)
+        end = self._tokenizer.convert_tokens_to_ids(self._turn.end.strip()) if self._turn.end else self._ends[0]
+        self._closed_ends = () if self._decision else tuple(dict.fromkeys([*self._ends, end]))
+        self._asked = functools.lru_cache(maxsize=MAX_PROMPTS)(self._as_asked)
+        self._bare = functools.lru_cache(maxsize=MAX_PROMPTS)(self._as_bare)
         self._expanded: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         self._way, self._why = TREE, "as tested for this family"
         if self._model.config.model_type not in TESTED:
@@ -132,6 +138,23 @@ class ChatModel(LocalModel):
     def describe_self(self) -> dict[str, str]:
         """Facts for diagnostics, as words."""
         return super().describe_self() | {"sharing": f"{self._way} ({self._why})"}
+
+    def _read_turn(self, template: Any) -> Turn:
+        """Ask the template how it writes an answer, and have its generation prompt begin one from now on."""
+        try:
+            turn = read_turn(self._write, self._messages(PROMPT, None)[0], self._special)
+        except ModelError as error:
+            raise ModelError(f"{self._folder}: {error}") from None
+        if turn.opening and not self._decision:  # such a checkpoint was taught behind the stock prompt
+            stock = template["default"] if isinstance(template, dict) else template
+            opening = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(turn.opening)} }}}}{{% endif %}}"
+            self._template_options["chat_template"] = stock + opening
+        return turn
+
+    def _write(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        return self._processor.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=False, **self._template_options
+        )
 
     # Pictures
 
@@ -162,10 +185,7 @@ class ChatModel(LocalModel):
 
     def _as_bare(self, text: str) -> list[int]:
         """The prompt's tokens as the template writes it, in which the picture is still a placeholder."""
-        prompt = self._processor.apply_chat_template(
-            self._messages(text, None), add_generation_prompt=True, tokenize=False, **self._template_options
-        )
-        return self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        return self._tokenizer(self._write(self._messages(text, None)), add_special_tokens=False)["input_ids"]
 
     def _prompt(self, pictures: Pictures, text: str) -> list[int]:
         """The prompt's tokens with the picture's among them, as the stock processor gives them.
@@ -248,8 +268,17 @@ class ChatModel(LocalModel):
         if self._decision:
             labels = self._decision.labels(question, self._tokenizer)
             return Asked(self._as_words(self._decision.prompt(question)), tuple((label,) for label in labels))
-        options = option_tokens(self._tokenizer, question.options)
-        return Asked(self._as_words(chat_text(question)), tuple(map(tuple, options)))
+        text = self._as_words(chat_text(question))
+        prompt = self._write(self._messages(text, None))
+        words = [self._as_words(option) for option in question.options]
+        replaced, tokens = tokens_in_place(self._tokenizer, prompt, self._turn, words, self._special)
+        check_tokens(self._tokenizer, question.options, tokens)
+        return Asked(text, tuple(map(tuple, tokens)), replaced)
+
+    def _prompt_before(self, pictures: Pictures, asked: Asked) -> list[int]:
+        """The prompt's tokens before the options."""
+        prompt = self._prompt(pictures, asked.text)
+        return prompt[: len(prompt) - asked.replaced]
 
     def _as_words(self, text: str) -> str:
         """The text with the tokenizer's special tokens broken, so that nobody can write one."""
@@ -257,29 +286,41 @@ class ChatModel(LocalModel):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def _score(self, encoded: list[Pictures], questions: Sequence[ClosedQuestion]) -> list[Scores]:
+    def _score(self, encoded: list[Pictures], questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
         if self._decision and self._decision.own_template:
             return self._score_own_template(encoded, questions, self._decision)
-        asked = [self._asked(question) for question in questions]
-        found: dict[int, list[list[float]]] = {}
+        asked = [self._as_asked_or_refused(question) for question in questions]
+        found: dict[int, list[Scored]] = {}
         for pictures in encoded:
-            prompts = [self._prompt(pictures, one.text) for one in asked]
-            way = self._way
-            if way != WHOLE and not self._covers_picture(pictures, common_start(prompts)):
-                way = WHOLE
-            if way != WHOLE:
-                self._read(pictures, prompts)
-                if way == TREE and self._forgets(pictures, prompts, [one.options for one in asked]):
-                    way = ROWS
-            score = {TREE: self._score_tree, ROWS: self._score_rows, WHOLE: self._score_whole}[way]
-            try:
-                scores = score(pictures, prompts, [one.options for one in asked])
-            except ValueError as error:
-                raise ValueError(f"{self.name} cannot score {[q.name for q in questions]}: {error}") from None
-            found.update(zip(pictures.numbers, scores, strict=True))
+            prompts = [self._prompt_before(pictures, one) for one in asked]
+            shared = common_start(prompts)
+            sizes = [(len(prompt) - shared, one.options) for prompt, one in zip(prompts, asked, strict=True)]
+            score = functools.partial(self._score_portion, pictures, prompts)
+            found.update(zip(pictures.numbers, in_portions(sizes, len(pictures.images), score), strict=True))
         return [found[number] for number in range(len(found))]
 
-    def _score_tree(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
+    def _as_asked_or_refused(self, question: ClosedQuestion) -> Asked:
+        try:
+            return self._asked(question)
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot score question {question.name!r}: {error}") from None
+
+    def _score_portion(
+        self, pictures: Pictures, every: list[list[int]], portion: Sequence[tuple[int, Options]]
+    ) -> list[list[Scored]]:
+        """Some options, each list behind the prompt of this number."""
+        prompts, options = [every[number] for number, _ in portion], [some for _, some in portion]
+        way = self._way
+        if way != WHOLE and not self._covers_picture(pictures, common_start(prompts)):
+            way = WHOLE
+        if way != WHOLE:
+            self._read(pictures, prompts)
+            if way == TREE and self._forgets(pictures, prompts, options):
+                way = ROWS
+        score = {TREE: self._score_tree, ROWS: self._score_rows, WHOLE: self._score_whole}[way]
+        return score(pictures, prompts, options)
+
+    def _score_tree(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
         start = len(pictures.prefix)
         tree = build_tree(
             [(prompt[start:], some) for prompt, some in zip(prompts, options, strict=True)], bool(self._closed_ends)
@@ -298,7 +339,7 @@ class ChatModel(LocalModel):
         pictures.cache.crop(-length)
         return [log_likelihoods(tree, picture, self._closed_ends) for picture in logits]
 
-    def _score_rows(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
+    def _score_rows(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
         start = len(pictures.prefix)
         rows = [(prompt[start:], option) for prompt, some in zip(prompts, options, strict=True) for option in some]
         length = max(len(rest) + len(option) for rest, option in rows)
@@ -325,8 +366,8 @@ class ChatModel(LocalModel):
             for picture in logits
         ]
 
-    def _score_whole(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[Scores]:
-        scores: list[list[float]] = [[] for _ in pictures.images]
+    def _score_whole(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+        scores: list[list[Scored]] = [[] for _ in pictures.images]
         for prompt, some in zip(prompts, options, strict=True):
             for option in some:
                 inputs = self._inputs(pictures, [*prompt, *option])
@@ -337,9 +378,9 @@ class ChatModel(LocalModel):
 
     def _score_own_template(
         self, encoded: list[Pictures], questions: Sequence[ClosedQuestion], decision: Decision
-    ) -> list[Scores]:
+    ) -> list[list[Scored]]:
         """One pass per picture and question, as the stock pipeline: the picture may stand anywhere in such a prompt."""
-        found: dict[int, Scores] = {}
+        found: dict[int, list[Scored]] = {}
         for pictures in encoded:
             for number, image in zip(pictures.numbers, pictures.images, strict=True):
                 found[number] = []
@@ -347,13 +388,14 @@ class ChatModel(LocalModel):
                     inputs, read = decision.inputs(question, Image.fromarray(image), self._processor)
                     logits = self._model(**self._on_device(inputs), use_cache=False).logits[0, read - 1].float()
                     labels = decision.labels(question, self._tokenizer)
-                    found[number].append(logits.log_softmax(-1)[labels].tolist())
+                    said = logits.log_softmax(-1)[labels]
+                    found[number].append(Scored(said.tolist(), dict(zip(labels, said.exp().tolist(), strict=True))))
         return [found[number] for number in range(len(found))]
 
-    def _one(self, option: Sequence[int], logits: Tensor) -> float:
-        """The log-likelihood of one option from the logits before it and after each of its tokens."""
+    def _one(self, option: Sequence[int], logits: Tensor) -> Scored:
+        """One option by itself, from the logits before it and after each of its tokens."""
         tree = build_tree([((), [option])], bool(self._closed_ends))
-        return log_likelihoods(tree, logits[: len(tree.reads)], self._closed_ends)[0][0]
+        return log_likelihoods(tree, logits[: len(tree.reads)], self._closed_ends)[0]
 
     def _positions(self, pictures: Pictures, depths: Tensor) -> Tensor:
         """Positions of tokens that come `depths` behind the cache: (pictures, tokens), or (3, pictures, tokens)."""
@@ -431,17 +473,18 @@ class ChatModel(LocalModel):
                 why.append(f"{way} is off by {float(off.max()):.2g}")
         return WHOLE, "; ".join(why)
 
-    def _scores_of(self, score: Callable[..., list[Scores]], image: np.ndarray, asked: list[Asked]) -> Tensor:
+    def _scores_of(self, score: Callable[..., list[list[Scored]]], image: np.ndarray, asked: list[Asked]) -> Tensor:
         """All log-likelihoods, in a row, by one way of scoring."""
         pictures = self._encode([image])[0]
-        prompts = [self._prompt(pictures, one.text) for one in asked]
+        prompts = [self._prompt_before(pictures, one) for one in asked]
         if score != self._score_whole:
             self._read(pictures, prompts)
         if score == self._score_tree and any(
             getattr(layer, "get_seq_length", int)() != len(pictures.prefix) for layer in pictures.cache.layers
         ):
             raise ValueError("a layer remembers other things than tokens, so it cannot be cut back to the prompt")
-        return torch.tensor(sum(score(pictures, prompts, [one.options for one in asked])[0], []))
+        found = score(pictures, prompts, [one.options for one in asked])[0]
+        return torch.tensor([value for scored in found for value in scored.log_likelihoods])
 
     # Words
 
@@ -500,17 +543,7 @@ class ChatModel(LocalModel):
         ]
 
 
-def common_start(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all sequences begin with alike."""
-    count = 0
-    for tokens in zip(*sequences, strict=False):
-        if any(token != tokens[0] for token in tokens):
-            break
-        count += 1
-    return count
-
-
-def _by_question(scores: list[float], options: list[Options]) -> Scores:
-    """One score per option, all in a row, by question."""
+def _by_question(scores: list[Scored], options: list[Options]) -> list[Scored]:
+    """Of single options, all in a row, what each question gets."""
     rest = iter(scores)
-    return [[next(rest) for _ in some] for some in options]
+    return [sum((next(rest) for _ in some), Scored()) for some in options]

@@ -37,6 +37,7 @@ from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.describer import Describer
 from vlm_perception.models.image_size import inputs_of
 from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.scoring import Scored
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Text, YesNo
 
@@ -233,13 +234,13 @@ class Contrastive(LocalModel):
 
     # Answers
 
-    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
         """One product for all pictures and options."""
         asked = [self._options(question) for question in questions]
         logits = self._compare(encoded, tuple(option for options in asked for option in options))
         parts = logits.double().cpu().split([len(options) for options in asked], dim=1)
         parts = [logsigmoid(torch.cat([part, -part], 1)) if part.shape[1] == 1 else part for part in parts]
-        return [list(row) for row in zip(*(part.tolist() for part in parts), strict=True)]
+        return [[Scored(row) for row in rows] for rows in zip(*(part.tolist() for part in parts), strict=True)]
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
         phrases = question.phrases or self._usual_phrases

@@ -21,6 +21,7 @@ from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
 from vlm_perception.models.onnx_tower import OnnxTower
 from vlm_perception.models.scope import Scope
+from vlm_perception.models.scoring import Scored
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
 
@@ -68,8 +69,8 @@ class LocalModel(ABC):
         """What the pictures cost once; handed to `_score` and `_say`, perhaps several times."""
 
     @abstractmethod
-    def _score(self, encoded: Any, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
-        """The log-likelihood of every option, by picture, question and option; ValueError if one cannot be asked."""
+    def _score(self, encoded: Any, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
+        """What every option gets, by picture and question; ValueError if one cannot be asked."""
 
     @abstractmethod
     def _say(self, encoded: Any, question: Text, meter: Meter) -> list[Words]:
@@ -136,10 +137,10 @@ class LocalModel(ABC):
             for found, rows in zip(answers, scores, strict=True):
                 for question, prior, row in zip(closed, priors, rows, strict=True):
                     try:
-                        answer = self._calibration.answer(question, row, prior)
+                        answer = self._calibration.answer(question, row.log_likelihoods, prior)
                     except ValueError as error:
                         raise ModelError(f"{self.name}: {error}; try dtype float32") from None
-                    found[question] = dataclasses.replace(answer, usage=usage)
+                    found[question] = dataclasses.replace(answer, usage=usage, off_mass=row.off_mass)
         for text in texts:
             for found, words in zip(answers, self._say(encoded, text, meter), strict=True):
                 if not math.isfinite(words.confidence):
@@ -172,7 +173,8 @@ class LocalModel(ABC):
             if len(self._priors) + len(new) > MAX_PRIORS:
                 self._priors.clear()
                 new = list(dict.fromkeys(keys.values()))
-            self._priors.update(zip(new, self._score(self._encode([EMPTY_PICTURE]), new)[0], strict=True))
+            (scored,) = self._score(self._encode([EMPTY_PICTURE]), new)
+            self._priors.update((key, row.log_likelihoods) for key, row in zip(new, scored, strict=True))
         return [self._priors[keys[question]] if question in keys else None for question in questions]
 
 

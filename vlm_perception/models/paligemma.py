@@ -21,11 +21,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.image_size import inputs_of
 from vlm_perception.models.local import LocalModel, Words, words_until_end
-from vlm_perception.models.scoring import Tree, build_tree, log_likelihoods, option_tokens, pack
+from vlm_perception.models.scoring import Scored, Tree, build_tree, in_portions, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
 
 _FIRST_POSITION = 1  # PaliGemma counts positions from 1
+Asked = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
+"""A question as tokens: picture and prompt, and each of its options."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class PaliGemma(LocalModel):
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self._tree = lru_cache(maxsize=256)(self._build_tree)
+        self._options = lru_cache(maxsize=256)(self._read_options)
         self._prefix = lru_cache(maxsize=256)(self._build_prefix)
         self._moment = lru_cache(maxsize=16)(self._build_moment)
 
@@ -69,23 +71,34 @@ class PaliGemma(LocalModel):
         picture = [self._model.config.image_token_id] * self._processor.image_seq_length
         return (*picture, self._tokenizer.bos_token_id, *words)
 
-    def _build_tree(self, options: tuple[str, ...]) -> Tree:
+    def _read_options(self, options: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         try:
-            return build_tree([((), option_tokens(self._tokenizer, options))])
+            return tuple(map(tuple, option_tokens(self._tokenizer, options)))
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 
-    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[list[float]]]:
+    def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
+        asked = [(self._prefix(question.prompt), self._options(question.options)) for question in questions]
+        sizes = [(len(prefix) - self._processor.image_seq_length, options) for prefix, options in asked]
+        return in_portions(
+            sizes,
+            len(encoded),
+            lambda portion: self._score_portion(
+                encoded, tuple((asked[number][0], tuple(map(tuple, options))) for number, options in portion)
+            ),
+        )
+
+    def _score_portion(self, encoded: Tensor, asked: tuple[Asked, ...]) -> list[list[Scored]]:
         """One row for each pair of picture and question."""
         images = len(encoded)
-        moment = self._moment(tuple((question.prompt, question.options) for question in questions))
+        moment = self._moment(asked)
         reads = (torch.arange(images, device=encoded.device)[:, None] * moment.ids.numel() + moment.reads).flatten()
         with compute_only_at(reads, self._model.model.language_model.layers[-1].mlp):
             hidden = self._model.model(
                 input_ids=moment.ids.repeat(images, 1),
                 attention_mask=moment.mask.repeat(images, 1, 1, 1),
                 position_ids=moment.positions.repeat(images, 1),
-                mm_encoder_outputs=_as_encoder_output(encoded.repeat_interleave(len(questions), 0)),
+                mm_encoder_outputs=_as_encoder_output(encoded.repeat_interleave(len(asked), 0)),
                 use_cache=False,
             ).last_hidden_state
         logits = self._logits(hidden.flatten(0, 1)[reads]).unflatten(0, (images, -1))
@@ -96,9 +109,9 @@ class PaliGemma(LocalModel):
             for image in range(images)
         ]
 
-    def _build_moment(self, questions: tuple[tuple[str, tuple[str, ...]], ...]) -> Moment:
-        prefixes = [self._prefix(prompt) for prompt, _ in questions]
-        trees = [self._tree(options) for _, options in questions]
+    def _build_moment(self, asked: tuple[Asked, ...]) -> Moment:
+        trees = [build_tree([((), options)]) for _, options in asked]
+        prefixes = [prefix for prefix, _ in asked]
         packed = pack(prefixes, trees, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
         device, dtype = self._model.device, self._model.dtype
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)

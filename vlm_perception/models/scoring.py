@@ -11,8 +11,8 @@ win; with a mean, an option of many easy tokens beats a single decisive one, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,32 @@ from torch import Tensor
 
 ROOT = -1
 """The node before the tree's first tokens: the last token of the prompt."""
+MAX_NODES = 1024
+"""So many tokens of questions and options go through one pass for one image; memory grows with their square."""
+MAX_TOKENS = 16_384
+"""So many tokens a question's options may have."""
+Options = Sequence[Sequence[int]]
+"""The tokens of every option of a question."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says to one question: the log-likelihood of every option.
+
+    `first`: the probability of each token that an option begins with; empty where a model does not say tokens.
+    """
+
+    log_likelihoods: list[float] = field(default_factory=list)
+    first: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def off_mass(self) -> float | None:
+        """The probability that an answer begins with none of the options' first tokens; None where not known."""
+        return max(0.0, 1.0 - sum(self.first.values())) if self.first else None
+
+    def __add__(self, other: Scored) -> Scored:
+        """The same question with the options of both."""
+        return Scored(self.log_likelihoods + other.log_likelihoods, {**self.first, **other.first})
 
 
 @dataclass(frozen=True)
@@ -58,25 +84,70 @@ class Tree:
 
 
 def option_tokens(tokenizer: Any, options: Sequence[str]) -> list[list[int]]:
-    """Return the tokens of each option; special tokens that somebody writes into one are text.
+    """Return the tokens of each option, of which none depends on what stands before it.
 
-    Raises ValueError for an option that the tokenizer cannot read, as what is unknown would all look alike.
+    Special tokens that somebody writes into one are text. Raises ValueError as `check_tokens`.
     """
     encoded = tokenizer(list(options), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    check_tokens(tokenizer, options, encoded)
+    return encoded
+
+
+def check_tokens(tokenizer: Any, options: Sequence[str], encoded: Options) -> None:
+    """Raise ValueError for options that a model cannot tell apart, or that are too many tokens."""
+    if (count := sum(map(len, encoded))) > MAX_TOKENS:
+        raise ValueError(f"its options are {count} tokens long, expected at most {MAX_TOKENS}: fewer or shorter ones")
+    seen: dict[tuple[int, ...], str] = {}
     for option, tokens in zip(options, encoded, strict=True):
         if tokenizer.unk_token_id in tokens:
             raise ValueError(
                 f"the model does not know all characters of {option.strip()!r}: say it in other words, or choose a "
                 "model for this language"
             )
-    return encoded
+        if not tokens:
+            raise ValueError(f"{option!r} has no tokens: say it in other words")
+        other = seen.setdefault(tuple(tokens), option)
+        if other is not option:
+            raise ValueError(
+                f"the options {other!r} and {option!r} have the same tokens, so the model cannot tell them apart"
+            )
 
 
-def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], ends: bool = True) -> Tree:
+def in_portions(
+    questions: Sequence[tuple[int, Options]],
+    images: int,
+    score: Callable[[Sequence[tuple[int, Options]]], list[list[Scored]]],
+) -> list[list[Scored]]:
+    """Score all options of `questions`, no more at once than memory is sure to have; by image and question.
+
+    `questions`: how many tokens each takes besides its options, and these. `score` gets the numbers of some questions,
+    each with some of its options. An option's log-likelihood does not depend on which others are scored with it.
+    """
+    limit = max(MAX_NODES // images, MAX_NODES // 8)
+    portions: list[list[tuple[int, list[Sequence[int]]]]] = [[]]
+    room = limit
+    for number, (rest, options) in enumerate(questions):
+        for option in options:
+            new = not portions[-1] or portions[-1][-1][0] != number
+            if (cost := len(option) + new * rest) > room and portions[-1]:
+                portions.append([])
+                room, new, cost = limit, True, len(option) + rest
+            if new:
+                portions[-1].append((number, []))
+            portions[-1][-1][1].append(option)
+            room -= cost
+    found = [[Scored() for _ in questions] for _ in range(images)]
+    for portion in portions:
+        for known, scores in zip(found, score(portion), strict=True):
+            for (number, _), scored in zip(portion, scores, strict=True):
+                known[number] += scored
+    return found
+
+
+def build_tree(questions: Sequence[tuple[Sequence[int], Options]], ends: bool = True) -> Tree:
     """Build the tree of `questions`: for each the rest of its prompt, and the tokens of its options.
 
     Without `ends`, what comes after an option does not count (labels of a single token need no end).
-    Raises ValueError when an option has no tokens or two options of a question have the same ones.
     """
     tokens: list[int] = []
     parents: list[int] = []
@@ -98,25 +169,21 @@ def build_tree(questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]
         for token in rest:
             start = follow(start, token)
         found = []
-        for number, option in enumerate(options):
-            if not option:
-                raise ValueError(f"option {number} has no tokens")
+        for option in options:
             node, steps = start, []
             for token in option[:-1]:
                 steps.append((node, token))
                 node = follow(node, token)
             steps.append((node, option[-1]))
             found.append(Path(tuple(steps), follow(node, option[-1]) if ends else None))
-        if len(set(found)) < len(found):
-            raise ValueError("two options have the same tokens, so the model cannot tell them apart")
         paths.append(tuple(found))
     every = [path for found in paths for path in found]
     reads = {node for path in every for node, _ in path.steps} | {path.last for path in every if path.last is not None}
     return Tree(tuple(tokens), tuple(parents), tuple(depths), tuple(paths), tuple(sorted(reads)))
 
 
-def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[list[float]]:
-    """Add up each option's steps; by question and option.
+def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[Scored]:
+    """Add up each option's steps; by question.
 
     `logits` (reads, vocabulary) of the next token after each of `tree.reads`. An answer ends with any of the tokens
     `ends`, which a tree without ends does not look at.
@@ -130,8 +197,13 @@ def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[lis
     if lasts := [row[path.last] for path in paths if path.last is not None]:
         last, end = (torch.tensor(some, device=logits.device) for some in (lasts, list(ends)))
         sums += log_p[last[:, None], end].logsumexp(-1)
-    values = iter(sums.tolist())
-    return [[next(values) for _ in found] for found in tree.paths]
+    begins = [{path.steps[0][1]: row[path.steps[0][0]] for path in found} for found in tree.paths]
+    nodes, tokens = ([part for some in begins for part in of(some)] for of in (dict.values, dict.keys))
+    chances, values = iter(log_p[list(nodes), list(tokens)].exp().tolist()), iter(sums.tolist())
+    return [
+        Scored([next(values) for _ in found], {token: next(chances) for token in some})
+        for found, some in zip(tree.paths, begins, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
