@@ -183,7 +183,7 @@ def test_a_dead_camera_is_not_advised_to_take_what_the_node_has_or_makes(ros):
     ros.node.create_publisher(Image, "spare/image", 10)
     world.until_labels("front", "arm/right")
     message = world.status("classifier: arm/left", "spare").message
-    assert "nobody publishes /arm/left/image_raw, but /spare/image: remap it" in message
+    assert "nobody publishes /arm/left/image_raw, but /spare/image: name it" in message
 
 
 @pytest.mark.parametrize(

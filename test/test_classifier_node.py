@@ -386,7 +386,7 @@ def test_while_the_model_loads_asking_says_so(ros):
     gate, model = threading.Event(), Scripted()
     world = World(ros, load=lambda *_: gate.wait(20) and model)
     reply = world.ask(SIDE)
-    assert not reply.success and "'nano' is not there yet: loading" in reply.message
+    assert not reply.success and "not there yet: loading ('nano')" in reply.message
     world.until_health("loading", DiagnosticStatus.WARN)
     gate.set()
     world.until_label("clear")

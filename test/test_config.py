@@ -67,3 +67,17 @@ def test_the_file_reaches_the_node_in_any_namespace(ros, tmp_path, name, namespa
     node = ros.add(Node(name, cli_args=arguments))
     expected = dataclasses.replace(parameters(), **{field.name: changed})
     assert ParameterTable(node, parameters).values == expected
+
+
+def test_the_aggregators_file_has_a_place_for_whatever_the_nodes_say():
+    """As diagnostic_aggregator reads it: an analyzer takes the names that it contains or that start so."""
+    ((_, section),) = yaml.safe_load((CONFIG / "diagnostics_aggregator.yaml").read_text()).items()
+    analyzers = {name: values for name, values in section["ros__parameters"].items() if isinstance(values, dict)}
+    for name in ("classifier", "r1/classifier", "classifier: front", "navigator", "camera"):
+        taken = [
+            path["path"]
+            for path in analyzers.values()
+            if any(part in name for part in path.get("contains", []))
+            or any(name.startswith(part) for part in path.get("startswith", []))
+        ]
+        assert taken == [name.partition(":")[0].rpartition("/")[2].capitalize()]

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -116,6 +117,36 @@ def test_a_wrong_command_names_the_right_ones(capsys):
     assert "dmeo" in (message := capsys.readouterr().err) and "demo" in message
 
 
+def test_who_reads_no_further_ends_a_command_without_a_traceback():
+    for arguments, status in ((["--help"], {0, cli.NOBODY_READS}), (["parameters"], {cli.NOBODY_READS})):
+        code = f"import sys; from vlm_perception.tools.cli import main; sys.exit(main({arguments}))"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        process.stdout.close()  # as `| head -0` does
+        errors = process.stderr.read().decode()
+        assert process.wait() in status and errors == ""
+        process.stderr.close()
+
+
+def test_an_executable_called_as_a_command_is_that_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/lib/vlm_perception/doctor", "--seconds", "0"])
+    assert cli.main() == 2
+    assert "vlm_perception doctor: --seconds is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("status", [0, 130])
+def test_a_signal_during_the_imports_ends_an_executable_without_a_traceback(tmp_path, number, status):
+    stub = (ROOT / "resource" / "executable.in").read_text()
+    for name, value in {"Python3_EXECUTABLE": "python", "MODULE": "slow_import", "INTERRUPTED": str(status)}.items():
+        stub = stub.replace(f"@{name}@", value)
+    (tmp_path / "stub").write_text(stub)
+    (tmp_path / "slow_import.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    result = subprocess.run([sys.executable, "stub"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout, result.stderr) == (status, "", "")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS: there is no rclpy here")
 def test_the_profile_gives_every_process_64_mib_of_shared_memory():
     """A participant maps its own segment; Fast DDS prints errors about a profile and goes on without."""
@@ -136,7 +167,7 @@ def test_ros_finds_the_executables_and_the_files():
 
     executables = Path(get_package_prefix("vlm_perception"), "lib", "vlm_perception")
     nodes = {file.stem for file in (SOURCES / "nodes").glob("*.py") if "def main(" in file.read_text()} - {"run"}
-    assert {file.name for file in executables.iterdir() if os.access(file, os.X_OK)} == nodes
+    assert {file.name for file in executables.iterdir() if os.access(file, os.X_OK)} == nodes | {"doctor"}
     share = Path(get_package_share_directory("vlm_perception"))
     for folder, pattern in (("launch", "*.launch.py"), ("config", "*")):
         assert {file.name for file in (share / folder).glob(pattern)} == {

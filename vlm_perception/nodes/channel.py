@@ -86,6 +86,7 @@ class Channel:
         self.out_of_scope = ""
         """Why the model was not taught to look at these images; written on them."""
         self._node = node
+        self._several = several
         self._kind: type = CompressedImage if compressed else Image
         self._topic = f"{topic}/compressed" if compressed else topic
         self._subscription: Any = None
@@ -168,16 +169,16 @@ class Channel:
 
     def health(self, view: View, max_age: float) -> Health:
         """How the camera is, of which the worker has the `view`."""
-        if not view.stream.form:
-            return Health(Level.ERROR, self.refused_qos or self._why_no_picture())
+        if silence := self.silence(view):
+            return Health(Level.ERROR, silence)
         if lasting := view.stream.problem(max_age):
             gone = "" if self._node.count_publishers(self._subscription.topic_name) else f" {self._why_no_picture()}"
             return Health(Level.ERROR, lasting.words + gone)
         if fault := self.faults.recent:
-            return Health(Level.WARN, fault)
+            return Health(Level.WARN, fault, logged=True)
         if view.doubt:
             return Health(Level.WARN, view.doubt)
-        if (seconds := view.unchanged) > FROZEN:
+        if (seconds := view.unchanged) > FROZEN and not self.is_simulated:
             words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
             return Health(Level.WARN, words)
         if self.out_of_scope:
@@ -196,6 +197,10 @@ class Channel:
         except NodeNameNonExistentError:  # it has just come, or just gone
             return False
         return any(SIMULATOR in types for _, types in services)
+
+    def silence(self, view: View) -> str:
+        """Why not one image has come yet, in words; "" if one has."""
+        return "" if view.stream.form or not self._subscription else self.refused_qos or self._why_no_picture()
 
     def figures(self, view: View) -> dict[str, object]:
         """The camera's figures; rates are those since the last call, and too many losses since then are a fault."""
@@ -232,12 +237,21 @@ class Channel:
             others = [
                 name
                 for name, types in self._node.get_topic_names_and_types()
-                if f"sensor_msgs/msg/{kind}" in types and name not in own
+                if f"sensor_msgs/msg/{kind}" in types and name not in own and may_be_camera(name)
                 if self._node.count_publishers(name)
             ]
-            there = f", but {', '.join(others[:5])}: remap it" if others else ": start a camera"
-            return f"nobody publishes {topic}{there} (-r {self._topic}:=/your/topic)"
+            there = f", but {', '.join(others[:5])}: name it" if others else ": start a camera, or name its topic"
+            launched = "camera_topics" if self._several else "image_topic"
+            return (
+                f"nobody publishes {topic}{there} (ros2 launch: {launched}:=...; "
+                f"ros2 run: -r {self._topic}:=/your/topic)"
+            )
         return f"{topic} has a publisher but no picture came: does the camera deliver?{missing_profile()}"
+
+
+def may_be_camera(topic: str) -> bool:
+    """Whether images of this `topic` may be what a camera sees, and not depth or an image that a node has drawn on."""
+    return not re.search(r"depth|annotated", topic)
 
 
 def missing_profile() -> str:

@@ -543,12 +543,12 @@ class Classifier(LifecycleNode):
         """In words that the model does not come back from a picture; else ""."""
         since = self._worker.busy_since if self._worker else None
         limit = self._table.values.ask_timeout
-        if since is None or (busy := time.monotonic() - since) <= limit:
+        if since is None or time.monotonic() - since <= limit:
             return ""
         several = self._worker.at_once > 1
         what = f"{self._worker.at_once} pictures" if several else "one picture"
         return (
-            f"the model has been at {what} for {busy:.1f} s, longer than ask_timeout ({limit:g} s): if it is only "
+            f"the model has been at {what} for longer than ask_timeout ({limit:g} s): if it is only "
             f"slow, raise that{', lower max_batch' if several else ''} or choose a smaller model; if it hangs, end the "
             "process and start it again"
         )
@@ -565,10 +565,9 @@ class Classifier(LifecycleNode):
             reason = self._load_error or "it is not configured"
             return f"the classifier has no model: {reason} (ros2 lifecycle set {name} configure)"
         if self._worker.state != "ready":
-            seconds = time.monotonic() - self._worker.since
             return (
-                f"the model {self._table.values.model!r} is not there yet: {self._worker.state}, for {seconds:.0f} s; "
-                "wait until there is a message on model_scope (it comes with the model), and ask again"
+                f"the model is not there yet: {self._worker.state} ({self._table.values.model!r}); wait until there is "
+                "a message on model_scope (it comes with the model), and ask again"
             )
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
@@ -618,13 +617,22 @@ class Classifier(LifecycleNode):
 
     def _state(self) -> Health:
         if reason := self._not_ready():
-            return Health(Level.ERROR if self._load_error else Level.WARN, reason)
+            if silent := self._silent_cameras():  # worth knowing before a large model is there
+                return Health(Level.ERROR, f"{silent}; and {reason}")
+            return Health(Level.ERROR if self._load_error else Level.WARN, reason, logged=bool(self._load_error))
         if problem := self._hanging():
-            return Health(Level.ERROR, problem)
+            return Health(Level.ERROR, problem, logged=True)
         cameras = joint({camera: self._state_of(channel) for camera, channel in self._channels.items()})
         if (fault := self._faults.recent or self._trace_problem) and cameras.level is not Level.ERROR:
-            return Health(Level.WARN, fault)
+            return Health(Level.WARN, fault, logged=fault != self._trace_problem)
         return cameras
+
+    def _silent_cameras(self) -> str:
+        """Why no camera has sent anything yet, in words; "" if one has, or nobody listens."""
+        if not self._active or not self._worker:
+            return ""
+        reasons = [channel.silence(self._worker.views[camera]) for camera, channel in self._channels.items()]
+        return reasons[0] if all(reasons) else ""
 
     @property
     def _trace_problem(self) -> str:
@@ -651,7 +659,8 @@ class Classifier(LifecycleNode):
             if self._passed_over:
                 figures["passed over"] = "; ".join(self._passed_over)
             figures |= costs(source)
-            figures |= {"state": source.state, "inference time [s]": source.inference_time}
+            figures |= {"state": source.state, "in this state for [s]": time.monotonic() - source.since}
+            figures["inference time [s]"] = source.inference_time
             figures["pictures at once"] = source.at_once
         if len(self._channels) == 1:
             (channel,) = self._channels.values()

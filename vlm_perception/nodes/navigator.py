@@ -41,13 +41,15 @@ from vlm_perception.navigation.sighting import (
     check_target,
 )
 from vlm_perception.nodes.conversions import answer_from_message, question_to_message
-from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
+from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level, without_numbers
 from vlm_perception.nodes.parameters import ParameterTable, parameter
 from vlm_perception.nodes.run import run
 from vlm_perception.perception.observer import MirroredChoice
 from vlm_perception.questions import Answer, Choice, Question
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
+STATE_PERIOD = 1.0
+"""[s] between two messages about a state that stays as it is."""
 LAST_WORD_TIMEOUT = 0.5
 """How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
 
@@ -314,7 +316,10 @@ class VelocityPublisher:
             other = self.TYPES[not self._stamped].__name__
             flag = str(not self._stamped).lower()
             return f"{topic} is listened to as {other}, not as {name}: set enable_stamped_cmd_vel to {flag}"
-        return f"nobody listens to {topic}: start the robot's base or remap (-r cmd_vel:=/your/topic)"
+        return (
+            f"nobody listens to {topic}: start the robot's base, or name its topic (ros2 launch: "
+            "cmd_vel_topic:=/your/topic; ros2 run: -r cmd_vel:=/your/topic)"
+        )
 
 
 @dataclass
@@ -370,6 +375,8 @@ class Navigator(LifecycleNode):
         )
         # Steady time: the wheels must be stopped even when a simulated clock stands still.
         self.create_timer(period, self._guarded(self._control), clock=self._steady)
+        # A subscriber that is volatile, as rqt is, hears the state too, however long it stays the same.
+        self.create_timer(STATE_PERIOD, self._publish_state, clock=self._steady)
         self._diagnostics = Diagnostics(self, self._check)
         self._announce()
 
@@ -536,7 +543,7 @@ class Navigator(LifecycleNode):
             return
         self._asked = steady
         if not self._ask.service_is_ready():
-            self._pilot.fail("no classifier", f"nobody offers {self._ask.service_name}: is the classifier running?")
+            self._pilot.fail("no classifier", self._no_classifier())
             return
         questions = values.questions("" if self._pilot.mode == "explore" else self._pilot.target)
         request = Ask.Request(questions=[question_to_message(q) for q in questions])
@@ -544,6 +551,9 @@ class Navigator(LifecycleNode):
             request.newer_than = self._seen
         self._question = self._ask.call_async(request)
         self._question.add_done_callback(self._guarded(lambda future: self._take_answers(future, questions)))
+
+    def _no_classifier(self) -> str:
+        return f"no classifier: nobody offers {self.resolve_service_name(self._ask.service_name)}; does it run?"
 
     def _drop_question(self) -> None:
         """What it answers, if ever, is not wanted any more."""
@@ -632,15 +642,21 @@ class Navigator(LifecycleNode):
     # Telling
 
     def _announce(self) -> None:
-        """Publish the state if it changed."""
+        """Publish the state if it changed, by more than a number in its reason."""
         pilot, decision = self._pilot, self._pilot.decision
-        state = (pilot.mode, pilot.target, decision.state, decision.reason)
+        state = (pilot.mode, pilot.target, decision.state, without_numbers(decision.reason))
         if state == self._announced:
             return
-        if state[:3] != self._announced[:3]:
+        # While a target is looked for the reason changes often; what is wrong then, the diagnostics log.
+        told = state if pilot.mode == "idle" else state[:3]
+        if told != self._announced[: len(told)]:
             target = f" {pilot.target!r}" if pilot.target else ""
             self.get_logger().info(f"{pilot.mode}{target}: {decision.state}: {decision.reason}")
         self._announced = state
+        self._publish_state()
+
+    def _publish_state(self) -> None:
+        pilot, decision = self._pilot, self._pilot.decision
         message = NavigationState(mode=pilot.mode, target=pilot.target, state=decision.state, reason=decision.reason)
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
@@ -674,6 +690,8 @@ class Navigator(LifecycleNode):
         if not self._active:
             return Health(Level.WARN, decision.reason, values)
         if not pilot.is_busy:
+            if not self._ask.service_is_ready():
+                return Health(Level.WARN, self._no_classifier(), values)
             return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
         doubt = pilot.doubt(now, steady)
         if doubt:

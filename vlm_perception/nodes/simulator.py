@@ -58,7 +58,9 @@ class Simulator(Node):
         self._table = ParameterTable(self, Parameters)
         values = self._table.values
         self._image_publisher = self.create_publisher(Image, "camera/image_raw", IMAGES)
-        self._depth_publisher = self.create_publisher(Image, "camera/depth/image_raw", IMAGES)
+        self._depth_publisher = None
+        if values.depth_rate:
+            self._depth_publisher = self.create_publisher(Image, "camera/depth/image_raw", IMAGES)
         self._odometry_publisher = self.create_publisher(Odometry, "odom", 10)
         self._truth_publisher = self.create_publisher(Odometry, "~/ground_truth", 10)
         self._collisions_publisher = self.create_publisher(UInt32, "~/collisions", 10)
@@ -140,7 +142,7 @@ class Simulator(Node):
         self._collisions_publisher.publish(UInt32(data=self._world.collisions))
         self._image_publisher.publish(self._image(stamp, "rgb8", self._world.picture()))
         rate = self._table.values.depth_rate
-        if rate and time.monotonic() - self._depth_at >= 1.0 / rate:
+        if self._depth_publisher and time.monotonic() - self._depth_at >= 1.0 / rate:
             self._depth_at = time.monotonic()
             self._depth_publisher.publish(self._image(stamp, "32FC1", self._world.depth()))
 

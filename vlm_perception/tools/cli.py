@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+INTERRUPTED, NOBODY_READS = 130, 141
+"""The exit status after Ctrl-C, and when nobody reads the output any more, as shells have them."""
 
 COMMANDS = {
     "look": "label every frame of a video, a folder or an image, without ROS: annotated video, contact sheet, table",
@@ -27,8 +33,28 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (default: the process's) name and return its exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command that `arguments` (default: the process's) name and return its exit status.
+
+    An executable that is called as a command is that command: `ros2 run vlm_perception doctor`.
+    """
+    if arguments is None:
+        name = Path(sys.argv[0]).name
+        arguments = [*([name] if name in COMMANDS else []), *sys.argv[1:]]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        return NOBODY_READS
+
+
+def _run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="vlm_perception", description="Commands around the ROS 2 nodes.")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, words in COMMANDS.items():

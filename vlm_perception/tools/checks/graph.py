@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
+from vlm_perception.nodes.channel import may_be_camera
 from vlm_perception.tools.checks.finding import Finding, green, red, yellow
 from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, Endpoint, Pictures, Seen
 
@@ -65,12 +66,19 @@ def _camera(seen: Seen, topic: str) -> list[Finding]:
     publishers, pictures = seen.publishers.get(topic, []), seen.pictures[topic]
     images = [end for end in publishers if end.type in IMAGES]
     if not images:
-        others = sorted(name for name, ends in seen.publishers.items() if any(end.type in IMAGES for end in ends))
+        own = seen.called("classifier")
+        others = sorted(
+            name
+            for name, ends in seen.publishers.items()
+            if may_be_camera(name) and any(end.type in IMAGES and end.node not in own for end in ends)
+        )
         if publishers:
             words = f"it is a {publishers[0].type}, expected {' or '.join(IMAGES)}"
         else:
             words = "nobody publishes it"
-        remedy = f"image_topic:={others[0]} (there are {', '.join(others[:5])})" if others else "start a camera"
+        remedy = (
+            f"image_topic:={others[0]} (ros2 launch; there are {', '.join(others[:5])})" if others else "start a camera"
+        )
         return [(red if seen.called("classifier") or others else yellow)(about, words, remedy)]
     findings = []
     if len(images) > 1:

@@ -21,8 +21,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from vlm_perception.perception.frames import FrameError, decode, form_of, stamp_of
 
-DISCOVERY = 1.5
-"""How long it takes until everybody is known [s]."""
+SETTLED = 1.5
+"""Everybody is known when nobody new has come for so long [s]."""
+STEP = 0.25
+"""Between two looks at who is there [s]."""
+PATIENCE = 4.0
+"""What is missing is waited for by so many times the time of listening; a busy machine needs it."""
+UNKNOWN = "_NODE_NAME_UNKNOWN_"
+"""What rmw calls a node of which it knows only an endpoint, for a moment after it has come."""
 IMAGES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 PARAMETERS = {"classifier": ("use_sim_time", "max_frame_age"), "navigator": ("use_sim_time",)}
 """Those of our nodes that matter here."""
@@ -94,6 +100,8 @@ class Observer:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self._clock: int | None = None
+        self._followed: dict[str, float] = {}
+        self._clients: dict[str, AsyncParameterClient | None] = {}
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 100)
         self._node.create_subscription(Clock, "/clock", self._on_clock, QoSProfile(depth=1, reliability=BEST_EFFORT))
 
@@ -111,6 +119,7 @@ class Observer:
         own = self._node.get_fully_qualified_name()
         found = [_full(space, name) for name, space in self._node.get_node_names_and_namespaces()]
         self.seen.nodes = sorted(name for name in found if name != own)
+        self.seen.publishers, self.seen.subscribers = {}, {}
         for topic, _ in self._node.get_topic_names_and_types():
             for ends, infos in (
                 (self.seen.publishers, self._node.get_publishers_info_by_topic(topic)),
@@ -122,27 +131,54 @@ class Observer:
                 ]
                 ends[topic] = [end for end in everybody if end.node != own]
 
-    def listen(self, image_topics: Sequence[str]) -> None:
-        """Begin to receive the cameras: those named, else those that classifiers subscribe to, else the usual one."""
-        listened = self.seen.topics(self.seen.subscribers, self.seen.called("classifier"), tuple(IMAGES))
-        for name in image_topics or listened or ["camera/image_raw"]:
-            topic = self._node.resolve_topic_name(name)
-            pictures = self.seen.pictures[topic] = Pictures()
-            kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
-            if kinds:
-                qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
-                receive = partial(self._on_picture, pictures)
-                self._node.create_subscription(kinds[0], topic, receive, qos)
+    def discover(self, limit: float) -> None:
+        """Wait until everybody is known, at most `limit` [s]."""
+        end, settled = time.monotonic() + limit, time.monotonic() + SETTLED
+        known: Any = None
+        while time.monotonic() < min(end, settled):
+            self.spin(STEP)
+            self.find()
+            now = (self.seen.nodes, self.seen.publishers, self.seen.subscribers)
+            if now != known or any(UNKNOWN in e.node for ends in now[1:] for each in ends.values() for e in each):
+                known, settled = now, time.monotonic() + SETTLED
 
-    def ask_parameters(self) -> None:
-        """Ask our nodes for what matters; the answers come while we spin."""
-        for name in PARAMETERS:
+    def follow(self, image_topics: Sequence[str]) -> None:
+        """Begin to receive cameras that are new: those named, else those that classifiers subscribe to, else the usual
+        one. Ask our nodes that are new for their parameters; the answers come while we spin.
+        """
+        listened = self.seen.topics(self.seen.subscribers, self.seen.called("classifier"), tuple(IMAGES))
+        wanted = [self._node.resolve_topic_name(name) for name in image_topics or listened or ["camera/image_raw"]]
+        for topic in wanted:
+            pictures = self.seen.pictures.setdefault(topic, Pictures())
+            kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
+            if kinds and topic not in self._followed:
+                self._followed[topic] = time.monotonic()
+                qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
+                self._node.create_subscription(kinds[0], topic, partial(self._on_picture, pictures), qos)
+        if not image_topics and listened:  # the usual one was a guess
+            self.seen.pictures = {topic: self.seen.pictures[topic] for topic in wanted}
+        for name, parameters in PARAMETERS.items():
             for node in self.seen.called(name):
-                client = AsyncParameterClient(self._node, node)
-                client.wait_for_services(DISCOVERY)  # a request that nobody is there for yet is lost
-                for wanted in PARAMETERS[name]:  # one by one: a node that lacks one of several answers none of them
-                    answer = client.get_parameters([wanted])
-                    answer.add_done_callback(partial(self._on_parameter, node, wanted))
+                if node not in self._clients:
+                    self._clients[node] = AsyncParameterClient(self._node, node)
+                client = self._clients[node]
+                if client is not None and client.services_are_ready():  # what nobody is there for yet is lost
+                    self._clients[node] = None
+                    for parameter in parameters:  # one by one: a node that lacks one of several answers none of them
+                        answer = client.get_parameters([parameter])
+                        answer.add_done_callback(partial(self._on_parameter, node, parameter))
+
+    def listen(self, seconds: float, image_topics: Sequence[str]) -> None:
+        """Listen to each camera for `seconds` [s], and `PATIENCE` times as long to what is silent."""
+        begun = time.monotonic()
+        while True:
+            self.find()
+            self.follow(image_topics)
+            now = time.monotonic()
+            enough = all(now - since >= seconds for since in (begun, *self._followed.values()))
+            if now - begun >= PATIENCE * seconds or (enough and not self.misses_something()):
+                return
+            self.spin(STEP)
 
     def misses_something(self) -> bool:
         """Whether nothing has come yet of a camera or a node that should be heard by now."""
@@ -184,17 +220,11 @@ def _full(namespace: str, name: str) -> str:
 
 
 def look(seconds: float, image_topics: Sequence[str]) -> Seen:
-    """What is there and what comes within `seconds` [s], or twice those; before that the others are found."""
+    """What is there and what comes within `seconds` [s], or longer while something is silent that should be heard."""
     observer = Observer()
     try:
-        observer.spin(DISCOVERY)
-        observer.find()
-        observer.listen(image_topics)
-        observer.ask_parameters()
-        observer.spin(seconds)
-        if observer.misses_something():
-            observer.spin(seconds)  # a busy machine gets a second chance
-        observer.find()
+        observer.discover(PATIENCE * SETTLED)
+        observer.listen(seconds, image_topics)
     finally:
         observer.close()
     return observer.seen

@@ -1,0 +1,103 @@
+"""The log says why nothing happens: once, when it lasts, and again only when it is new."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Log
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+
+from vlm_perception.nodes import diagnostics
+from vlm_perception.nodes.diagnostics import HOLDS, Diagnostics, Health, Level, ReasonLog
+
+LOOKING = Health(Level.OK, "looking")
+
+
+class Lines(list):
+    """A logger that keeps its lines."""
+
+    def info(self, words):
+        self.append(("info", words))
+
+    def warning(self, words):
+        self.append(("warning", words))
+
+    def error(self, words):
+        self.append(("error", words))
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """A clock that the test sets."""
+
+    class Time:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+    monkeypatch.setattr(diagnostics, "time", made := Time())
+    return made
+
+
+def lines_of(*healths):
+    log = ReasonLog(lines := Lines())
+    for health in healths:
+        log.tell(health)
+    return lines
+
+
+def test_what_lasts_is_told_once_whatever_number_runs_in_it():
+    silent = [Health(Level.ERROR, f"no image for {seconds}.5 s") for seconds in range(20)]
+    assert lines_of(*silent, *[LOOKING] * 9) == [("error", f"no image for {HOLDS - 1}.5 s"), ("info", "looking")]
+
+
+def test_a_healthy_start_and_a_moment_are_not_worth_a_line():
+    loading = [Health(Level.WARN, "loading")] * (HOLDS - 1)
+    assert lines_of(*loading, *[LOOKING] * 9, *loading, *[LOOKING] * 9) == []
+
+
+def test_what_the_log_has_is_not_told_twice():
+    assert lines_of(*[Health(Level.ERROR, "no model", logged=True)] * 9, *[LOOKING] * 9) == [("info", "looking")]
+
+
+def test_what_comes_and_goes_does_not_flood_the_log(time):
+    log = ReasonLog(lines := Lines())
+    for second in range(120):
+        time.now = float(second)
+        late = second // 10 % 2 == 0
+        log.tell(Health(Level.WARN, "late") if late else LOOKING)
+    assert lines.count(("warning", "late")) == 3  # of six times
+    assert len(lines) <= 8
+
+
+def test_another_reason_is_told_at_once_it_lasts():
+    lines = lines_of(*[Health(Level.WARN, "loading")] * 9, *[Health(Level.ERROR, "nobody publishes images")] * 9)
+    assert lines == [("warning", "loading"), ("error", "nobody publishes images")]
+
+
+def test_a_node_tells_it_in_its_log_and_waits_for_no_clock(ros):
+    healths = ros.collect(DiagnosticArray, "/diagnostics")
+    told = ros.collect(Log, "/rosout", 100)
+    node = ros.add(Node("tested", parameter_overrides=[Parameter("use_sim_time", value=True)]))
+    made = Diagnostics(node, lambda: LOOKING)
+    ros.until(lambda: ros.node.count_publishers("/rosout") > 1, "log of the node")
+    for _ in range(HOLDS):
+        made.publish()
+    words = "use_sim_time is set and nobody publishes /clock"
+    ros.until(lambda: any(words in line.msg and line.name == "tested" for line in told), "line in the log")
+    assert words in healths[-1].status[0].message and healths[-1].status[0].level == bytes([2])
+    clock = Clock()
+    clock.clock.sec = 5
+    publisher = ros.node.create_publisher(Clock, "/clock", 1)
+    ros.until(lambda: publisher.get_subscription_count(), "who goes by it")
+    publisher.publish(clock)
+    ros.until(lambda: healths[-1].status[0].message == "looking", "end of it")
+    for _ in range(HOLDS):
+        made.publish()
+    ros.until(lambda: any(line.msg == "looking" for line in told), "line of another severity")
