@@ -22,6 +22,7 @@ from std_msgs.msg import String
 
 from vlm_perception.nodes.diagnostics import Diagnostics, Health
 from vlm_perception.nodes.diagnostics import Level as Seriousness
+from vlm_perception.nodes.profile import VARIABLES
 from vlm_perception.tools.checks import graph, middleware
 from vlm_perception.tools.checks.finding import Finding, Level
 from vlm_perception.tools.checks.seen import Endpoint, Pictures, Seen, look
@@ -104,7 +105,7 @@ def test_who_can_be_heard(environment, level, words):
 
 
 def test_the_shipped_profile_is_good_and_a_shell_needs_none():
-    for name in middleware.PROFILES:
+    for name in VARIABLES:
         assert says(middleware.profile({name: str(PROFILE)}), (GREEN, "64 MiB of shared memory"))
     assert says(middleware.profile({}), (GREEN, r"none in this shell.*: export FASTRTPS\S+=\S+/config/fastdds.xml"))
 

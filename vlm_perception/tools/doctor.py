@@ -85,13 +85,13 @@ def look_at_ros(send: Send, image_topics: list[str], seconds: float) -> None:
         return
     report(send, middleware.domain, os.environ)
     report(send, middleware.transport, os.environ)
-    if not any(os.environ.get(name) for name in middleware.PROFILES):
-        os.environ[middleware.PROFILES[0]] = str(middleware.shipped_profile())  # else we lose what others receive
     import rclpy
 
+    from vlm_perception.nodes.profile import use_profile
     from vlm_perception.tools.checks import graph
     from vlm_perception.tools.checks.seen import look
 
+    use_profile()  # else we lose what others receive
     rclpy.init(args=[])
     seen = look(seconds, image_topics)
     for check in (graph.nodes, graph.cameras, graph.velocity, graph.simulated_time):

@@ -14,7 +14,6 @@ from vlm_perception.tools.checks.finding import Finding, green, red, yellow
 DISTRIBUTIONS = Path("/opt/ros")
 SHARED_MEMORY = Path("/dev/shm")
 RECEIVE_BUFFER = Path("/proc/sys/net/core/rmem_max")
-PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 MIB = 2**20
 SEGMENT, LARGEST_MESSAGE = 64 * MIB, 16 * MIB
 """What our profile gives each process, and what one message may take of it."""
@@ -121,7 +120,9 @@ def transport(environment: Mapping[str, str]) -> list[Finding]:
 
 def profile(environment: Mapping[str, str]) -> list[Finding]:
     """Whether Fast DDS has a profile with which pictures fit into its shared memory."""
-    name = next((name for name in PROFILES if environment.get(name)), "")
+    from vlm_perception.nodes.profile import VARIABLES  # here, as this module must tell that there is no ROS
+
+    name = next((name for name in VARIABLES if environment.get(name)), "")
     if not name:
         # Whether the camera's process has one shows by what is lost of its pictures.
         words = "none in this shell; the launch files and this examination use the package's. For other cameras:"
@@ -177,14 +178,9 @@ def network_buffer(middleware: str, file: Path) -> list[Finding]:
 
 
 def _use_ours() -> str:
-    return f"export {PROFILES[0]}={shipped_profile()}"
+    from vlm_perception.nodes.profile import VARIABLES, shipped_profile
 
-
-def shipped_profile() -> Path:
-    """The package's own profile."""
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory("vlm_perception"), "config", "fastdds.xml")
+    return f"export {VARIABLES[0]}={shipped_profile()}"
 
 
 def _number(words: str | None) -> int:
