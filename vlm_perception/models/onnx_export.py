@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 from transformers import AutoConfig
 
 from vlm_perception.models.base import Model, ModelError
@@ -91,7 +92,8 @@ def export(
         whole = Path(scratch, TOWER_FILE) if calibration else made / TOWER_FILE
         _write_tower(_Reading(tower, read), pixels, whole, opset)
         if calibration:
-            ranges = [_pixels(original, tower, image, check[0][1]).numpy() for image in calibration]
+            seen = tqdm(calibration, "reading ranges", unit="image", disable=None)
+            ranges = [_pixels(original, tower, image, check[0][1]).numpy() for image in seen]
             _quantize(whole, made / TOWER_FILE, ranges)
         _copy_rest(folder, made)
         report = Export(
@@ -127,7 +129,7 @@ def _refuse(report: Export, least_agreement: float) -> None:
 
 def _compare(original: Model, exported: Model, check: Asked, report: Export) -> Export:
     same, differences = [], []
-    for image, questions in check:
+    for image, questions in tqdm(check, "comparing", unit="image", disable=None):
         for one, other in zip(original.answer(image, questions), exported.answer(image, questions), strict=True):
             same.append(one.value == other.value)
             differences += [abs(p - q) for p, q in zip(one.probabilities, other.probabilities, strict=True)]

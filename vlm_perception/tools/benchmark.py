@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from vlm_perception.tools.benchmarking import PRECISIONS, QUESTIONS, Measured, Setup, measure
 from vlm_perception.tools.child import Child, ChildError
@@ -112,24 +113,17 @@ def measure_all(
 ) -> tuple[list[Measured], list[str]]:
     """What was measured, and why the rest was not; a progress bar is shown meanwhile."""
     measured, problems = [], []
+    bar = tqdm(total=len(planned) * rounds, unit="round", disable=None)
     for number, setup in enumerate(planned):
-        show(f"loading {setup}", number / len(planned))
+        bar.set_description(f"{setup!s:.60}")
         try:
             with Child(measure, setup, list(kinds), list(pictures), rounds) as child:
                 for message in child.messages():
                     if isinstance(message, int):
-                        show(f"{setup}", (number + message / rounds) / len(planned))
+                        bar.update(number * rounds + message - bar.n)
                     else:
                         measured.append(message)
         except ChildError as error:
             problems.append(f"{setup}: {error}")
-    show("", 1.0)
+    bar.close()
     return measured, problems
-
-
-def show(words: str, done: float, width: int = 30) -> None:
-    """A progress bar on a terminal; elsewhere nothing."""
-    if sys.stderr.isatty():
-        full = round(done * width)
-        line = f"[{'#' * full}{'.' * (width - full)}] {done:4.0%}  {words:.60}"
-        print(f"\r{line:110}", end="" if words else "\n", file=sys.stderr, flush=True)

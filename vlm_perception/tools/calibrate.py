@@ -31,8 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         folder = check_folder(arguments.model)[0] if arguments.write else None
         model = load_model(arguments.model, temperatures=(1.0,) * len(TYPES), empty_picture=(0.0,) * len(TYPES))
-        fitted_on = collect(model, CALIBRATION_SEEDS[: arguments.rooms], say)
-        judged = collect(model, TEST_SEEDS[: arguments.rooms], say)
+        fitted_on = collect(model, CALIBRATION_SEEDS[: arguments.rooms])
+        judged = collect(model, TEST_SEEDS[: arguments.rooms])
         calibration = keep_what_helps(fit(fitted_on), judged)
         say(table(fitted_on, judged))
         if folder:

@@ -27,7 +27,9 @@ COLOURS = {Level.GREEN: 32, Level.YELLOW: 33, Level.RED: 31}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", default="nano", help="as the classifier's parameter: nano, a folder, a server (default: %(default)s)"
+        "--model",
+        default="nano",
+        help="the model to examine: nano, a folder or a server's address; several with commas (default: %(default)s)",
     )
     parser.add_argument(
         "--image-topic",

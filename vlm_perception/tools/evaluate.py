@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip", nargs="*", default=[], choices=("simple", "absent"), help="what to leave out")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="rooms at a time (default: %(default)s)")
-    parser.add_argument("--reserved", action="store_true", help="allow rooms from 1,000,000 on, kept for judging")
+    parser.add_argument(
+        "--reserved",
+        action="store_true",
+        help="allow seeds from 1,000,000 on: nothing was ever tuned on these rooms, they are for a last judgement",
+    )
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--domain", type=int, help="first ROS domain of the nodes (default: free ones from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output/evaluation"), help="where everything is written")

@@ -14,6 +14,7 @@ from pathlib import Path
 import rclpy
 from rclpy.context import Context
 from rclpy.signals import SignalHandlerOptions
+from tqdm import tqdm
 
 from vlm_perception.perception.source import read_image
 from vlm_perception.simulation.room import Room, make_room
@@ -106,6 +107,7 @@ class Evaluation:
         """Visit the rooms, with one set of nodes in each of the ROS `domains`; returns the exit status."""
         crews = [threading.Thread(target=self._crew, args=(domain,), name=f"domain {domain}") for domain in domains]
         code = 0
+        bar = tqdm(total=self._wanted, unit="room", disable=None)
         try:
             for crew in crews:
                 crew.start()
@@ -114,12 +116,14 @@ class Evaluation:
                 if isinstance(news, Exception):
                     raise news
                 self._keep(*news)
+                bar.update()
         except KeyboardInterrupt:
             code = 130
         except Exception as error:
             print(f"vlm_perception evaluate: {error}", file=sys.stderr)
             code = 1
         finally:
+            bar.close()
             self._stop.set()
             for crew in crews:
                 if crew.ident is not None:
@@ -184,7 +188,7 @@ class Evaluation:
         what = "; ".join(f"{name} {in_words(trial)}" for name, trial in trials.items())
         target, ages = trials[OURS].present.target, trials[OURS].present.picture_ages
         late = f" (answers {statistics.median(ages):.2f} s late)" if ages else ""
-        print(f"{len(self.trials)} of {self._wanted}: room {room.seed}, {target}: {what}{late}", flush=True)
+        tqdm.write(f"{len(self.trials)} of {self._wanted}: room {room.seed}, {target}: {what}{late}")
         paths = {name: trial.present.path for name, trial in trials.items()}
         crosses = [place for trial in trials.values() for place in trial.present.collided_at]
         draw_paths(room, paths, target, self._picture(room.seed), crosses)

@@ -33,10 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=int, default=200, help="how many of them are used, spread evenly (default: %(default)s)"
     )
     parser.add_argument("--labels", nargs="+", default=LABELS, help="what is compared: the labels that you will use")
-    parser.add_argument("--prompt", default=LABEL_PROMPT, help="and their prompt (default: %(default)r)")
+    parser.add_argument(
+        "--prompt", default=LABEL_PROMPT, help="the question to which --labels are the answers (default: %(default)r)"
+    )
     parser.add_argument("--image-size", type=int, default=0, help="as the parameter image_size; it is fixed then")
     parser.add_argument(
-        "--opset", type=int, default=20, help="23 is faster on a CPU and for nothing else (default: %(default)s)"
+        "--opset",
+        type=int,
+        default=20,
+        help="version of ONNX's operators: 20 runs everywhere; 23 is faster, on CPUs only (default: %(default)s)",
     )
     parser.add_argument(
         "--least-agreement",

@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     except ModelError as error:
         print(f"vlm_perception figures: {error}")
         return 1
-    tally = measure(model, TEST_SEEDS[: arguments.rooms], lambda words: print(words, flush=True))
+    tally = measure(model, TEST_SEEDS[: arguments.rooms])
     picture = arguments.output / "confusion.png"
     draw_confusion(tally, picture)
     print(table(tally))

@@ -28,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Render what is missing, train from the last checkpoint on, save the model; prints progress."""
+    from tqdm import tqdm
+
     from vlm_perception.training.dataset import TRAIN_SEEDS, render, shard_paths
     from vlm_perception.training.nano import train
 
-    def say(words: str) -> None:
-        print(words, flush=True)
+    say = tqdm.write  # above the bar
 
     if not 1 <= arguments.rooms <= len(TRAIN_SEEDS):
         print(f"vlm_perception train: {arguments.rooms} rooms, expected 1 to {len(TRAIN_SEEDS)}")
@@ -40,9 +41,10 @@ def main(arguments: argparse.Namespace) -> int:
     first = TRAIN_SEEDS[0]
     shards = [path for path, _ in shard_paths(arguments.data, first, arguments.rooms)]
     say(f"rendering {arguments.rooms} rooms into {arguments.data}")
-    for _ in render(arguments.data, first, arguments.rooms):
-        done = sum(path.exists() for path in shards)
-        say(f"rendered {done}/{len(shards)} shards")
+    there = sum(path.exists() for path in shards)
+    made = render(arguments.data, first, arguments.rooms)
+    for _ in tqdm(made, "rendering", total=len(shards), initial=there, unit="shard", disable=None):
+        pass
     train(
         shards,
         arguments.output,

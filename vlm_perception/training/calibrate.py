@@ -8,10 +8,11 @@ on rooms of `CALIBRATION_SEEDS` and judged on others, of `TEST_SEEDS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from vlm_perception.models.base import Model
 from vlm_perception.models.calibration import EMPTY_PICTURE, TYPES, Calibration
@@ -130,12 +131,12 @@ def _mean(asked: Sequence[Asked], share: float, temperature: float) -> Quality:
     return Quality(*(float(np.mean([getattr(q, name) for q in found])) for name in ("accuracy", "nll", "ece")))
 
 
-def collect(model: Model, seeds: range, report: Callable[[str], None] = lambda _: None) -> dict[str, Asked]:
+def collect(model: Model, seeds: range) -> dict[str, Asked]:
     """Ask an uncalibrated `model` about the pictures of every room in `seeds`; the answers by sort of question."""
     found: dict[str, list[tuple[list[float], list[float], int]]] = {}
     types: dict[str, str] = {}
     empty: dict[ClosedQuestion, list[float]] = {}
-    for number, seed in enumerate(seeds):
+    for seed in tqdm(seeds, f"rooms from {seeds[0]} on", unit="room", disable=None):
         for frame in frames(seed):
             asked = _questions(frame, seed)
             questions = [question for _, question, _ in asked]
@@ -145,8 +146,6 @@ def collect(model: Model, seeds: range, report: Callable[[str], None] = lambda _
             for (sort, question, right), answer in zip(asked, model.answer(frame.image, questions), strict=True):
                 found.setdefault(sort, []).append((_logarithms(answer.probabilities), empty[question], right))
                 types[sort] = TYPES[type(question)]
-        if (number + 1) % 10 == 0:
-            report(f"{number + 1}/{len(seeds)} rooms from {seeds[0]} on")
     return {
         sort: Asked(types[sort], *(np.array(column) for column in zip(*rows, strict=True)))
         for sort, rows in found.items()

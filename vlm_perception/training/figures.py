@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from vlm_perception.models.base import Model
 from vlm_perception.questions import Choice, Question, Text
@@ -51,14 +52,12 @@ class Tally:
         return figures | {what: self.share(what) for what in self.all if what not in figures}
 
 
-def measure(model: Model, seeds: range, report: Callable[[str], None] = lambda _: None) -> Tally:
+def measure(model: Model, seeds: range) -> Tally:
     """Ask `model` about `POSES_PER_ROOM` full-size pictures of every room in `seeds`."""
     tally = Tally()
-    for number, seed in enumerate(seeds):
+    for seed in tqdm(seeds, "rooms", unit="room", disable=None):
         for frame in frames(seed):
             _measure_frame(model, tally, frame, seed)
-        if (number + 1) % 10 == 0:
-            report(f"{number + 1}/{len(seeds)} rooms, label {tally.share('label'):.3f}")
     return tally
 
 

@@ -23,6 +23,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import WordPiece
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 from transformers import (
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -455,7 +456,7 @@ def train(
         rng = np.random.default_rng((seed, first))
     sums: dict[str, list[float]] = {}
     began = time.monotonic()
-    for step in range(first, steps):
+    for step in tqdm(range(first, steps), "training", total=steps, initial=first, unit="step", disable=None):
         if step % 200 == 0 or step == first:
             count = frames.refresh()
         warm = min(1.0, (step + 1) / 300)
