@@ -18,6 +18,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
@@ -388,8 +389,28 @@ def test_while_the_model_loads_asking_says_so(ros):
     reply = world.ask(SIDE)
     assert not reply.success and "not there yet: loading ('nano')" in reply.message
     world.until_health("loading", DiagnosticStatus.WARN)
+    # A recording that waits for a subscriber must not be played to a model that is not there yet.
+    assert not world.camera.get_subscription_count()
     gate.set()
     world.until_label("clear")
+    assert world.camera.get_subscription_count() == 1
+
+
+def test_reliable_and_best_effort_subscribers_see_the_annotated_image(ros):
+    """RViz and rqt ask for either."""
+    world = World(ros, annotated_image_rate=100.0)
+    images = [ros.collect(Image, "classifier/annotated_image", qos) for qos in (qos_profile_sensor_data, 10)]
+    ros.until(lambda: all(images), "annotated images for both")
+    assert images[1][0].encoding == "rgb8" and world.labels
+
+
+def test_what_may_not_be_what_the_camera_sees_is_said_once_and_stays_in_the_diagnostics(ros):
+    world = World(ros)
+    log = ros.collect(Log, "/rosout")
+    world.changes = {"data": array.array("B", bytes(10 * 24 * 96))}  # far more than rgb8 needs
+    world.until_health("23040 bytes of data, its encoding needs 2304", DiagnosticStatus.WARN)
+    world.until_health("23040 bytes of data, its encoding needs 2304", DiagnosticStatus.WARN)
+    assert sum("23040 bytes" in message.msg for message in log) == 1
 
 
 def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_again(ros):

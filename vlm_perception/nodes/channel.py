@@ -89,6 +89,7 @@ class Channel:
         self._several = several
         self._kind: type = CompressedImage if compressed else Image
         self._topic = f"{topic}/compressed" if compressed else topic
+        self._full_topic = node.resolve_topic_name(self._topic)
         self._subscription: Any = None
         prefix = f"{camera}/" if several else ""
         self._label = node.create_lifecycle_publisher(msg.SceneLabel, f"{prefix}scene_label", 10)
@@ -101,7 +102,9 @@ class Channel:
         self._counted = (time.monotonic(), Counter[str]())
 
     def open(self, on_picture: Callable[[Any], None]) -> None:
-        """Subscribe to the camera."""
+        """Subscribe to the camera, if that is not so yet."""
+        if self._subscription:
+            return
         self.refused_qos = ""
         self._subscription = self._node.create_subscription(
             self._kind,
@@ -122,7 +125,7 @@ class Channel:
 
     def _on_incompatible_qos(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind).name.lower()
-        topic = self._subscription.topic_name
+        topic = self._full_topic
         self.refused_qos = (
             f"{topic} is offered with another {policy} than the classifier asks for: "
             f"set qos_overrides.{topic}.subscription.{policy} as the camera has it"
@@ -172,7 +175,7 @@ class Channel:
         if silence := self.silence(view):
             return Health(Level.ERROR, silence)
         if lasting := view.stream.problem(max_age):
-            gone = "" if self._node.count_publishers(self._subscription.topic_name) else f" {self._why_no_picture()}"
+            gone = "" if self._node.count_publishers(self._full_topic) else f" {self._why_no_picture()}"
             return Health(Level.ERROR, lasting.words + gone)
         if fault := self.faults.recent:
             return Health(Level.WARN, fault, logged=True)
@@ -231,7 +234,7 @@ class Channel:
         return figures | view.spans.figures() | self.faults.figures()
 
     def _why_no_picture(self) -> str:
-        topic, kind = self._subscription.topic_name, self._kind.__name__
+        topic, kind = self._full_topic, self._kind.__name__
         if not self._node.count_publishers(topic):
             own = {end.topic_name for end in (*self._node.publishers, *self._node.subscriptions)}
             others = [

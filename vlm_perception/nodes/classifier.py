@@ -381,11 +381,16 @@ class Classifier(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        for channel in self._channels.values():
-            channel.open(partial(self._worker.put, channel.camera))
         self._active = True
         self._worker.look(True)
+        self._listen()
         return super().on_activate(state)
+
+    def _listen(self) -> None:
+        """Subscribe to the cameras when there is a model to look: a recording begins when somebody subscribes."""
+        if self._active and self._worker.state == "ready":
+            for channel in self._channels.values():
+                channel.open(partial(self._worker.put, channel.camera))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._go_quiet()
@@ -530,6 +535,7 @@ class Classifier(LifecycleNode):
             self._complete(pending, f"no answer within {self._table.values.ask_timeout:g} s (ask_timeout): {why}")
         if not self._worker:
             return
+        self._listen()
         if self._active:
             self._worker.watch()
             for channel in self._channels.values():
