@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_perception.models import memory
+from vlm_perception.models.address import is_address, read_url
 from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import arguments, settle
 from vlm_perception.models.weights import Header, read_headers, refuse_pointer
+from vlm_perception.text import without_secrets
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 
@@ -65,7 +67,7 @@ def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], N
         except ModelError as error:
             if len(names) == 1:
                 raise
-            reasons.append(str(error) if name in str(error) else f"{name}: {error}")
+            reasons.append(str(error) if name in str(error) else f"{without_secrets(name)}: {error}")
         passed_over(reasons[-1])
     raise ModelError(f"none of {len(names)} models can be loaded; " + "; ".join(reasons))
 
@@ -83,9 +85,7 @@ def check_models(models: str) -> None:
     reasons = []
     for name in model_names(models):
         try:
-            if _is_address(name):
-                from vlm_perception.models.remote import read_url
-
+            if is_address(name):
                 read_url(name)
             else:
                 read_headers(check_folder(name)[0])
@@ -131,15 +131,9 @@ def check_folder(name_or_folder: str) -> tuple[Path, dict[str, Any]]:
     return folder, config
 
 
-def _is_address(name: str) -> bool:
-    return "://" in name
-
-
 def _load(name: str, options: LoadOptions) -> Model:
-    if _is_address(name):
-        from vlm_perception.models.remote import Limits, RemoteModel
-
-        return RemoteModel(name, Limits(timeout=options.request_timeout, in_flight=options.requests_in_flight))
+    if is_address(name):
+        return _connect(name, options)
     folder, config = check_folder(name)
     headers = read_headers(folder)
     try:
@@ -176,6 +170,17 @@ def _load(name: str, options: LoadOptions) -> Model:
             onnx_tower.use_tower(model, folder, export, options)
         more = {"describer": _load_describer(options)} if options.describer and family.name == "Contrastive" else {}
         return kind(name, folder, model, processor, calibration, **more)
+
+
+def _connect(name: str, options: LoadOptions) -> Model:
+    try:
+        from vlm_perception.models.calibration import Calibration
+        from vlm_perception.models.remote import Limits, RemoteModel
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise ModelError(f"a model on a server needs {package}: pip install {package}") from error
+    limits = Limits(timeout=options.request_timeout, in_flight=options.requests_in_flight)
+    return RemoteModel(name, limits, options.calibration(Calibration()), options.image_size)
 
 
 def family_of(folder: Path, config: dict[str, Any]) -> Family:

@@ -4,43 +4,64 @@ The best way that a server knows is found out once, by a probe with a picture an
 server must have read another number of tokens. So neither a server without eyes nor one that ignores a field that it
 does not know can pass for one that looks.
 
-What can go wrong takes bounded time and ends in a ModelError, never in a guess. Busy servers and lost
-connections are tried again, with pauses that grow, until the time of the call is over.
+What can go wrong takes bounded time and bounded memory and ends in a ModelError, never in a guess. Busy servers and
+lost connections are tried again, with pauses that grow, until the time of the call is over. A way that failed in
+passing while it was tried is tried again later. A picture that the server finds too large is sent smaller from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
-import json
+import logging
 import math
 import os
 import random
+import re
 import ssl
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 
 from vlm_perception.models import wire
+from vlm_perception.models.address import API_KEY, key_for, origin, proxy_for, read_url
 from vlm_perception.models.base import ModelError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
 from vlm_perception.models.scope import Scope
 from vlm_perception.models.wire import Picture, RefusedError
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text, Usage
+from vlm_perception.text import one_line
 
-API_KEY = "VLM_PERCEPTION_API_KEY"
-"""The environment variable with the key that is sent as a bearer token."""
 BACK_OFF = (0.25, 4.0)
 """First and longest pause before a request is tried again [s]; each is twice the one before, less up to a half."""
-_BUSY = (429, 502, 503, 504)
-_CLOSED = "asked about pictures"
+MOST_BYTES = 1 << 20
+"""A longer answer is refused [bytes]; a stream may have `BYTES_A_TOKEN` more for each token that was asked for."""
+BYTES_A_TOKEN = 2000
+SMALLEST_EDGE = 224
+"""A picture whose longer edge is at most this [px] is not made smaller for a server."""
+TRIES = 4
+"""So often a way is tried that fails in passing, before the next best one is."""
+AGAIN = 60.0
+"""After so long [s] better ways that failed in passing are tried again."""
+END = 0.5
+"""So long [s] the end of a stream is waited for when all words are there."""
+SHOWN = 300
+"""So many characters of a server's words are shown."""
+_BUSY = {408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529}
+_GONE = {404, 405, 410, 501}
+_SENT, _MUCH = r"\b(image|picture|pixels?|payload|body|entity|file)", r"\b(too (large|big)|exceed|larger than|maximum)"
+_TOO_LARGE = re.compile(rf"{_SENT}\b.{{0,80}}{_MUCH}|{_MUCH}\b.{{0,80}}{_SENT}", re.IGNORECASE)
+_NEVER = re.compile(r"not (supported|implemented)|unsupported|mmproj", re.IGNORECASE)
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -60,33 +81,6 @@ class Limits:
             raise ValueError(f"in_flight is {self.in_flight}, expected at least 1")
 
 
-def is_url(name: str) -> bool:
-    """Whether the name of a model is the address of a server."""
-    return name.lower().startswith(("http://", "https://"))
-
-
-def read_url(url: str) -> tuple[str, str]:
-    """Split `http://host:8000#model` into the server's address and the model's name, empty where none is given.
-
-    The address may end with /v1. Raises ModelError when it is no address of a server or holds a secret.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not is_url(url) or not host:
-        raise ModelError("the model's address cannot be read, expected e.g. http://host:8000 or http://host:8000#model")
-    if parts.username or parts.password or parts.query:
-        # Not repeated here: what is in it may be secret.
-        raise ModelError(
-            f"the address of the model on {host} holds a user, a password or a query, expected e.g. "
-            f"http://host:8000#model; a key belongs into the environment variable {API_KEY}"
-        )
-    path = parts.path.rstrip("/").removesuffix("/v1")
-    return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment
-
-
 class _Way(Protocol):
     """What `wire.Way` and `wire.Words` have in common."""
 
@@ -100,6 +94,24 @@ class _Way(Protocol):
 W = TypeVar("W", bound=_Way)
 
 
+@dataclass
+class _Ways(Generic[W]):
+    """The `known` ways to do something, best first, and which of them the server knows.
+
+    `better` ones than `found` failed in passing; they are tried again at `again` [s, monotonic].
+    """
+
+    known: Sequence[W]
+    what: str
+    found: W | None = None
+    better: list[W] = field(default_factory=list)
+    again: float = 0.0
+
+    def settle(self, way: W, better: Sequence[W]) -> None:
+        """Go `way`, and try the `better` ones again later."""
+        self.found, self.better, self.again = way, list(better), time.monotonic() + AGAIN
+
+
 class _BusyError(Exception):
     """Try again, not before `pause` [s]."""
 
@@ -108,38 +120,50 @@ class _BusyError(Exception):
         self.pause = pause
 
 
+class _FailedError(RefusedError):
+    """The server failed, which may pass."""
+
+
+class _TooLargeError(RefusedError):
+    """The picture is too large for the server."""
+
+
 class RemoteModel:
     """A model behind the address `http(s)://host:port[/path][#model]`, see `vlm_perception.models.base.Model`.
 
     The server is asked at once which way it knows. Without a model's name its only one answers. Certificates are
     verified with the system's authorities, or those of SSL_CERT_FILE; proxies are taken from the environment; no
-    redirection is followed. Probabilities are the server's, with the temperatures of `calibration`; `wire.py` says
-    which are exact. The confidence of a `Text` is 0 when the server does not tell. `Usage` has the server's count
-    of tokens and the time measured here; `peak_memory` is 0.
+    redirection is followed; a key goes to the server that it is for, see `address.py`. The longer edge of a picture is
+    at most `image_size` [px] if given. Probabilities are the server's, with the temperatures of `calibration`;
+    `wire.py` says which are exact. The confidence of a `Text` is 0 when the server does not tell. `Usage` has the
+    server's count of tokens and the time measured here; `peak_memory` is 0.
     """
 
     scope: Scope | None = None
 
-    def __init__(self, url: str, limits: Limits | None = None, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self, url: str, limits: Limits | None = None, calibration: Calibration | None = None, image_size: int = 0
+    ) -> None:
         self._url, self._model = read_url(url)
         self.name = url
         self._limits = limits or Limits()
         self._calibration = Calibration(calibration.temperatures) if calibration else Calibration()
-        headers, self._clean = _key()
-        self._client = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(None, connect=self._limits.connect_timeout),  # the whole has a time of its own
-            limits=httpx2.Limits(max_connections=self._limits.in_flight, keepalive_expiry=60.0),  # others wait
-            follow_redirects=False,
-        )
+        self._edge = image_size
+        self._client, self._without_key, self._facts = _client(self._url, self._limits)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop, self._client), name="remote model", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
-        self._last: list[tuple[np.ndarray, Picture]] = []
+        self._last: tuple[int, list[tuple[np.ndarray, Picture]]] = (0, [])
         self._deadline = 0.0
         self._problem = ""
-        self._words: wire.Words | None = None
-        self._way: wire.Way | None = self._run(self._find(wire.WAYS, _CLOSED))
+        self._found_at = -math.inf
+        self._closed = _Ways(wire.WAYS, "asked about pictures")
+        self._words = _Ways(wire.SPEECH, "asked for words about pictures")
+        self._background: asyncio.Task[None] | None = None
+        try:
+            self._run(self._find(self._closed))
+        except ValueError as error:  # of the client: there is no question yet that could be wrong
+            raise ModelError(f"{self.name} cannot be asked: {self._shown(error)}") from None
 
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
         """Answer all questions about one picture, see `Model.answer`."""
@@ -151,17 +175,17 @@ class RemoteModel:
             check_image(image)
         if not images or not questions:
             return [[] for _ in images]
-        return self._run(self._answer(images, questions))
+        return self._run(self._fit(images, questions))
 
     def describe_self(self) -> dict[str, str]:
         """Facts for diagnostics, as words."""
+        better = "; better ones failed in passing and are tried again" if self._closed.better else ""
         return {
             "model": self.name,
             "family": "remote",
-            "way": self._way.name if self._way else "not known yet",
-            "words": self._words.name if self._words else "not known yet",
-            "encrypted": "yes" if self._url.startswith("https") else "no",
-            "key": f"from {API_KEY}" if "authorization" in self._client.headers else "none",
+            "way": f"{self._closed.found.name}{better}" if self._closed.found else "not known yet",
+            "words": self._words.found.name if self._words.found else "not known yet",
+            **self._facts,
         }
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -179,42 +203,70 @@ class RemoteModel:
             problem = f"; last: {self._problem}" if self._problem else ": is the server overloaded?"
             raise ModelError(f"{self.name} has not answered within {timeout:g} s{problem}") from None
         except RefusedError as error:
-            raise ModelError(f"{self.name}: {error}") from None
+            raise ModelError(f"{self.name}: {self._shown(error)}") from None
 
-    async def _answer(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
+    def _shown(self, words: object) -> str:
+        """The words of a server as they may be shown: first without the key, then cut."""
+        return one_line(self._without_key(str(words)), SHOWN)
+
+    async def _fit(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
+        """As `answer_batch`; with smaller pictures, now and later, when the server finds them too large."""
+        before = edge = self._edge
+        while True:
+            try:
+                answers = await self._answer(images, questions, edge)
+            except _TooLargeError as error:
+                longest = max(max(image.shape[:2]) for image in images)
+                edge = min(longest, edge or longest) // 2
+                if edge < SMALLEST_EDGE:
+                    raise ModelError(
+                        f"{self.name} finds the request too large: {self._shown(error)}. Raise the limit of the "
+                        "server, or of the proxy before it (nginx: client_max_body_size), or ask less at once"
+                    ) from None
+            else:
+                if edge != before:
+                    self._edge = edge
+                    words = "%s finds the pictures too large: they are sent with at most %d px from now on (image_size)"
+                    _LOG.warning(words, self.name, edge)
+                return answers
+
+    async def _answer(
+        self, images: Sequence[np.ndarray], questions: Sequence[Question], edge: int
+    ) -> list[list[Answer]]:
         closed = list(dict.fromkeys(question for question in questions if isinstance(question, ClosedQuestion)))
         texts = list(dict.fromkeys(question for question in questions if isinstance(question, Text)))
         started = time.monotonic()
         jobs: list[Coroutine[Any, Any, dict[Question, Answer]]] = []
         places: list[int] = []
-        if closed and self._way is None:
-            self._way = await self._find(wire.WAYS, _CLOSED)
-        if texts and self._words is None:
-            self._words = await self._find(wire.SPEECH, "asked for words about pictures")
-        for place, picture in enumerate(self._encoded(images)):
-            if way := self._way:
+        way = await self._find(self._closed) if closed else None
+        words = await self._find(self._words) if texts else None
+        for place, picture in enumerate(self._encoded(images, edge)):
+            if way:
                 some = range(0, len(closed), way.at_once)
                 jobs += [self._decide(way, picture, closed[i : i + way.at_once], started) for i in some]
-            if words := self._words:
+            if words:
                 jobs += [self._say(words, picture, text, started) for text in texts]
             places += [place] * (len(jobs) - len(places))
         found: list[dict[Question, Answer]] = [{} for _ in images]
         for place, answers in zip(places, await _all(jobs), strict=True):
             found[place].update(answers)
+        self._improve_later()
         return [[answers[question] for question in questions] for answers in found]
 
-    def _encoded(self, images: Sequence[np.ndarray]) -> list[Picture]:
+    def _encoded(self, images: Sequence[np.ndarray], edge: int) -> list[Picture]:
         """Each picture's file, from the last call if it was about the same ones and they cannot have changed."""
-        known = {id(image): picture for image, picture in self._last if not image.flags.writeable}
-        pictures = [known.get(id(image)) or wire.encode(image) for image in images]
-        self._last = list(zip(images, pictures, strict=True))
+        before, last = self._last
+        known = {id(image): picture for image, picture in last if not image.flags.writeable and before == edge}
+        pictures = [known.get(id(image)) or wire.encode(image, edge) for image in images]
+        self._last = edge, list(zip(images, pictures, strict=True))
         return pictures
 
     async def _decide(
         self, way: wire.Way, picture: Picture, questions: Sequence[ClosedQuestion], started: float
     ) -> dict[Question, Answer]:
-        response = await self._post(way.path, way.request(picture, questions))
-        rows = way.probabilities(response, questions)
+        asked = [wire.harmless(question) for question in questions]
+        response = await self._post(way.path, way.request(picture, asked))
+        rows = way.probabilities(response, asked)
         seconds = time.monotonic() - started
         usage = Usage(seconds, seconds, wire.tokens(response)[1], 0)
         answers: dict[Question, Answer] = {}
@@ -225,53 +277,102 @@ class RemoteModel:
 
     async def _say(self, words: wire.Words, picture: Picture, question: Text, started: float) -> dict[Question, Answer]:
         async def listen(response: httpx2.Response) -> tuple[wire.Heard, float]:
-            heard, first = wire.Heard(), 0.0
-            async for line in response.aiter_lines():
-                heard.hear(line)
-                first = first or (time.monotonic() - started if heard.tokens else 0.0)
+            heard, first, lines, end = wire.Heard(), 0.0, wire.Lines(), math.inf
+            most = MOST_BYTES + BYTES_A_TOKEN * question.max_new_tokens
+            async with contextlib.aclosing(_chunks(response, most)) as chunks:
+                chunk = b"-"
+                while chunk and not heard.done:
+                    try:
+                        left = end - time.monotonic() if heard.finished else None
+                        chunk = await asyncio.wait_for(anext(chunks, b""), left)
+                    except asyncio.TimeoutError:
+                        break
+                    for line in lines.feed(chunk, final=not chunk):
+                        heard.hear(line)
+                    first = first or (time.monotonic() - started if heard.tokens else 0.0)
+                    if heard.finished:
+                        end = min(end, time.monotonic() + END)
+            heard.end()
             if not heard.finished:
                 raise _BusyError("the stream of words ended in the middle")
             return heard, first
 
-        heard, first = await self._send("POST", words.path, words.request(picture, question), listen)
+        heard, first = await self._send("POST", words.path, words.request(picture, wire.harmless(question)), listen)
         seconds = time.monotonic() - started
         usage = Usage(seconds, first or seconds, heard.tokens, 0)
-        return {question: Answer(question.name, heard.text.strip(), heard.confidence, usage=usage)}
+        text = self._without_key(heard.text)
+        return {question: Answer(question.name, text, heard.confidence, usage=usage)}
 
     # Which way?
 
-    async def _find(self, ways: Sequence[W], what: str) -> W:
-        """The first of `ways` in which the server looks at a picture."""
-        refused: dict[str, list[str]] = {}
-        picture = wire.encode(EMPTY_PICTURE)
-        for way in ways:
-            try:
-                response = await self._post(way.path, way.probe(picture))
-                way.accept(response)
-                seen, _ = wire.tokens(response)
-                blind, _ = wire.tokens(await self._post(way.path, way.probe(None)))
-                if seen != blind:  # the words are the same
+    async def _find(self, ways: _Ways[W]) -> W:
+        """The best of `ways` in which the server looks at a picture."""
+        while ways.found is None:
+            refused: dict[str, list[str]] = {}
+            busy, better = False, []
+            for way in ways.known:
+                try:
+                    await self._patiently(partial(self._look, way))
+                except (RefusedError, _BusyError) as error:
+                    busy |= isinstance(error, _BusyError)
+                    if isinstance(error, _BusyError | _FailedError):
+                        better.append(way)
+                    refused.setdefault(self._shown(error), []).append(way.name)
+                else:
+                    ways.settle(way, better)
+                    self._found_at = time.monotonic()
                     return way
-                problem = f"it does not look at the picture ({blind} tokens without it, {seen} with it)"
-            except RefusedError as error:
-                problem = str(error)
-            refused.setdefault(problem, []).append(way.name)
-        raise ModelError(
-            f"{self.name} cannot be {what}. Does a vision model run there, is its name right? {await self._names()}. "
-            + "; ".join(f"{', '.join(names)}: {problem}" for problem, names in refused.items())
-        )
+            if not busy:
+                raise ModelError(
+                    f"{self.name} cannot be {ways.what}. Does a vision model run there, is its name right? "
+                    f"{await self._names()}. "
+                    + "; ".join(f"{', '.join(names)}: {problem}" for problem, names in refused.items())
+                )
+        return ways.found
+
+    async def _look(self, way: _Way) -> None:
+        """Raise RefusedError unless the server looks at a picture in this way; _BusyError."""
+        picture = wire.encode(EMPTY_PICTURE)
+        response = await self._once("POST", way.path, way.probe(picture), _read)
+        way.accept(response)
+        seen, _ = wire.tokens(response)
+        blind, _ = wire.tokens(await self._once("POST", way.path, way.probe(None), _read))
+        if seen == blind:  # the words are the same
+            raise RefusedError(f"it does not look at the picture ({blind} tokens without it, {seen} with it)")
+
+    def _improve_later(self) -> None:
+        """Try again, when it is time and while others are answered, the better ways that failed in passing."""
+        due = [w for w in (self._closed, self._words) if w.better and time.monotonic() >= w.again]
+        if due and (self._background is None or self._background.done()):
+            work = asyncio.wait_for(self._improve(due), self._limits.timeout)
+            self._background = asyncio.ensure_future(work)
+
+    async def _improve(self, due: Sequence[_Ways[Any]]) -> None:
+        for ways in due:
+            ways.again = time.monotonic() + AGAIN
+            for number, way in enumerate(list(ways.better)):
+                try:
+                    await self._look(way)
+                except (_BusyError, _FailedError):
+                    continue
+                except (RefusedError, ModelError):
+                    ways.better.remove(way)
+                    continue
+                _LOG.warning("%s is asked in a better way from now on: %s", self.name, way.name)
+                ways.settle(way, ways.better[:number])
+                break
 
     def _forget(self) -> None:
         """Find out again next time: another server or model may be there by now."""
-        self._way = self._words = None
+        self._closed.found = self._words.found = None
 
     async def _names(self) -> str:
         try:
-            models = (await self._send("GET", "/v1/models", None, _read))["data"]
-            names = ", ".join(str(model["id"]) for model in models)
-        except (RefusedError, LookupError, TypeError):
+            models = (await self._patiently(lambda: self._once("GET", "/v1/models", None, _read)))["data"]
+            names = ", ".join(str(model["id"]) for model in models[:20])
+        except (RefusedError, _BusyError, LookupError, TypeError, AttributeError):
             names = ""
-        return f"The server lists {names or 'no models'}; a name goes behind the address as #name"
+        return f"The server lists {self._shown(names) or 'no models'}; a name goes behind the address as #name"
 
     # Over the network
 
@@ -282,85 +383,166 @@ class RemoteModel:
         self, method: str, path: str, body: wire.Body | None, read: Callable[[httpx2.Response], Awaitable[T]]
     ) -> T:
         """Send, until it succeeds or the call's time is over. Raises RefusedError, ModelError."""
-        if body is not None and self._model:
-            body = {"model": self._model, **body}
+        return await self._patiently(lambda: self._once(method, path, body, read), math.inf, failures=False)
+
+    async def _patiently(
+        self, attempt: Callable[[], Coroutine[Any, Any, T]], tries: float = TRIES, failures: bool = True
+    ) -> T:
+        """The result of an attempt, of which there are at most so many `tries` while the server is busy, or fails."""
         pause = BACK_OFF[0]
         while True:
             wait = pause * random.uniform(0.5, 1.0)
             pause = min(2 * pause, BACK_OFF[1])
+            tries -= 1
             try:
-                async with self._client.stream(method, self._url + path, json=body) as response:
-                    await self._check(response)
-                    return await read(response)
-            except httpx2.TransportError as error:
-                if _is_untrusted(error):
-                    raise ModelError(
-                        f"{self.name}: the server's certificate is not trusted ({self._clean(str(error))}): "
-                        "set SSL_CERT_FILE to the certificate of its authority"
-                    ) from None
-                if isinstance(error, httpx2.ConnectError):
-                    self._forget()
-                self._problem = self._clean(f"{type(error).__name__} {error}: does the server run there?")
-            except _BusyError as error:
-                self._problem = str(error)
-                wait = max(wait, error.pause)
-                if time.monotonic() + error.pause > self._deadline:
-                    raise ModelError(f"{self.name}: {error}, to be tried again in {error.pause:.0f} s") from None
-            await asyncio.sleep(wait)
+                return await attempt()
+            except (_BusyError, _FailedError) as error:
+                if tries <= 0 or (isinstance(error, _FailedError) and not failures):
+                    raise
+                asked = getattr(error, "pause", 0.0)
+                self._problem = self._shown(error)
+                if time.monotonic() + asked > self._deadline:
+                    raise ModelError(f"{self.name}: {self._problem}, to be tried again in {asked:.0f} s") from None
+            await asyncio.sleep(max(wait, asked))
+
+    async def _once(
+        self, method: str, path: str, body: wire.Body | None, read: Callable[[httpx2.Response], Awaitable[T]]
+    ) -> T:
+        """Send once. Raises RefusedError, ModelError, _BusyError."""
+        if body is not None and self._model:
+            body = {"model": self._model, **body}
+        try:
+            async with self._client.stream(method, self._url + path, json=body) as response:
+                await self._check(response)
+                return await read(response)
+        except httpx2.TransportError as error:
+            if _is_untrusted(error):
+                raise ModelError(
+                    f"{self.name}: the server's certificate is not trusted ({self._shown(error)}): "
+                    "set SSL_CERT_FILE to the certificate of its authority"
+                ) from None
+            if isinstance(error, httpx2.ConnectError):
+                self._forget()
+            raise _BusyError(f"{type(error).__name__} {error}: does the server run there?") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise RefusedError(f"{type(error).__name__} {error}") from None
+        finally:
+            self._client.cookies.clear()  # they are not needed, and a server could send any number
 
     async def _check(self, response: httpx2.Response) -> None:
         """Raise what a status other than success means."""
         status = response.status_code
         if response.is_success:
             return
-        words = self._clean(_reason(await response.aread()))
-        if status in _BUSY:
-            raise _BusyError(f"HTTP {status} {words}", _retry_after(response.headers.get("retry-after", "")))
-        if status in (401, 403):
-            raise ModelError(f"{self.name} refuses the key (HTTP {status} {words}): set {API_KEY}")
         if response.is_redirect:
-            location = urlsplit(response.headers.get("location", ""))
-            where = f"{location.scheme}://{location.hostname}" if location.hostname else "another place"
-            raise ModelError(f"{self.name} redirects to {where}, which is not followed: give the final address")
-        self._forget()
-        raise RefusedError(f"HTTP {status} {words}")
+            raise ModelError(
+                f"{self.name} redirects to {self._shown(_where(response.headers.get('location', '')))}, "
+                "which is not followed: give the final address"
+            )
+        words = wire.reason(self._without_key(await _text(response)))
+        problem = f"HTTP {status} {words}"
+        if status in _BUSY:
+            raise _BusyError(problem, _retry_after(response.headers.get("retry-after", "")))
+        if status in (401, 403):
+            raise ModelError(
+                f"{self.name} refuses the key ({self._shown(problem)}): set {API_KEY} to {origin(self._url)}=KEY"
+            )
+        if status == 413 or (status in (400, 422) and _TOO_LARGE.search(words)):
+            raise _TooLargeError(problem)
+        if status >= 500 and status not in _GONE and not _NEVER.search(words):
+            raise _FailedError(problem)
+        if status in _GONE or time.monotonic() - self._found_at > AGAIN:
+            self._forget()
+        raise RefusedError(problem)
 
 
-def _key() -> tuple[dict[str, str], Callable[[str], str]]:
-    """The header with the key, and a function that takes the key out of a text: a server may repeat it."""
-    key = os.environ.get(API_KEY, "").strip()
-    if not key:
-        return {}, str
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ModelError(f"the key in {API_KEY} has characters that no key has: was it copied whole?")
-    return {"Authorization": f"Bearer {key}"}, lambda text: text.replace(key, "<key>")
+def _client(url: str, limits: Limits) -> tuple[httpx2.AsyncClient, Callable[[str], str], dict[str, str]]:
+    """Return the client for the server at `url`, what takes its key out of a text (a server may repeat it), and facts.
+
+    All that the environment says is read here, so that what cannot be used is a ModelError that names the variable.
+    """
+    key = key_for(url)
+    proxy = proxy_for(url)
+    context: ssl.SSLContext | None = None
+    if url.startswith("https") or (proxy and proxy[0].startswith("https")):
+        context = _certificates()
+    try:
+        client = httpx2.AsyncClient(
+            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
+            timeout=httpx2.Timeout(None, connect=limits.connect_timeout),  # the whole has a time of its own
+            limits=httpx2.Limits(max_connections=limits.in_flight, keepalive_expiry=60.0),  # others wait
+            follow_redirects=False,
+            trust_env=False,
+            verify=context or False,
+            proxy=httpx2.Proxy(proxy[0], ssl_context=context) if proxy else None,
+        )
+    except ImportError:
+        raise ModelError(
+            f"{proxy[1] if proxy else 'the proxy'} names a SOCKS proxy, for which the client lacks a part: "
+            "pip install 'httpx2[socks]', or add the server to NO_PROXY if it is reached without a proxy"
+        ) from None
+    except (ValueError, httpx2.InvalidURL):
+        raise ModelError(f"{proxy[1] if proxy else 'the proxy'} is no address of a proxy: correct it") from None
+    facts = {
+        "encrypted": "yes" if url.startswith("https") else "no",
+        "key": f"from {API_KEY}" if key else "none",
+        "proxy": f"from {proxy[1]}" if proxy else "none",
+    }
+    if (
+        key
+        and facts["encrypted"] == "no"
+        and (proxy or urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"))
+    ):
+        facts["key"] += ", sent in the clear"
+        through = f" and through the proxy of {proxy[1]}" if proxy else ""
+        _LOG.warning("%s: the key is sent in the clear%s, where others can read it: use https", url, through)
+    return client, (lambda text: text.replace(key, "<key>")) if key else str, facts
+
+
+def _certificates() -> ssl.SSLContext:
+    """Return what certificates are verified with. Raises ModelError when what the environment names cannot be used."""
+    try:
+        return httpx2.create_ssl_context()
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        names = " or ".join(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+        raise ModelError(
+            f"the certificates that {names or 'this system'} names cannot be read ({one_line(str(error))}): correct "
+            "it, or unset it to use the system's"
+        ) from None
+
+
+async def _chunks(response: httpx2.Response, most: int) -> AsyncGenerator[bytes, None]:
+    """The bytes of an answer as they come. Raises RefusedError for compressed ones, and for more than `most`."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):  # a few kB could become gigabytes
+        raise RefusedError(f"its answer is compressed ({encoding}), which was not asked for")
+    size = 0
+    async for chunk in response.aiter_raw():
+        if (size := size + len(chunk)) > most:
+            raise RefusedError(f"its answer is longer than {most} bytes")
+        if chunk:
+            yield chunk
+
+
+async def _text(response: httpx2.Response) -> str:
+    async with contextlib.aclosing(_chunks(response, MOST_BYTES)) as chunks:
+        return b"".join([chunk async for chunk in chunks]).decode("utf-8", "replace")
 
 
 async def _read(response: httpx2.Response) -> wire.Body:
-    try:
-        body = json.loads(await response.aread())
-    except ValueError:
-        raise RefusedError("its answer is no JSON") from None
+    body = wire.parse(await _text(response))
     if not isinstance(body, dict):
         raise RefusedError(f"its answer is a {type(body).__name__}, expected a JSON object")
     return body
 
 
-def _reason(body: bytes) -> str:
-    """The first words of an error, from the forms that servers give it."""
-    text = body.decode("utf-8", "replace")
+def _where(location: str) -> str:
+    """Return the origin that a redirection leads to; the rest may hold secrets."""
     try:
-        error = json.loads(text)
-        while isinstance(error, dict | list):
-            error = (
-                next(error[key] for key in ("error", "detail", "message", "msg") if key in error)
-                if isinstance(error, dict)
-                else error[0]
-            )
-        text = str(error)
-    except (ValueError, LookupError, StopIteration):
-        pass
-    return " ".join(text.split())[:200]
+        parts = urlsplit(location)
+        return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another place"
+    except ValueError:
+        return "another place"
 
 
 def _retry_after(header: str) -> float:
@@ -371,7 +553,7 @@ def _retry_after(header: str) -> float:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return 0.0
 
 
@@ -397,5 +579,6 @@ async def _all(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 def _serve(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
     """Run the loop until it is stopped, when the model is no longer used."""
     loop.run_forever()
+    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(client.aclose())
     loop.close()

@@ -13,24 +13,30 @@ Three ways to ask closed questions, best first, see `WAYS`:
    probability: `PLAIN_CONFIDENCE` is a convention, not a measurement.
 
 Free words come by chat completions as a stream.
+
+What a server sends may be anything: it is checked here, and what has another form is a RefusedError. Its words may be
+long and may hold a key, which this module does not know: whoever shows them cleans them first and then cuts them.
 """
 
 from __future__ import annotations
 
 import base64
+import codecs
 import io
 import json
 import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from vlm_perception.questions import ClosedQuestion, Score, Text, YesNo
+from vlm_perception.questions import ClosedQuestion, Question, Score, Text, YesNo
+from vlm_perception.text import printable
 
 Body = dict[str, Any]
 """A JSON object, sent or received."""
@@ -43,10 +49,66 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAME = "[[camera]]"
 _INPUT = "The picture shows what the camera sees."
 _PROBE = YesNo("probe", "Is this a picture?")
+MOST_TOKENS = 2**32 - 1
+"""A larger count of tokens is none."""
+_SPECIAL = re.compile(r"<(?=[|｜]|[/\\]?[A-Za-z][\w .:-]*>|<[A-Z])|\[(?=\[|/?[A-Z][A-Z0-9_]+\])")
+"""Where a token of a chat template begins, such as <|im_start|>, <end_of_turn>, </s>, <<SYS>> or [INST]."""
+_FORM = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What reading raises when an answer has another form than expected."""
+Q = TypeVar("Q", bound=Question)
 
 
 class RefusedError(Exception):
     """A server does not do what was asked in this way: it refused, or its answer has not the form of this way."""
+
+
+@lru_cache(maxsize=1024)
+def harmless(question: Q) -> Q:
+    """Return `question` with the tokens of chat templates broken by a blank, so that nobody can write one.
+
+    Which tokens a server's model has is not known: whatever looks like one is broken. ValueError when the question
+    gets too long by that.
+    """
+    changes: dict[str, Any] = {"prompt": _SPECIAL.sub(r"\g<0> ", question.prompt)}
+    for name in ("options", "descriptions", "phrases"):
+        if texts := getattr(question, name, ()):
+            changes[name] = tuple(_SPECIAL.sub(r"\g<0> ", text) for text in texts)
+    return replace(question, **changes)
+
+
+def parse(text: str | bytes) -> Any:
+    """Return what the JSON `text` says. Raises RefusedError when it is none, or nested too deep."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise RefusedError("its answer is no JSON") from None
+
+
+def reason(text: str) -> str:
+    """Return the words of an error, from the forms that servers give it: JSON of some shapes, a web page, plain."""
+    try:
+        error = json.loads(text)
+        for _ in range(8):
+            if isinstance(error, dict):
+                names = ("error", "detail", "message", "msg", "title")
+                error = next(error[name] for name in names if error.get(name))
+            elif isinstance(error, list):
+                error = error[0]
+        text = str(error)
+    except (ValueError, LookupError, StopIteration, RecursionError):
+        pass
+    text = text[:4000]
+    if re.search(r"<(html|!doctype)", text, re.IGNORECASE):
+        text = re.sub(r"<[^<>]*>", " ", re.sub(r"(?is)<(style|script)\b.*?</\1>", " ", text))
+    return " ".join(text.split())
+
+
+def _form(error: Exception, response: Any) -> RefusedError:
+    try:
+        shown = json.dumps(response, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        shown = "it is nested too deep"
+    return RefusedError(f"its answer has another form ({type(error).__name__} {error}): {shown}")
 
 
 @dataclass(frozen=True)
@@ -61,25 +123,36 @@ class Picture:
         return f"data:image/jpeg;base64,{self.data}"
 
 
-def encode(image: np.ndarray) -> Picture:
-    """Make the JPEG of an RGB image, uint8, shape (height, width, 3).
+def encode(image: np.ndarray, edge: int = 0) -> Picture:
+    """Make the JPEG of an RGB image, uint8, shape (height, width, 3); its longer edge is at most `edge` [px] if given.
 
     JPEG, because a PNG of a camera's picture is five times as large and goes over the robot's radio; with all its
     colour (4:4:4) and at a quality whose errors are below a camera's noise.
     """
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    picture = Image.fromarray(image)
+    if edge:
+        picture.thumbnail((edge, edge))
+    picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return Picture(base64.b64encode(file.getvalue()).decode("ascii"))
 
 
 def tokens(response: Body) -> tuple[int, int]:
     """Return how many tokens the server read and generated, by its own count. RefusedError when it does not tell."""
-    usage = response.get("usage") or {}
-    read = usage.get("input_tokens", usage.get("prompt_tokens"))
-    generated = usage.get("output_tokens", usage.get("completion_tokens"))
-    if not isinstance(read, int) or not isinstance(generated, int):
-        raise RefusedError(f"its answer has no count of tokens (usage): {usage!r:.100}")
-    return read, generated
+    usage = response.get("usage")
+    try:
+        read = _count(usage, "input_tokens", "prompt_tokens")
+        return read, _count(usage, "output_tokens", "completion_tokens")
+    except (StopIteration, ValueError):
+        raise RefusedError(f"its answer has no count of tokens (usage): {usage!r}") from None
+
+
+def _count(usage: Any, *names: str) -> int:
+    """Return the count of tokens under one of `names`. Raises StopIteration or ValueError when it is none."""
+    count = next(usage[name] for name in names if name in usage) if isinstance(usage, dict) else None
+    if type(count) is not int or not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"{count!r} is no count of tokens")
+    return count
 
 
 # Closed questions
@@ -114,9 +187,9 @@ class Way(ABC):
             rows = self.read(response, questions)
             for row in rows:
                 if not all(0.0 <= p <= 1.0 for p in row) or abs(sum(row) - 1.0) > 0.1:
-                    raise RefusedError(f"these are no probabilities: {row!r:.200}")
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise RefusedError(f"its answer has another form ({error!r:.200}): {json.dumps(response):.200}") from None
+                    raise RefusedError(f"these are no probabilities: {row!r}")
+        except _FORM as error:
+            raise _form(error, response) from None
         return rows
 
 
@@ -231,11 +304,10 @@ class Plain(Way):
     @staticmethod
     def _label(response: Body, question: ClosedQuestion) -> int:
         """The number of the option that the whole reply stands for."""
-        reply = _reply(response).strip().removesuffix(".")
+        reply = _reply(response).removesuffix(".")
         if reply not in (labels := _labels(question)):
-            raise RefusedError(
-                f"the model replied {reply!r:.60} to {question.prompt!r:.60}, expected one of {', '.join(labels)}"
-            )
+            expected = f"expected one of {', '.join(labels)} to {question.prompt!r:.60}"
+            raise RefusedError(f"{expected}, the model replied {reply!r}")
         return labels.index(reply)
 
 
@@ -270,8 +342,8 @@ class Labels(Plain):
         if not (positions := (response["choices"][0].get("logprobs") or {}).get("content")):
             raise RefusedError("its answer has no log-probabilities (logprobs)")
         first = positions[0]
-        named = {entry["token"]: float(entry["logprob"]) for entry in first["top_logprobs"]}
-        named.setdefault(first["token"], float(first["logprob"]))
+        named = {str(entry["token"]): _logarithm(entry) for entry in first.get("top_logprobs") or ()}
+        named.setdefault(str(first["token"]), _logarithm(first))
         return [label_probabilities(_labels(question), named)]
 
 
@@ -288,6 +360,15 @@ WAYS: tuple[Way, ...] = (
 """Best first."""
 
 
+def _logarithm(entry: Body) -> float:
+    """Return an entry's log-probability; null is how some servers write minus infinity. ValueError when it is none."""
+    number = entry["logprob"]
+    logarithm = -math.inf if number is None else float(number)
+    if not logarithm <= 0.01:  # NaN, too; float16 makes a little more than 0 of 0
+        raise ValueError(f"{logarithm} is no log-probability")
+    return logarithm
+
+
 def label_probabilities(labels: Sequence[str], named: dict[str, float]) -> list[float]:
     """Each label's probability, given the log-probabilities of the `named` tokens at the reply's first position.
 
@@ -302,7 +383,7 @@ def label_probabilities(labels: Sequence[str], named: dict[str, float]) -> list[
             if text and label.startswith(text):
                 found[label] += math.exp(log_probability)
     if not any(found.values()):
-        raise RefusedError(f"none of its most probable tokens is a label: {sorted(named)!r:.100}")
+        raise RefusedError(f"none of its most probable tokens is a label: {sorted(named)!r}")
     hidden = [label for label, p in found.items() if p == 0.0]
     if hidden:
         rest = max(0.0, 1.0 - sum(map(math.exp, named.values())))
@@ -353,14 +434,61 @@ def _chat(picture: Picture | None, text: str, max_tokens: int) -> Body:
     return {"messages": [{"role": "user", "content": content}], "max_tokens": max_tokens, "temperature": 0.0}
 
 
-def _reply(response: Body) -> str:
+THINKS = (
+    "the model thinks aloud before it answers (reasoning), and has no tokens left for the answer: turn thinking off at "
+    "the server (llama.cpp: --reasoning-budget 0, vLLM: --default-chat-template-kwargs with enable_thinking false), or "
+    "choose a model that does not think"
+)
+
+
+def _message(response: Body) -> Body:
+    """Return a chat completion's message. Raises RefusedError when it is none, with the server's error if it tells."""
     try:
-        reply = response["choices"][0]["message"]["content"]
+        message = response["choices"][0]["message"]
+        if isinstance(message, dict):
+            return message
     except (LookupError, TypeError):
-        reply = None
-    if not isinstance(reply, str):
-        raise RefusedError(f"its answer is no chat completion: {json.dumps(response):.200}")
-    return reply
+        pass
+    if response.get("error") or response.get("object") == "error":
+        raise RefusedError(reason(json.dumps(response)))
+    raise _form(ValueError("no chat completion"), response)
+
+
+def _thinks(message: Body) -> bool:
+    return bool(message.get("reasoning_content") or message.get("reasoning"))
+
+
+def _content(message: Body) -> str | None:
+    """Return what a message or a part of one says. Raises TypeError when that is no text."""
+    content = message.get("content")
+    if isinstance(content, list):  # in parts, as some servers send it
+        content = "".join(str(part.get("text") or "") for part in content)
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is a {type(content).__name__}")
+    return content
+
+
+def _without_thought(text: str) -> str:
+    """Return the words behind what the model thought aloud. Raises RefusedError when the thought has no end."""
+    text = text.strip()
+    if text.startswith("<think>"):
+        _, end, text = text.partition("</think>")
+        if not end:
+            raise RefusedError(THINKS)
+    return text.strip()
+
+
+def _reply(response: Body) -> str:
+    message = _message(response)
+    try:
+        reply = _content(message)
+    except _FORM as error:
+        raise _form(error, response) from None
+    if not reply and _thinks(message):
+        raise RefusedError(THINKS)
+    if reply is None:
+        raise _form(ValueError("no chat completion"), response)
+    return _without_thought(reply)
 
 
 # Free words
@@ -394,41 +522,93 @@ SPEECH: tuple[Words, ...] = (Words(log_probabilities=True), Words(log_probabilit
 """Best first."""
 
 
+class Lines:
+    """Lines of a stream of UTF-8 that comes in pieces. They end at CR, LF and CRLF only, as server-sent events do."""
+
+    def __init__(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._rest: list[str] = []
+
+    def feed(self, data: bytes, final: bool = False) -> list[str]:
+        """Return the lines that are whole now; at the end of the stream, the last one, too."""
+        first, *more = self._decoder.decode(data, final).split("\n")
+        self._rest.append(first)
+        if not more and not final:
+            return []
+        lines = ["".join(self._rest), *more]
+        self._rest = [] if final else [lines.pop()]
+        return lines
+
+
 @dataclass
 class Heard:
     """What a stream has said so far. `tokens` are the server's count if it tells, else what was counted on the way."""
 
-    text: str = ""
     tokens: int = 0
     finished: bool = False
+    done: bool = False
+    """Nothing more will come."""
     log_probabilities: list[float] = field(default_factory=list)
-    _parts: int = 0
+    _parts: list[str] = field(default_factory=list)
+    _thought: bool = False
+    _event: str = ""
+    _other: list[str] = field(default_factory=list)
 
     def hear(self, line: str) -> None:
         """Take the next line of the stream. Raises RefusedError when it is none of a chat completion's."""
-        data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or data == "[DONE]":
+        name, colon, value = line.partition(":")
+        if name == "data" and colon:
+            self._take(value.strip())
+        elif name == "event" and colon:
+            self._event = value.strip()
+        elif not line:
+            self._event = ""
+        elif name and name not in ("id", "retry"):  # a line that begins with a colon is a comment
+            self._other.append(line)
+
+    def end(self) -> None:
+        """Take the end of the stream: what came may be a whole completion, or an error, in place of one."""
+        if self._other and not self._parts and not self.finished:
+            self._take("\n".join(self._other))
+            self.finished = True
+        if self._thought and not self.text:
+            raise RefusedError(THINKS)
+
+    def _take(self, data: str) -> None:
+        if data == "[DONE]":
+            self.finished = self.done = True
+        if self.done or not data:
             return
         try:
             event = json.loads(data)
-            if "error" in event:
-                raise RefusedError(f"it broke off: {event['error']!r:.200}")
+            if event.get("error") or event.get("object") == "error" or self._event == "error":
+                raise RefusedError(f"it broke off: {reason(data)}")
             for choice in event["choices"][:1]:
-                part = choice["delta"].get("content") or ""
-                self.text += part
-                self._parts += bool(part)
-                entries = (choice.get("logprobs") or {}).get("content") or []
-                self.log_probabilities += [float(entry["logprob"]) for entry in entries]
-                self.finished |= choice.get("finish_reason") is not None
-            self.tokens = len(self.log_probabilities) or self._parts
-            if event.get("usage"):
-                self.tokens = int(event["usage"]["completion_tokens"])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise RefusedError(f"its stream has another form ({error!r:.100}): {data:.100}") from None
+                self._hear(choice)
+            self.tokens = len(self.log_probabilities) or len(self._parts)
+            if isinstance(event.get("usage"), dict) and "completion_tokens" in event["usage"]:
+                self.tokens = _count(event["usage"], "completion_tokens")
+        except _FORM as error:
+            raise RefusedError(f"its stream has another form ({type(error).__name__}: {error}): {data}") from None
+
+    def _hear(self, choice: Body) -> None:
+        message = choice.get("delta") or choice.get("message") or {}  # the latter is a whole completion's
+        self._thought |= _thinks(message)
+        if part := _content(message):
+            self._parts.append(part)
+        entries = (choice.get("logprobs") or {}).get("content") or []
+        self.log_probabilities += [_logarithm(entry) for entry in entries]
+        self.finished |= choice.get("finish_reason") is not None
+
+    @property
+    def text(self) -> str:
+        """The words, without what the model thought aloud before them; RefusedError when it thought only."""
+        return _without_thought(printable("".join(self._parts)))
 
     @property
     def confidence(self) -> float:
         """The geometric mean of the tokens' probabilities; 0 when the server does not tell them."""
         if not self.log_probabilities:
             return 0.0
-        return math.exp(sum(self.log_probabilities) / len(self.log_probabilities))
+        return min(1.0, math.exp(sum(self.log_probabilities) / len(self.log_probabilities)))

@@ -29,6 +29,7 @@ from vlm_perception.perception.annotation import annotate
 from vlm_perception.perception.smoothing import SmoothedLabel
 from vlm_perception.perception.view import Observation, View
 from vlm_perception.questions import Answer
+from vlm_perception.text import printable
 
 FROZEN = 10.0
 """The same picture, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
@@ -165,8 +166,8 @@ class Channel:
 
     def publish_description(self, picture: Observation, answer: Answer) -> None:
         """Publish the words."""
-        self._words, self._words_at = answer.value, picture.taken
-        self._description.publish(String(data=answer.value))
+        self._words, self._words_at = printable(answer.value), picture.taken
+        self._description.publish(String(data=self._words))
 
     # How it is
 

@@ -25,6 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from vlm_perception.models import memory
+from vlm_perception.models.address import is_address
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import ATTENTIONS, DTYPES, EXECUTION_PROVIDERS, QUANTIZATIONS, LoadOptions
@@ -36,6 +37,7 @@ from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import Faults, one_line
 from vlm_perception.nodes.parameters import ParameterError, ParameterTable, parameter
 from vlm_perception.nodes.run import run
+from vlm_perception.nodes.services import create_service
 from vlm_perception.perception import worker
 from vlm_perception.perception.frames import nanoseconds
 from vlm_perception.perception.reuse import ReuseSettings
@@ -45,6 +47,7 @@ from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.view import NotAnsweredError, Observation
 from vlm_perception.questions import Answer, Choice, Question, Text
 from vlm_perception.srv import Ask
+from vlm_perception.text import without_secrets
 
 MAX_QUESTIONS = 64
 WATCH_PERIOD = 0.1
@@ -58,8 +61,12 @@ class Parameters:
     model: str = parameter(
         "nano",
         "The shipped model 'nano', a model folder or a server's address; of several with commas, the first that "
-        "can be loaded; used at configure",
+        "can be loaded; used at configure; a server that was not named at start is refused later, see "
+        "allow_remote_model",
         dynamic=True,
+    )
+    allow_remote_model: bool = parameter(
+        False, "`model` may name a server that it did not name at start, by anybody on the ROS network"
     )
     device: str = parameter("auto", "Where the model runs: auto, cpu, cuda or cuda:N; used at configure", dynamic=True)
     dtype: str = parameter("auto", "Precision of the model; used at configure", choices=DTYPES, dynamic=True)
@@ -293,6 +300,11 @@ LOADING = ("model", *(field.name for field in dataclasses.fields(LoadOptions)))
 """The parameters that are used at configure."""
 
 
+def addresses(models: str) -> set[str]:
+    """Return the addresses of servers in a list of models."""
+    return {name for name in models.replace(",", " ").split() if is_address(name)}
+
+
 @dataclass(frozen=True, eq=False)
 class Pending:
     """An `ask` that waits: `outcome` becomes its response. Only the executor's thread completes it."""
@@ -321,6 +333,7 @@ class Classifier(LifecycleNode):
         super().__init__("classifier", **node_arguments)
         self._load = load
         self._table = ParameterTable(self, Parameters, self._change)
+        self._addresses = addresses(self._table.values.model)
         self._worker: worker.Worker | None = None
         self._last_worker: worker.Worker | None = None
         self._trace: Trace | None = None
@@ -334,7 +347,8 @@ class Classifier(LifecycleNode):
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._scopes = self.create_publisher(ModelScope, "model_scope", latched)
         # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
-        self.create_service(Ask, "ask", self._ask, callback_group=ReentrantCallbackGroup())
+        failed = partial(self._faults.add, "internal")
+        create_service(self, Ask, "ask", self._ask, failed, callback_group=ReentrantCallbackGroup())
         self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         several = self._channels.values() if len(self._channels) > 1 else ()
         Diagnostics(self, self._health, {channel.camera: partial(self._camera_health, channel) for channel in several})
@@ -377,7 +391,7 @@ class Classifier(LifecycleNode):
             self._trace,
         )
         self._worker.start()
-        self.get_logger().info(f"loading model {values.model!r}")
+        self.get_logger().info(f"loading model {self._model_name!r}")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -435,6 +449,12 @@ class Classifier(LifecycleNode):
 
     def _change(self, values: Parameters) -> None:
         now = self._table.values
+        strange = sorted(addresses(values.model) - self._addresses)
+        if strange and not now.allow_remote_model:
+            raise ValueError(
+                f"model names the server {without_secrets(strange[0])!r:.200}, to which the camera's pictures would "
+                "go: give it at start, or set allow_remote_model at start if anybody on the ROS network may choose one"
+            )
         fixed = [name for name in LOADING if getattr(values, name) != getattr(now, name)]
         if fixed and self._worker:
             raise ValueError(
@@ -572,21 +592,25 @@ class Classifier(LifecycleNode):
             return f"the classifier has no model: {reason} (ros2 lifecycle set {name} configure)"
         if self._worker.state != "ready":
             return (
-                f"the model is not there yet: {self._worker.state} ({self._table.values.model!r}); wait until there is "
+                f"the model is not there yet: {self._worker.state} ({self._model_name!r}); wait until there is "
                 "a message on model_scope (it comes with the model), and ask again"
             )
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
         return ""
 
+    @property
+    def _model_name(self) -> str:
+        return without_secrets(self._table.values.model)
+
     # What the worker tells, in its thread
 
     def _pass_over(self, reason: str) -> None:
         self._passed_over.append(reason)
-        self.get_logger().warning(f"not loaded, the next one is tried: {reason}")
+        self.get_logger().warning(f"not loaded, the next one is tried: {one_line(reason)}")
 
     def loaded(self, source: worker.Worker) -> None:
-        self.get_logger().info("model ready: " + ", ".join(f"{key} {value}" for key, value in source.facts.items()))
+        self.get_logger().info(one_line("model ready: " + ", ".join(f"{k} {v}" for k, v in source.facts.items())))
         scope = source.scope or Scope("", {})
         if scope.about:
             self.get_logger().warning(f"{scope.about}: its answers to anything else mean nothing")
@@ -599,7 +623,7 @@ class Classifier(LifecycleNode):
         """Go back to unconfigured, so that the node can be configured again when the cause is gone."""
         if source is not self._worker:
             return
-        self.get_logger().error(f"model {self._table.values.model!r} cannot be used: {reason}")
+        self.get_logger().error(f"model {self._model_name!r} cannot be used: {reason}")
         if self._active:
             self.trigger_deactivate()
         self.trigger_cleanup()
@@ -657,7 +681,7 @@ class Classifier(LifecycleNode):
         return channel.figures(self._worker.views[channel.camera]) if self._worker else channel.faults.figures()
 
     def _figures(self) -> dict[str, object]:
-        figures: dict[str, object] = {"model": self._table.values.model}
+        figures: dict[str, object] = {"model": self._model_name}
         if source := self._worker:
             figures |= source.facts
             if source.scope:

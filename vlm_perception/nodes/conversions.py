@@ -5,6 +5,9 @@ from __future__ import annotations
 from vlm_perception import msg
 from vlm_perception.perception.observer import MirroredChoice
 from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, Score, Text, Usage, YesNo
+from vlm_perception.text import printable
+
+UINT32, UINT64 = 2**32 - 1, 2**64 - 1
 
 TYPES: dict[int, type[Question]] = {
     msg.Question.CHOICE: Choice,
@@ -44,10 +47,10 @@ def question_to_message(question: Question) -> msg.Question:
 
 
 def answer_to_message(answer: Answer) -> msg.Answer:
-    """Return `answer` as a message."""
+    """Return `answer` as a message, whatever a model gave: what the message cannot hold is cut to what it can."""
     message = msg.Answer(
         name=answer.name,
-        value=answer.value,
+        value=printable(answer.value),
         confidence=answer.confidence,
         options=list(answer.options),
         probabilities=list(answer.probabilities),
@@ -55,9 +58,9 @@ def answer_to_message(answer: Answer) -> msg.Answer:
     if usage := answer.usage:
         message.seconds = usage.seconds
         message.time_to_first_token = usage.time_to_first_token
-        message.tokens = usage.tokens
+        message.tokens = min(max(usage.tokens, 0), UINT32)
         message.tokens_per_second = usage.tokens_per_second
-        message.peak_memory = usage.peak_memory
+        message.peak_memory = min(max(usage.peak_memory, 0), UINT64)
     return message
 
 

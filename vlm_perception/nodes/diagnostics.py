@@ -15,6 +15,8 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
+from vlm_perception.text import one_line
+
 PERIOD = 1.0
 """[s]"""
 HOLDS = 4
@@ -124,8 +126,8 @@ class Diagnostics:
 
 def _status(name: str, health: Health) -> DiagnosticStatus:
     values = [KeyValue(key=key, value=_words(value)) for key, value in health.values.items()]
-    return DiagnosticStatus(level=health.level.value, name=name, message=health.message, values=values)
+    return DiagnosticStatus(level=health.level.value, name=name, message=one_line(health.message), values=values)
 
 
 def _words(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value))

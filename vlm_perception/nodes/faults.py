@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from typing import Any
 
+from vlm_perception import text
+
 WARN_PERIOD = 10.0
 """Shortest time between two log lines about the same kind of fault, and how long the diagnostics warn of it [s]."""
 ADVICE = {
@@ -53,4 +55,4 @@ class Faults:
 
 def one_line(error: BaseException | str) -> str:
     """What went wrong; errors that carry no words are named."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return text.one_line(str(error)) or type(error).__name__

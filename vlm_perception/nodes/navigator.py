@@ -42,8 +42,10 @@ from vlm_perception.navigation.sighting import (
 )
 from vlm_perception.nodes.conversions import answer_from_message, question_to_message
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level, without_numbers
+from vlm_perception.nodes.faults import one_line
 from vlm_perception.nodes.parameters import ParameterTable, parameter
 from vlm_perception.nodes.run import run
+from vlm_perception.nodes.services import create_service
 from vlm_perception.perception.observer import MirroredChoice
 from vlm_perception.questions import Answer, Choice, Question
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
@@ -364,8 +366,11 @@ class Navigator(LifecycleNode):
             self.create_subscription(Image, "camera/depth/image_raw", self._take_depth_image, newest)
         if values.laser_scan:
             self.create_subscription(LaserScan, "scan", self._take_laser_scan, newest)
-        self.create_service(SetSearchTarget, "set_search_target", self._set_search_target)
-        self.create_service(SetNavigationMode, "set_navigation_mode", self._set_navigation_mode)
+        for kind, name, callback in (
+            (SetSearchTarget, "set_search_target", self._set_search_target),
+            (SetNavigationMode, "set_navigation_mode", self._set_navigation_mode),
+        ):
+            create_service(self, kind, name, callback, self._stop_after)
         self._action = ActionServer(
             self,
             SearchTarget,
@@ -431,12 +436,16 @@ class Navigator(LifecycleNode):
             try:
                 callback(*arguments)
             except Exception as error:
-                self.get_logger().error(f"stopped after an error of the navigator itself: {error!r}")
-                self._pilot.evidence.faults["error"] += 1
-                self._start("idle", self._pilot.target, f"stopped after an error: {error!r}")
-                self._velocity.publish(self._pilot.stop())
+                self._stop_after(error)
 
         return guarded
+
+    def _stop_after(self, error: Exception) -> None:
+        words = one_line(repr(error))
+        self.get_logger().error(f"stopped after an error of the navigator itself: {words}")
+        self._pilot.evidence.faults["error"] += 1
+        self._start("idle", self._pilot.target, f"stopped after an error: {words}")
+        self._velocity.publish(self._pilot.stop())
 
     # What to do
 

@@ -21,6 +21,7 @@ from vlm_perception import __version__
 from vlm_perception.nodes.parameters import listed
 from vlm_perception.nodes.profile import use_profile
 from vlm_perception.perception.address import without_secrets
+from vlm_perception.text import one_line
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SIGNALS = "signals"
@@ -134,7 +135,7 @@ def _run(make_node: Callable[[], Node], signals: int) -> int:
 
 
 def _explain(error: Exception) -> int:
-    rclpy.logging.get_logger("start").fatal(" ".join(without_secrets(str(error)).split()))
+    rclpy.logging.get_logger("start").fatal(one_line(without_secrets(str(error))))
     return 1
 
 

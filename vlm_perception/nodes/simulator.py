@@ -17,9 +17,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
 
+from vlm_perception.nodes.faults import one_line
 from vlm_perception.nodes.parameters import ParameterTable, parameter
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
+from vlm_perception.nodes.services import create_service
 from vlm_perception.simulation.room import Pose, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.srv import ResetSimulation
@@ -64,7 +66,9 @@ class Simulator(Node):
         self._odometry_publisher = self.create_publisher(Odometry, "odom", 10)
         self._truth_publisher = self.create_publisher(Odometry, "~/ground_truth", 10)
         self._collisions_publisher = self.create_publisher(UInt32, "~/collisions", 10)
-        self.create_service(ResetSimulation, "~/reset", self._on_reset)
+        create_service(
+            self, ResetSimulation, "~/reset", self._on_reset, lambda error: self.get_logger().error(one_line(error))
+        )
         self._world = self._build(values.seed)
         self._depth_at = -math.inf
         self._command_at = -math.inf

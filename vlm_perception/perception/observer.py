@@ -73,11 +73,16 @@ class MirroredChoice(Choice):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-    """Questions of one asker; exactly one of `answered` and `failed` is called, once."""
+    """Questions of one asker; exactly one of `answered` and `failed` is called, once.
+
+    A text at which the model failed does not cost the answers to the closed questions: it is then answered by no
+    words, with confidence 0, and `lacking` hears before of the error.
+    """
 
     questions: Sequence[Question]
     answered: Callable[[list[Answer]], None]
     failed: Callable[[Exception], None]
+    lacking: Callable[[Exception], None] = lambda error: None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,12 +111,25 @@ def serve(model: Answering, inquiries: Sequence[Inquiry]) -> None:
         except Exception as error:
             alone = waiting if len(waiting) > 1 else [_of(waiting[0], [request]) for request in waiting[0].requests]
             if len(alone) == 1:
-                alone[0].requests[0].failed(error)
+                _fail(alone[0], error)
             else:
                 for one in alone:
                     serve(model, [one])
             return
         waiting = [rest for inquiry in waiting if (rest := _tell(inquiry)).requests]
+
+
+def _fail(inquiry: Inquiry, error: Exception) -> None:
+    """Tell its only asker of the `error`, with the answers that are there."""
+    (request,) = inquiry.requests
+    lacking = {key for question in request.questions if (key := nameless(question)) not in inquiry.known}
+    whole = len(lacking) == len(request.questions) or not all(isinstance(key, Text) for key in lacking)
+    if whole or not isinstance(error, ModelError):  # the asker's mistakes are told as such
+        request.failed(error)
+        return
+    inquiry.known.update({key: Answer("-", "", 0.0) for key in lacking})
+    request.lacking(error)
+    _tell(inquiry)
 
 
 def nameless(question: Question) -> Question:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vlm_perception.models.base import Model, ModelError
+from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
 from vlm_perception.models.scope import Scope
 from vlm_perception.perception.frames import FrameError, decode
 from vlm_perception.perception.observer import Inquiry, Request, serve
@@ -207,7 +207,12 @@ class Worker(threading.Thread):
             model.answer_batch([black] * most, [settings.label])
         if settings.description_rate:
             words = replace(settings.description, max_new_tokens=2)  # one more is like the second
-            model.answer_batch([black], [words])
+            try:
+                model.answer_batch([black], [words])
+            except ModelError as error:
+                if isinstance(error, ModelOutOfMemoryError):
+                    raise
+                self._listener.fault("", "description", error)  # labels and answers do without
 
     def _round(self, model: Portions, settings: Settings) -> float:
         """Look once at whatever is due; return after how long [s] there is more to do if nothing comes before."""
@@ -304,7 +309,10 @@ class Worker(threading.Thread):
             self._model_failed(picture, error)
             ask.failed(error)
 
-        return Request(ask.questions, answered, failed)
+        def lacking(error: Exception) -> None:
+            self._listener.fault(picture.camera, "description", error)
+
+        return Request(ask.questions, answered, failed, lacking)
 
     def _recurring(
         self, question: Question, rate: float, picture: Observation, tell: Callable[[Observation, Answer], None]

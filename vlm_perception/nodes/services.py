@@ -1,0 +1,40 @@
+"""Services that cannot take their node down."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.serialization import serialize_message
+
+from vlm_perception.nodes.faults import one_line
+
+
+def create_service(
+    node: Node,
+    kind: Any,
+    name: str,
+    callback: Callable[[Any, Any], Any],
+    failed: Callable[[Exception], None],
+    **more: Any,
+) -> Any:
+    """Create the service as `node.create_service` does, for a `callback` that may be a coroutine function.
+
+    When the callback raises, or its response cannot be sent, `failed` hears of it and the caller gets a response whose
+    `message` says so; otherwise the exception would leave the executor and end the process.
+    """
+
+    async def guarded(request: Any, response: Any) -> Any:
+        try:
+            answer = callback(request, response)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            serialize_message(answer)
+        except Exception as error:
+            failed(error)
+            return kind.Response(message=f"{name} failed, which is a mistake in this package: {one_line(error)}")
+        return answer
+
+    return node.create_service(kind, name, guarded, **more)

@@ -1,0 +1,35 @@
+"""Texts from elsewhere (a server, a model, a file's name, an exception) as they may go into a message or the log."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?")
+"""What a terminal takes for a command: colours, the cursor, its title."""
+_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They make a line look as if it said something else."""
+
+
+def printable(text: str) -> str:
+    """Return `text` as valid Unicode without control characters; line feeds and tabs stay.
+
+    A character whose two halves (surrogates) came apart, as an emoji that was streamed, is put together again; a half
+    that stands alone becomes U+FFFD. ROS messages and the logger cannot take one.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = _ESCAPE.sub("", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return "".join(c for c in text if c in "\n\t" or (unicodedata.category(c) != "Cc" and c not in _DIRECTIONS))
+
+
+def one_line(text: str, limit: int = 2000) -> str:
+    """Return `text` as one `printable` line, cut to at most `limit` characters."""
+    words = " ".join(printable(text).split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` with the user, password and query of every address in it hidden."""
+    text = re.sub(r"(?<=://)[^\s,'\"#]*@", "***@", text)
+    return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", r"\1***", text)
