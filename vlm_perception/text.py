@@ -19,7 +19,8 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    text = _ESCAPE.sub("", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x85", "\n")
+    text = _ESCAPE.sub("", text)
     return "".join(c for c in text if c in "\n\t" or (unicodedata.category(c) != "Cc" and c not in _DIRECTIONS))
 
 
@@ -31,5 +32,5 @@ def one_line(text: str, limit: int = 2000) -> str:
 
 def without_secrets(text: str) -> str:
     """Return `text` with the user, password and query of every address in it hidden."""
-    text = re.sub(r"(?<=://)[^\s,'\"#]*@", "***@", text)
+    text = re.sub(r"(?<=://)[^\s,'\"#]*@|(?<![^\s,'\"])[^\s,'\"/@]+:[^\s,'\"/@]*@", "***@", text)
     return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", r"\1***", text)

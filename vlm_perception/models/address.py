@@ -88,12 +88,12 @@ def proxy_for(url: str) -> tuple[str, str] | None:
     NO_PROXY has names of hosts, their ends (.local), addresses, networks (10.0.0.0/8) or *. Raises ModelError for a
     proxy of a kind that cannot be used.
     """
-    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    scheme, host, there = urlsplit(url).scheme, urlsplit(url).hostname or "", urlsplit(url).netloc
     proxies = urllib.request.getproxies_environment()
     kind = scheme if proxies.get(scheme) else "all"
     proxy = proxies.get(kind, "")
-    bypassed = urllib.request.proxy_bypass_environment(host, proxies)  # type: ignore[attr-defined]
-    if not proxy or bypassed or _in_network(host, proxies.get("no", "")):
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if not proxy or bypass(host, proxies) or bypass(there, proxies) or _in_network(host, proxies.get("no", "")):
         return None
     variable = f"{kind}_proxy" if os.environ.get(f"{kind}_proxy") else f"{kind}_proxy".upper()
     proxy = proxy if "://" in proxy else f"http://{proxy}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vlm_perception.models.address import is_address
 from vlm_perception.tools.benchmarking import PRECISIONS, QUESTIONS, Measured, Setup, measure
 from vlm_perception.tools.child import Child, ChildError
 
@@ -100,7 +101,7 @@ def main(arguments: argparse.Namespace) -> int:
 def setups(arguments: argparse.Namespace) -> Iterator[Setup]:
     """Every model in every precision at every resolution; a server has its own. Raises ValueError."""
     for model in dict.fromkeys(arguments.models):
-        is_server = "://" in model
+        is_server = is_address(model)
         for precision in ["auto"] if is_server else dict.fromkeys(arguments.precisions):
             for size in [0] if is_server else dict.fromkeys(arguments.image_sizes):
                 setup = Setup(model, precision, size, arguments.device)

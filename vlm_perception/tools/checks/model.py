@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vlm_perception.models import memory
+from vlm_perception.models.address import is_address, key_for, proxy_for, read_url
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import check_folder, explained, family_of, model_names
 from vlm_perception.models.options import LoadOptions
@@ -35,7 +36,7 @@ def models(given: str) -> list[Finding]:
         return [red("model", str(error), "--model nano")]
     findings: list[Finding] = []
     for name in names:
-        finding = _server(name) if "://" in name else _folder(name)
+        finding = _server(name) if is_address(name) else _folder(name)
         if finding.level is not Level.RED:
             return [*findings, finding]
         if name != names[-1]:
@@ -45,16 +46,17 @@ def models(given: str) -> list[Finding]:
 
 
 def _server(url: str) -> Finding:
-    from vlm_perception.models.remote import read_url
-
     try:
-        parts = urlsplit(read_url(url)[0])
+        there, _ = read_url(url)
+        key_for(there)
+        proxy = proxy_for(there)
+        parts = urlsplit(proxy[0] if proxy else there)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         with socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT):
-            return green("model", f"{url} takes connections")
+            return green("model", f"the proxy of {proxy[1]} takes connections" if proxy else f"{url} takes connections")
     except ModelError as error:
         return red("model", str(error), "an address such as http://gpu.local:8000#model-name")
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         return red(
             "model", f"{url} cannot be reached: {error}", "start the server, look at its address, port and firewall"
         )
