@@ -6,6 +6,7 @@ import array
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,17 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
 
+import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -31,6 +36,7 @@ from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question, SceneLabel
 from vlm_perception.nodes import channel, conversions, run
 from vlm_perception.nodes.classifier import Classifier
+from vlm_perception.nodes.services import create_service
 from vlm_perception.perception.frames import nanoseconds
 from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
@@ -431,6 +437,106 @@ def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_a
     assert world.lifecycle(Transition.TRANSITION_CONFIGURE) and world.lifecycle(Transition.TRANSITION_ACTIVATE)
     world.until_label("clear")
     assert asked == [("/nowhere", "cpu", "auto"), ("nano", "cpu", "auto")]
+
+
+def test_nobody_on_the_network_sends_the_pictures_to_a_server_that_was_not_named_at_start(ros):
+    world = World(ros, start=False, model="gpu.invalid:8000, nano")
+    for name in ("http://evil.invalid", "evil.invalid:80", "nano,https://user:secret@evil.invalid#m", "gpu.invalid:81"):
+        result = ros.set_parameter("classifier", "model", name)
+        assert not result.successful and "allow_remote_model" in result.reason and "secret" not in result.reason
+    for name in ("nano", "/models/other", "nano, gpu.invalid:8000"):
+        assert ros.set_parameter("classifier", "model", name).successful, name
+    assert not ros.set_parameter("classifier", "allow_remote_model", True).successful
+    ros.remove(world.classifier)
+    World(ros, start=False, allow_remote_model=True)
+    assert ros.set_parameter("classifier", "model", "http://other.invalid").successful
+
+
+class Strange(Scripted):
+    """Answers with what no message can hold."""
+
+    decision = Usage(1e300, -1.0, -5, 2**80)
+    words = Usage(1.0, 1.0, 2**70, -1)
+
+    def answer(self, image, questions):
+        said = "A \ud83d\x1b[31mball\x00"
+        return [replace(a, value=said) if not a.options else a for a in super().answer(image, questions)]
+
+
+def test_answers_that_no_message_can_hold_do_not_take_the_node_down(ros):
+    world = World(ros, load=lambda *_: Strange())
+    world.until_label("clear")
+    reply = world.ask(SIDE, WORDS)
+    assert reply.success and [a.tokens for a in reply.answers] == [0, 2**32 - 1]
+    assert [a.peak_memory for a in reply.answers] == [2**64 - 1, 0]
+    assert reply.answers[1].value == "A \ufffdball"
+    ros.until(lambda: [m for m in world.descriptions if m.data == "A \ufffdball"], "description")
+
+
+def test_an_error_with_half_a_character_can_be_logged_and_told(ros):
+    world = World(ros)
+    world.until_label("clear")
+    world.model.error = ModelError("the server said \ud83d\x1b[2J")
+    reply = world.ask(SIDE)
+    assert not reply.success and reply.message == "the server said \ufffd"
+    world.until_health("the server said \ufffd")
+    world.model.error = None
+    assert world.ask(SIDE).success
+
+
+def test_words_that_fail_cost_neither_the_model_nor_the_answers_beside_them(ros):
+    class Speechless(Scripted):
+        def answer(self, image, questions):
+            if any(isinstance(question, Text) for question in questions):
+                raise ModelError("no words today")
+            return super().answer(image, questions)
+
+    world = World(ros, load=lambda *_: Speechless())
+    world.until_label("clear")
+    reply = world.ask(SIDE, WORDS)
+    assert reply.success and [(a.value, a.confidence > 0) for a in reply.answers] == [("left", True), ("", False)]
+    reply = world.ask(WORDS)
+    assert not reply.success and reply.message == "no words today"
+    world.until_health("no words today")
+
+
+def test_a_service_that_fails_answers_so_and_its_node_lives_on(ros):
+    def fails(request, response):
+        raise RuntimeError("ouch \ud83d")
+
+    async def cannot_be_sent(request, response):
+        response.message = "\ud83d"
+        return response
+
+    node, failures = ros.add(rclpy.create_node("served")), []
+    for name, callback in (("fails", fails), ("unsent", cannot_be_sent), ("none", lambda request, response: None)):
+        create_service(node, Ask, name, callback, failures.append)
+    for name, word in (("fails", "ouch"), ("unsent", "surrogates"), ("none", "failed"), ("fails", "ouch")):
+        reply = ros.call(Ask, name, Ask.Request())
+        assert not reply.success and word in reply.message, reply.message
+    assert len(failures) == 4
+
+
+ANY_TEXT = st.text(st.characters(), max_size=20)
+ANY_USAGE = st.builds(Usage, st.floats(), st.floats(), st.integers(), st.integers())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.builds(
+        Answer,
+        st.just("name"),
+        ANY_TEXT,
+        st.floats(),
+        st.just(("a", "b")),
+        st.tuples(st.floats(), st.floats()),
+        st.none() | ANY_USAGE,
+    )
+)
+def test_any_answer_can_be_sent(answer):
+    message = conversions.answer_to_message(answer)
+    again = conversions.answer_from_message(deserialize_message(serialize_message(message), type(message)))
+    assert again.value == message.value and again.options == answer.options
 
 
 def test_a_real_missing_folder_is_reported_by_the_real_loader(ros):
