@@ -38,12 +38,12 @@ from model_server import (
 )  # fmt: skip
 
 from vlm_perception.models import remote, wire
-from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_url
+from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_url, shown
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import check_models, load_model
 from vlm_perception.models.remote import Limits, RemoteModel
 from vlm_perception.questions import Choice, Text, YesNo
-from vlm_perception.text import one_line, printable, without_secrets
+from vlm_perception.text import one_line, printable
 
 KEY = "sk-topsecret-0123456789"
 WHERE = Choice("where", "Where is the ball?", ("left", "center", "right"))
@@ -635,7 +635,7 @@ def test_secrets_in_an_address_are_shown_nowhere(name):
     assert (
         len(heard) == 2
         and KEY not in heard[0] + str(caught.value)
-        and KEY not in without_secrets(f"/folder, {name}, nano")
+        and KEY not in shown(f"/folder, {name}, nano")
     )
 
 
@@ -666,7 +666,7 @@ def test_nobody_can_write_a_token_of_a_chat_template(serve, server):
 def test_texts():
     assert printable("a\x1b[31mb\x1b[0m\x00\x07c\nd") == "abc\nd"
     assert one_line("a\n b\u2028c" + "x" * 100, 10) == "a b cxxxx…"
-    assert without_secrets("no http://a:b@c/d?e=f#g, x@y.z? ok") == "no http://***@c/d?***#g, x@y.z? ok"
+    assert shown("no http://a:b@c/d?e=f#g, x@y.z? ok") == "no http://***@c/d?***#g, x@y.z? ok"
 
 
 # Anything at all

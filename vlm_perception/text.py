@@ -28,9 +28,3 @@ def one_line(text: str, limit: int = 2000) -> str:
     """Return `text` as one `printable` line, cut to at most `limit` characters."""
     words = " ".join(printable(text).split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
-
-
-def without_secrets(text: str) -> str:
-    """Return `text` with the user, password and query of every address in it hidden."""
-    text = re.sub(r"(?<=://)[^\s,'\"#]*@|(?<![^\s,'\"])[^\s,'\"/@]+:[^\s,'\"/@]*@", "***@", text)
-    return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", r"\1***", text)

@@ -119,3 +119,9 @@ def _in_network(host: str, networks: str) -> bool:
         except ValueError:  # a name
             continue
     return False
+
+
+def shown(models: str) -> str:
+    """Return a list of models with the user, password and query of every address in it hidden."""
+    models = re.sub(r"(?<=://)[^\s,'\"#]*@|(?<![^\s,'\"])[^\s,'\"/@]+:[^\s,'\"/@]*@", "***@", models)
+    return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", r"\1***", models)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address, read_url
+from vlm_perception.models.address import is_address, read_url, shown
 from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import arguments, settle
 from vlm_perception.models.weights import Header, read_headers, refuse_pointer
-from vlm_perception.text import without_secrets
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 
@@ -67,7 +66,7 @@ def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], N
         except ModelError as error:
             if len(names) == 1:
                 raise
-            reasons.append(str(error) if name in str(error) else f"{without_secrets(name)}: {error}")
+            reasons.append(str(error) if name in str(error) else f"{shown(name)}: {error}")
         passed_over(reasons[-1])
     raise ModelError(f"none of {len(names)} models can be loaded; " + "; ".join(reasons))
 

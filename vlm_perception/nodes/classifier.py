@@ -25,7 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address
+from vlm_perception.models.address import is_address, shown
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import ATTENTIONS, DTYPES, EXECUTION_PROVIDERS, QUANTIZATIONS, LoadOptions
@@ -47,7 +47,6 @@ from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.view import NotAnsweredError, Observation
 from vlm_perception.questions import Answer, Choice, Question, Text
 from vlm_perception.srv import Ask
-from vlm_perception.text import without_secrets
 
 MAX_QUESTIONS = 64
 WATCH_PERIOD = 0.1
@@ -452,7 +451,7 @@ class Classifier(LifecycleNode):
         strange = sorted(addresses(values.model) - self._addresses)
         if strange and not now.allow_remote_model:
             raise ValueError(
-                f"model names the server {without_secrets(strange[0])!r:.200}, to which the camera's pictures would "
+                f"model names the server {shown(strange[0])!r:.200}, to which the camera's pictures would "
                 "go: give it at start, or set allow_remote_model at start if anybody on the ROS network may choose one"
             )
         fixed = [name for name in LOADING if getattr(values, name) != getattr(now, name)]
@@ -601,7 +600,7 @@ class Classifier(LifecycleNode):
 
     @property
     def _model_name(self) -> str:
-        return without_secrets(self._table.values.model)
+        return shown(self._table.values.model)
 
     # What the worker tells, in its thread
 
