@@ -315,7 +315,30 @@ def test_pictures_that_are_compressed_and_a_time_that_is_simulated(ros):
     assert says(graph.simulated_time(seen), (YELLOW, "/simulation publishes /clock, and /navigator does not go by it"))
 
 
+def test_a_camera_that_is_known_late_is_waited_for(ros):
+    """On a busy machine it is there only when the doctor listens already."""
+    robot = Robot()
+    classifier = robot.node("classifier", max_frame_age=2.0)
+    classifier.create_subscription(Image, "front/image", ignore, qos_profile_sensor_data)
+    with robot:
+        late = threading.Timer(3.0, robot.camera, ["front", "front/image"])
+        late.start()
+        seen = look(SECONDS, [])
+        late.join()
+    assert says(graph.cameras(seen), (GREEN, "/front/image: 32x24 rgb8 at"))
+
+
 # What is seen, judged
+
+
+def test_what_a_classifier_draws_and_depth_are_no_cameras_to_recommend():
+    image = "sensor_msgs/msg/Image"
+    publishers = {
+        "/classifier/annotated_image": [Endpoint("/classifier", image, RELIABLE)],
+        "/camera/depth/image_raw": [Endpoint("/camera", image, RELIABLE)],
+    }
+    seen = Seen(nodes=["/classifier"], publishers=publishers, pictures={"/camera/image_raw": Pictures()})
+    assert says(graph.cameras(seen), (RED, "nobody publishes it -> start a camera$"))
 
 
 def test_nobody_is_there():

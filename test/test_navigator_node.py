@@ -177,6 +177,27 @@ def test_an_unseen_target_is_searched_by_turning(world):
     assert world.sightings[-1].direction == "" and world.sightings[-1].confidence == pytest.approx(0.94, abs=1e-3)
 
 
+def test_a_late_volatile_listener_hears_the_state_and_a_running_number_is_no_news(world):
+    """As rqt and ros2 topic echo listen, of which the latter shows 128 characters."""
+    asked = []
+
+    def loading(request, response):
+        asked.append(1)
+        response.message = f"the model is not there yet: loading for {len(asked)} s"
+        return response
+
+    world.classifier.destroy_service(world.classifier.service)
+    world.classifier.service = world.classifier.create_service(Ask, "ask", loading)
+    assert world.set_target("red ball").success
+    world.ros.until(lambda: len(asked) > 20, "refusals")
+    told = [state for state in world.states if "loading for" in state.reason]
+    assert 1 <= len(told) < 8, "news at the rate of the questions"
+    heard = world.ros.collect(NavigationState, "navigation_state")
+    state = world.ros.until(lambda: heard, "state that does not change")[0]
+    assert (state.mode, state.target, state.state) == ("search", "red ball", "stopped")
+    assert "loading" in state.reason[:128]
+
+
 def driving(world):
     world.classifier.answers["target"] = "center far"
     world.set_target("red ball")

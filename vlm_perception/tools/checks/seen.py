@@ -183,9 +183,13 @@ class Observer:
     def misses_something(self) -> bool:
         """Whether nothing has come yet of a camera or a node that should be heard by now."""
         nodes = {node for name in PARAMETERS for node in self.seen.called(name)}
-        cameras = [topic for topic in self.seen.pictures if self.seen.publishers.get(topic)]
         heard = self.seen.health.keys() & self.seen.parameters.keys()
-        return not nodes <= heard or not all(self.seen.pictures[topic].arrivals for topic in cameras)
+        wanted = [
+            pictures
+            for topic, pictures in self.seen.pictures.items()
+            if self.seen.publishers.get(topic) or self.seen.subscribers.get(topic)
+        ]
+        return not nodes <= heard or not all(pictures.arrivals for pictures in wanted)
 
     def _on_parameter(self, node: str, name: str, answer: Future) -> None:
         for value in answer.result().values:
