@@ -76,7 +76,7 @@ def test_a_trace_that_cannot_be_written_is_told_before_anything_starts(tmp_path)
 def test_a_folder_that_cannot_be_written_is_told_before_anything_starts(tmp_path):
     (tmp_path / "file").touch()
     done = run(output=tmp_path / "file" / "folder", where=tmp_path)
-    assert done.returncode == 1 and "--output" in done.stderr and "file/folder' cannot be written" in done.stderr
+    assert done.returncode == 1 and "output folder" in done.stderr and "file/folder' cannot be written" in done.stderr
     assert "starting" not in done.stdout and "Traceback" not in done.stderr
 
 

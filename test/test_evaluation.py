@@ -242,3 +242,11 @@ def test_one_room_from_end_to_end(tmp_path):
     )
     for file in ("table.md", "rooms.png", "rooms/room-0.png"):
         assert (tmp_path / Path(file)).stat().st_size > 100
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["figures"], ["train"], ["look", "x.mp4", "--labels", "a", "b"]])
+def test_a_folder_that_cannot_be_written_is_found_before_the_work_begins(command, tmp_path, capfd):
+    (tmp_path / "file").touch()
+    assert cli.main([*command, "--output", str(tmp_path / "file" / "folder")]) == 1
+    out, err = capfd.readouterr()
+    assert "output folder" in out + err and "file/folder' cannot be written" in out + err and "Traceback" not in err

@@ -62,7 +62,7 @@ def test_every_frame_of_a_video_is_labelled_without_ros(video, tmp_path):
         (["{tmp}/none.mp4", "--labels", *LABELS], 1, ["none.mp4 does not exist"]),
         (["{tmp}", "--labels", *LABELS], 1, ["has no images"]),
         (["{video}", "--labels", *LABELS, "--model", "{tmp}/none"], 1, ["none' does not exist"]),
-        (["{video}", "--labels", *LABELS, "--output", "{video}/x"], 1, ["own.avi/x cannot be written"]),
+        (["{video}", "--labels", *LABELS, "--output", "{video}/x"], 1, ["own.avi/x' cannot be written"]),
     ],
 )
 def test_what_cannot_be_looked_at_is_said(video, tmp_path, capsys, arguments, code, words):

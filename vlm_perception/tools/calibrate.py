@@ -19,6 +19,7 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.calibration import TYPES
     from vlm_perception.models.loader import check_folder, load_model
+    from vlm_perception.tools.output import check_output
     from vlm_perception.training.calibrate import collect, fit, keep_what_helps, table
     from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 
@@ -30,6 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     try:
         folder = check_folder(arguments.model)[0] if arguments.write else None
+        if folder:
+            check_output(folder)
         model = load_model(arguments.model, temperatures=(1.0,) * len(TYPES), empty_picture=(0.0,) * len(TYPES))
         fitted_on = collect(model, CALIBRATION_SEEDS[: arguments.rooms])
         judged = collect(model, TEST_SEEDS[: arguments.rooms])
@@ -37,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         say(table(fitted_on, judged))
         if folder:
             say(f"written: {calibration.save(folder)}")
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         say(f"vlm_perception calibrate: {error}")
         return 1
     say(json.dumps({"temperatures": calibration.temperatures, "empty_picture": calibration.empty_picture}))

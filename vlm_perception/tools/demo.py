@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.simulation.world import World
     from vlm_perception.tools.episode import choose_target, run_episode
     from vlm_perception.tools.film import Film
+    from vlm_perception.tools.output import check_output
     from vlm_perception.tools.pictures import draw_paths
     from vlm_perception.tools.stack import Stack
 
@@ -132,12 +132,3 @@ def main(arguments: argparse.Namespace) -> int:
     say(f"{result.said}; video {result.video}, path {result.picture}{trace}")
     print(json.dumps(asdict(result)), flush=True)
     return 0 if result.found and result.collisions == 0 else 1
-
-
-def check_output(folder: Path) -> None:
-    """Make `folder` and raise OSError when nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(f"--output {str(folder)!r} cannot be written: {error.strerror or error}") from error

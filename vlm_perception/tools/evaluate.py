@@ -43,6 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import check_folder
     from vlm_perception.tools.environment import end_as_if_interrupted, free_domains, prepare_environment
+    from vlm_perception.tools.output import check_output
 
     if problem := wrong(arguments):
         print(f"vlm_perception evaluate: {problem}", file=sys.stderr)
@@ -50,10 +51,11 @@ def main(arguments: argparse.Namespace) -> int:
     jobs = min(arguments.jobs, arguments.rooms)
     try:
         check_folder(arguments.model)
+        check_output(arguments.output)
         domains = (
             free_domains(jobs) if arguments.domain is None else [arguments.domain + number for number in range(jobs)]
         )
-    except (ModelError, RuntimeError) as error:
+    except (ModelError, OSError, RuntimeError) as error:
         print(f"vlm_perception evaluate: {error}", file=sys.stderr)
         return 1
     prepare_environment(domains[0])

@@ -17,6 +17,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the figures as a table and as one line of JSON, and draw the confusion matrix."""
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import load_model
+    from vlm_perception.tools.output import check_output
     from vlm_perception.training.dataset import TEST_SEEDS
     from vlm_perception.training.figures import draw_confusion, measure, table
 
@@ -24,8 +25,9 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"vlm_perception figures: {arguments.rooms} rooms, expected 1 to {len(TEST_SEEDS)}")
         return 2
     try:
+        check_output(arguments.output)
         model = load_model(arguments.model)
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         print(f"vlm_perception figures: {error}")
         return 1
     tally = measure(model, TEST_SEEDS[: arguments.rooms])

@@ -44,8 +44,9 @@ def main(arguments: argparse.Namespace) -> int:
     """
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import load_model
-    from vlm_perception.perception.source import SourceError, open_source
+    from vlm_perception.perception.source import open_source
     from vlm_perception.questions import Choice, YesNo
+    from vlm_perception.tools.output import check_output
 
     def say(words: str) -> None:
         print(f"vlm_perception look: {words}", file=sys.stderr)
@@ -53,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         label = Choice("label", arguments.prompt or PROMPT, tuple(arguments.labels))
         asked = [YesNo(f"question {number}", words) for number, words in enumerate(arguments.ask, 1)]
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        check_output(arguments.output)
         with ExitStack() as stack:
             # The source first: it is opened in a moment, a model is not.
             source = stack.enter_context(open_source(arguments.source, lambda words: say(f"left out: {words}")))
@@ -76,15 +77,12 @@ def main(arguments: argparse.Namespace) -> int:
                     report.add(image, stamp, model.answer(image, [label, *asked]))
             except KeyboardInterrupt:
                 stopped = True
-    except (ModelError, SourceError) as error:
+    except (ModelError, OSError) as error:
         say(str(error))
         return 1
     except ValueError as error:
         say(str(error))
         return 2
-    except OSError as error:
-        say(f"{arguments.output} cannot be written: {error}")
-        return 1
     except KeyboardInterrupt:
         return 130
     print(json.dumps(report.summary()), flush=True)

@@ -85,7 +85,9 @@ class SimpleController(Node):
             return
         self._question = None
         response = future.result()
-        if response.success:  # a failure is no answer, and the command is held
+        if response.out_of_scope:
+            self._take("", "stopped", 0.0, 0.0)
+        elif response.success:  # a failure is no answer, and the command is held
             values = self._values
             answer = next(answer for answer in response.answers if answer.name == "target")
             meanings = dict(zip(values.target_options, values.target_meanings, strict=True))

@@ -30,6 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Render what is missing, train from the last checkpoint on, save the model; prints progress."""
     from tqdm import tqdm
 
+    from vlm_perception.tools.output import check_output
     from vlm_perception.training.dataset import TRAIN_SEEDS, render, shard_paths
     from vlm_perception.training.nano import train
 
@@ -38,6 +39,11 @@ def main(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.rooms <= len(TRAIN_SEEDS):
         print(f"vlm_perception train: {arguments.rooms} rooms, expected 1 to {len(TRAIN_SEEDS)}")
         return 2
+    try:
+        check_output(arguments.output)
+    except OSError as error:
+        print(f"vlm_perception train: {error}")
+        return 1
     first = TRAIN_SEEDS[0]
     shards = [path for path, _ in shard_paths(arguments.data, first, arguments.rooms)]
     say(f"rendering {arguments.rooms} rooms into {arguments.data}")
