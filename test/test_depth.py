@@ -114,6 +114,11 @@ def test_the_thirds_are_those_of_the_picture():
         ({"data": b""}, "do not fit"),
         ({"data": np.full((HEIGHT, WIDTH), np.nan, np.float32).tobytes()}, "covered"),
         ({"data": np.zeros((HEIGHT, WIDTH), np.float32).tobytes()}, "depth at 0%"),
+        ({"data": np.full((HEIGHT, WIDTH), -1.0, np.float32).tobytes()}, "depth at 0%"),
+        ({"data": (1000.0 * scene(0.4)).astype(np.float32).tobytes()}, "unit"),  # millimetres
+        ({"data": image(scene()).data + b"\0"}, "do not fit"),
+        ({"data": image(np.where(np.abs(np.arange(WIDTH) - 80) < 30, 0.0, scene())).data}, "middle"),
+        ({"encoding": "16UC1", "step": 2 * WIDTH, "data": b"\xff" * (2 * HEIGHT * WIDTH)}, "depth at 0%"),
     ],
 )
 def test_an_image_that_says_nothing_is_refused(change, words):
@@ -123,8 +128,11 @@ def test_an_image_that_says_nothing_is_refused(change, words):
         READ.read_image(message, 0.0)
 
 
-def scan(ranges, start=-math.pi, step=math.pi / 180) -> SimpleNamespace:
-    return SimpleNamespace(ranges=ranges, angle_min=start, angle_increment=step, range_min=0.1, range_max=10.0)
+def scan(ranges, start=-math.pi, step=math.pi / 180, end=None) -> SimpleNamespace:
+    end = start + step * (len(ranges) - 1) if end is None else end
+    return SimpleNamespace(
+        ranges=ranges, angle_min=start, angle_max=end, angle_increment=step, range_min=0.1, range_max=10.0
+    )
 
 
 def test_a_scan_wherever_the_laser_is_mounted():
@@ -144,12 +152,63 @@ def test_a_scan_wherever_the_laser_is_mounted():
     assert READ.read_scan(scan(ranges), 3.0).free(0.5, 0.5) < 0.01
 
 
+TOO_CLOSE = [math.inf] * 170 + [0.0] * 20 + [math.inf] * 170
+"""What a driver sends that reports 0 for a thing right before the laser."""
+
+
 @pytest.mark.parametrize(
-    "message", [scan([]), scan([math.nan] * 360), scan([1.0] * 3, start=math.nan), scan([0.0] * 360)]
+    ("change", "words"),
+    [
+        ({"ranges": []}, "expected some ranges"),
+        *(({"ranges": [value] * 360}, "depth at 0%") for value in (math.nan, 0.0, -1.0, 0.05, 400.0)),
+        ({"ranges": TOO_CLOSE}, "middle"),
+        *(({"range_max": value}, "range_max") for value in (0.0, -5.0, math.nan, math.inf, 0.1, 12_000.0)),
+        *(({"range_min": value}, "range_min") for value in (-0.1, math.nan, math.inf, 11.0)),
+        ({"range_min": 0.45}, "stop_distance"),
+        ({"range_max": 0.3}, "stop_distance"),
+        *(({"angle_min": value}, "angles") for value in (math.nan, math.inf)),
+        *(({"angle_increment": value}, "angles") for value in (0.0, math.nan, -math.inf)),
+        ({"angle_increment": -math.pi / 180}, "sign"),
+        ({"angle_max": 0.0}, "do not fit"),
+        ({"ranges": [3.0] * 300}, "ranges missing"),
+        ({"angle_min": -180.0, "angle_max": 180.0, "angle_increment": 1.0}, "degrees"),
+        ({"angle_min": 2.0, "angle_max": 2.0 + math.radians(359)}, None),  # ahead is within it, beyond a whole turn
+        ({"angle_min": 1.5, "angle_max": 3.0, "angle_increment": 1.5 / 359}, "turned away"),
+    ],
 )
-def test_a_scan_that_says_nothing_is_refused(message):
-    with pytest.raises(UnusableDepth):
+def test_a_scan_that_says_nothing_or_contradicts_itself_is_refused(change, words):
+    message = scan([3.0] * 360)
+    vars(message).update(change)
+    if words is None:
+        assert READ.read_scan(message, 0.0).free(0.5, 0.5) == pytest.approx(3.0, abs=0.1)
+        return
+    with pytest.raises(UnusableDepth, match=words):
         READ.read_scan(message, 0.0)
+
+
+def test_a_scan_that_turns_to_the_right_is_read_as_it_says():
+    """As an upside-down laser is delivered whose driver turns the angles and not the ranges."""
+    ranges = np.full(360, 5.0)
+    ranges[90] = 1.0
+    to_the_left, to_the_right = scan(ranges), scan(ranges, start=math.pi, step=-math.pi / 180)
+    for message, left in ((to_the_left, -1.0), (to_the_right, 1.0)):
+        points = READ.read_scan(message, 0.0)
+        assert points.left[90] == pytest.approx(left, abs=0.02)
+
+
+def test_the_usual_small_errors_of_angles_are_none():
+    for end in (math.pi, math.pi - 2 * math.pi / 180):
+        assert READ.read_scan(scan([3.0] * 360, end=end), 0.0).free(0.5, 0.5) == pytest.approx(3.0, abs=0.1)
+
+
+def test_a_laser_has_to_measure_where_the_robot_is_to_stop():
+    ahead = DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(0.3, 0.0, 0.0))
+    with pytest.raises(UnusableDepth, match="0.05 m from the laser"):
+        ahead.read_scan(scan([3.0] * 360), 0.0)
+    behind = DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(-0.3, 0.0, 0.0))
+    message = scan([3.0] * 360)
+    message.range_min = 0.6
+    assert behind.read_scan(message, 0.0).free(0.5, 0.5) == pytest.approx(2.7, abs=0.1)
     with pytest.raises(ValueError, match="scan_pose"):
         DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(0.0,))
 
@@ -171,12 +230,11 @@ def test_a_sensor_is_used_while_it_is_fresh_and_missed_when_it_was_in_use():
     sensor = DepthSensor("depth image", max_age=0.5)
     assert sensor.points(0.0, 0.0, Pose()) is None and sensor.doubt(0.0, 0.0) == "", "none is no doubt"
     sensor.add(post(1.0, stamp=100.0), Pose(), steady=5.0)
-    assert sensor.points(101.0, 5.1, Pose()) is None and sensor.doubt(101.0, 5.1) == "", "stale counts as none"
-    assert sensor.points(99.0, 5.1, Pose()) is None, "from the future"
-    assert sensor.points(100.1, 5.6, Pose()) is None, "the clock stands still"
+    for now, steady, words in ((101.0, 5.1, "1 s old"), (99.0, 5.1, "-1 s old"), (100.1, 5.6, "nothing newer")):
+        assert sensor.points(now, steady, Pose()) is None and words in sensor.doubt(now, steady), "it sends, unusably"
     assert sensor.points(100.1, 5.1, Pose()) is not None and sensor.doubt(100.1, 5.1) == ""
-    for now, steady in ((100.7, 5.2), (100.2, 5.7), (99.0, 5.2)):
-        assert "was in use and has failed" in sensor.doubt(now, steady)
+    assert "was in use and has failed" in sensor.doubt(100.2, 5.7)
+    assert "do the clocks agree" in sensor.doubt(100.7, 5.2) and "do the clocks agree" in sensor.doubt(99.0, 5.2)
     sensor.fail("it is covered")
     assert "covered" in sensor.doubt(100.1, 5.1) and sensor.faults == {"unusable depth image": 1}
     sensor.add(post(1.0, stamp=100.2), Pose(), steady=5.2)

@@ -409,7 +409,8 @@ def depth_image(node, metres):
 
 
 def laser_scan(node, metres):
-    message = LaserScan(angle_min=-1.0, angle_increment=0.1, range_min=0.05, range_max=10.0, ranges=[metres] * 21)
+    angles = {"angle_min": -1.0, "angle_max": 1.0, "angle_increment": 0.1}
+    message = LaserScan(**angles, range_min=0.05, range_max=10.0, ranges=[metres] * 21)
     message.header.stamp = node.get_clock().now().to_msg()
     return message
 

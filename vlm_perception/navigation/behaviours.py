@@ -92,7 +92,8 @@ class View:
     `surroundings` and `sighting` are the newest answers (no sighting without a target); `pose_then` is where the
     robot was when their picture was taken and `pose` where it is. `period` [s] is the measured time between answers.
     `free` [m] is how far from the camera the way is free as depth has it, and None without depth. `doubt` says why the
-    rest must not be believed, and is empty otherwise.
+    rest must not be believed, and is empty otherwise. `gone` [m] is how far the robot went since that picture, by
+    odometry or the commands, whichever says more. Stamps and the times of the steps are of one clock.
     """
 
     surroundings: Surroundings | None = None
@@ -102,6 +103,7 @@ class View:
     period: float = 0.1
     free: float | None = None
     doubt: str = ""
+    gone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Behaviour:
         `share` is how much of that distance may be used.
         """
         seen = self.tuning.blind_distance if self.view.free is None else self.tuning.watched_distance
-        left = share * seen - self.travelled_since(self.view.pose_then)
+        left = share * seen - max(self.view.gone, self.travelled_since(self.view.pose_then))
         speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * self.tuning.braking * max(0.0, left)))
         return Command(speed, turn if speed > 0.0 else 0.0)
 

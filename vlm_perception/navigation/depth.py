@@ -11,6 +11,7 @@ import numpy as np
 
 from vlm_perception.navigation.evidence import FUTURE
 from vlm_perception.navigation.motion import Pose
+from vlm_perception.navigation.sighting import third
 
 COLUMNS = 80
 """A wider depth image is thinned out to about so many columns: enough for a chair's leg within a metre."""
@@ -18,8 +19,16 @@ FLOOR = 0.05
 """What is lower [m] is the floor; it leaves room for a camera that is not mounted quite as it is said to be."""
 KNOWN = 0.2
 """With depth at a smaller share of what is ahead a sensor sees nothing: it is covered, or something is too close."""
+KNOWN_IN_THE_MIDDLE = 0.5
+"""The same of the middle third, where the robot drives: what is too close has no depth with many sensors."""
 RANGE_PERCENTILE = 10.0
 """A target is as far as the nearest tenth of what is in its direction: before a wall, and behind single outliers."""
+FARTHEST = 65.0
+"""A depth image has no distance from here on [m]: it is 65535 for "unknown", or millimetres that are called metres."""
+FARTHEST_SCAN = 500.0
+"""The same of a scan."""
+ANGLES_AGREE = 0.03
+"""The angles of a scan may miss its angle_max by this much [rad], or by two and a half of its steps."""
 ENCODINGS = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 0.001), "mono16": ("u2", 0.001)}
 """Of depth images: type of a pixel, and how many [m] is 1 (REP 118)."""
 
@@ -74,13 +83,15 @@ class DepthReading:
     """How depth is measured.
 
     The camera sees `field_of_view` [rad] wide, is `camera_height` [m] above the floor and looks down by `camera_pitch`
-    [rad]. A laser is at `scan_pose` (ahead [m], left [m], turned left [rad]) of the camera.
+    [rad]. A laser is at `scan_pose` (ahead [m], left [m], turned left [rad]) of the camera. The robot is to stop when
+    something is `stop_distance` [m] from the camera, so a laser must measure there.
     """
 
     field_of_view: float
     camera_height: float
     camera_pitch: float
     scan_pose: tuple[float, ...] = (0.0, 0.0, 0.0)
+    stop_distance: float = 0.35
 
     def __post_init__(self) -> None:
         if len(self.scan_pose) != 3:
@@ -90,13 +101,16 @@ class DepthReading:
         """Return what is in a `sensor_msgs/Image` with the pixels of the camera's picture; raises UnusableDepth.
 
         Its pixels are distances along the optical axis, as REP 118 has them: metres as 32FC1 (NaN: unknown, -inf: too
-        close, inf: nothing in reach) or millimetres as 16UC1 (0: unknown).
+        close, inf: nothing in reach) or millimetres as 16UC1 (0 and 65535: unknown).
         """
         z = _pixels(message)
         step = max(1, z.shape[1] // COLUMNS)
         z = z[step // 2 :: step, step // 2 :: step]
         close = np.isneginf(z)
-        _check_known((z > 0.0) | close)
+        z = np.where((z > FARTHEST) & np.isfinite(z), np.nan, z)
+        known = (z > 0.0) | close
+        side = known.shape[1] // 3
+        _check_known(float(known.mean()), float(known[:, side : known.shape[1] - side].mean()))
         z = np.where(close, 0.0, z)
         rows, columns = z.shape
         focal = columns / 2 / math.tan(self.field_of_view / 2)
@@ -114,21 +128,36 @@ class DepthReading:
 
         Raises UnusableDepth.
         """
+        _check_angles(message)
+        self._check_limits(message)
         ranges = np.asarray(message.ranges, np.float64)
         angles = message.angle_min + message.angle_increment * np.arange(len(ranges))
-        if not (len(ranges) and np.isfinite(angles[[0, -1]]).all()):
-            raise UnusableDepth(
-                f"a scan of {len(ranges)} ranges from {message.angle_min} rad in steps of {message.angle_increment} "
-                "rad, expected some ranges and finite angles"
-            )
         x, y, yaw = self.scan_pose
         bearing = np.remainder(angles + yaw + math.pi, math.tau) - math.pi
         close = np.isneginf(ranges)
-        _check_known(((ranges >= message.range_min) | close)[np.abs(bearing) < self.field_of_view / 2])
-        there = (ranges >= message.range_min) & (ranges <= message.range_max) & np.isfinite(ranges) | close
+        there = (ranges >= message.range_min) & (ranges <= message.range_max) | close
+        # A finite range beyond the limit contradicts it, so it is none: what has nothing in reach is inf (REP 117).
+        known = there | np.isposinf(ranges)
+        halves = self.field_of_view / 2, third("center", self.field_of_view)[1]
+        seen = [np.count_nonzero(known & (np.abs(bearing) < half)) for half in halves]
+        step = abs(message.angle_increment)
+        _check_known(*(count * step / (2.0 * half) for count, half in zip(seen, halves, strict=True)))
         ranges, bearing = np.where(close, 0.001, ranges)[there], bearing[there]
         ahead, left = x + ranges * np.cos(bearing), y + ranges * np.sin(bearing)
         return Points(stamp, ahead, left, np.zeros_like(ahead), enough=1)
+
+    def _check_limits(self, message: Any) -> None:
+        """Raise UnusableDepth unless the scan's limits are possible and the robot can stop by what is within them."""
+        nearest, farthest = message.range_min, message.range_max
+        limits = f"its range_min is {nearest:.4g} m and its range_max {farthest:.4g} m"
+        if not 0.0 <= nearest < farthest <= FARTHEST_SCAN:
+            raise UnusableDepth(f"{limits}, expected 0 <= range_min < range_max <= {FARTHEST_SCAN:g} m")
+        stop = self.stop_distance - self.scan_pose[0]
+        if not nearest <= stop + 1e-3 < farthest:
+            raise UnusableDepth(
+                f"{limits}, but the robot is to stop for what is {stop:.4g} m from the laser (stop_distance less the "
+                "first of scan_pose): set stop_distance so that the laser measures there"
+            )
 
 
 def _pixels(message: Any) -> np.ndarray:
@@ -138,7 +167,7 @@ def _pixels(message: Any) -> np.ndarray:
         raise UnusableDepth(f"the depth image is {message.encoding!r:.50}, expected one of {list(ENCODINGS)}")
     kind, unit = ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    if min(height, width) < 3 or message.step < width * dtype.itemsize or len(message.data) < height * message.step:
+    if min(height, width) < 3 or message.step < width * dtype.itemsize or len(message.data) != height * message.step:
         raise UnusableDepth(
             f"the depth image is {width}x{height} pixels of {dtype.itemsize} bytes in {len(message.data)} bytes with a "
             f"step of {message.step}, which do not fit together"
@@ -147,20 +176,38 @@ def _pixels(message: Any) -> np.ndarray:
     return raw.astype(np.float64) * unit
 
 
-def _check_known(known: np.ndarray) -> None:
-    share = float(known.mean()) if known.size else 0.0
-    if share < KNOWN:
-        raise UnusableDepth(
-            f"there is depth at {share:.0%} of what is ahead, expected at least {KNOWN:.0%}: is the sensor covered, "
-            "turned away, or something too close to it?"
-        )
+def _check_angles(message: Any) -> None:
+    """Raise UnusableDepth unless the angles of a scan are one turn at most and fit together."""
+    count, first, last, step = len(message.ranges), message.angle_min, message.angle_max, message.angle_increment
+    told = f"a scan of {count} ranges from {first:.4g} rad to {last:.4g} rad in steps of {step:.4g} rad"
+    if not (count and math.isfinite(first + last + step) and step != 0.0):
+        raise UnusableDepth(f"{told}, expected some ranges and finite angles")
+    span = (count - 1) * step
+    if abs(span) > math.tau + 0.1:
+        raise UnusableDepth(f"{told}, which is more than a turn: are its angles in degrees?")
+    if abs(first + span - last) > max(ANGLES_AGREE, 2.5 * abs(step)):
+        raise UnusableDepth(f"{told}, which do not fit together: is a sign wrong, or are ranges missing?")
+
+
+def _check_known(share: float, center: float) -> None:
+    """Raise UnusableDepth if too little is known of what is ahead, or of its middle third."""
+    for known, least, what in (
+        (share, KNOWN, "what is ahead"),
+        (center, KNOWN_IN_THE_MIDDLE, "the middle of what is ahead"),
+    ):
+        if known < least:
+            raise UnusableDepth(
+                f"there is depth at {known:.0%} of {what}, expected at least {least:.0%}: is the sensor covered, "
+                "turned away, or something too close to it, or its unit wrong?"
+            )
 
 
 class DepthSensor:
     """The newest points of one sensor, and whether they may still be used.
 
     Points that are older than `max_age` [s], by their stamp or by their arrival, count as none. A sensor that was in
-    use and has no fresh points any more is a doubt: the robot drove on because of it.
+    use and has no fresh points any more is a doubt: the robot drove on because of it. In use is whatever sends, even
+    if it is not usable or has wrong stamps: only a sensor that is silent from the start is not missed.
     """
 
     def __init__(self, name: str, max_age: float) -> None:
@@ -180,10 +227,12 @@ class DepthSensor:
     def add(self, points: Points, pose: Pose, steady: float) -> None:
         """Take points that were seen from `pose`."""
         self._points, self._pose, self._arrived, self._problem = points, pose, steady, ""
+        self.in_use = True
 
     def fail(self, reason: str) -> None:
         """There were points, but none that say anything."""
         self._points, self._problem = None, reason
+        self.in_use = True
         self.faults[f"unusable {self.name}"] += 1
 
     def points(self, now: float, steady: float, pose: Pose) -> Points | None:
@@ -193,14 +242,19 @@ class DepthSensor:
             return None
         if not -FUTURE <= now - points.stamp <= self.max_age:
             return None
-        self.in_use = True
         return points.moved(self._pose, pose)
 
     def doubt(self, now: float, steady: float) -> str:
         """Return why the robot must not move, or an empty text."""
         if self.points(now, steady, self._pose) is not None or not self.in_use:
             return ""
-        why = self._problem or f"nothing newer than {self.max_age:g} s (max_depth_age) comes from it"
+        if self._problem:
+            return f"the {self.name} is not usable: {self._problem}"
+        limit = f"{self.max_age:g} s (max_depth_age)"
+        if self._points is not None and steady - self._arrived <= self.max_age:
+            old = now - self._points.stamp
+            return f"the stamps of the {self.name} are {old:.2g} s old, expected 0 to {limit}: do the clocks agree?"
         return (
-            f"the {self.name} was in use and has failed: {why} (set the target or the mode again to go on without it)"
+            f"the {self.name} was in use and has failed: nothing newer than {limit} comes from it (set the target or "
+            "the mode again to go on without it)"
         )

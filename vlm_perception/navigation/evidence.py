@@ -12,6 +12,8 @@ PATIENCE = 2.5
 """A silence longer than this many times the usual one means that something stands still, ..."""
 SHORT_SILENCE = 0.25
 """... unless it is shorter than this [s]. So a quick model that dies is noticed long before `max_age`."""
+LATE = 1.5
+"""After so many times the usual silence an answer is late: the robot stands until it comes, and forgets nothing."""
 ANSWERS_LAST = 3.0
 """An answer has to count for so many times as long as it takes: until the next one comes, and a bit."""
 IN_THE_FUTURE = "the picture's stamp is in the future"
@@ -38,12 +40,17 @@ class Evidence:
         self._measured = 0
         self.delay = 0.0  # from the newest picture to its answer [s]
         self._fault = reason
-        self._stamp = self._arrived = self._now = float("-inf")
+        self._stamp = self._arrived = float("-inf")
 
     def fail(self, kind: str, reason: str) -> None:
         """Nothing is believed until the next good answer."""
         self.faults[kind] += 1
         self._fault = reason
+
+    def jump(self) -> None:
+        """The clock of the stamps has jumped: begin anew."""
+        self.forget("the clock jumped: waiting for a new answer")
+        self.faults["clock jumped"] += 1
 
     def add(self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float) -> bool:
         """Take answers that have arrived; return whether they are news about a newer picture."""
@@ -69,16 +76,16 @@ class Evidence:
         """The age [s] of the newest answered picture, infinite without one."""
         return now - self._stamp
 
+    def is_late(self, steady: float) -> bool:
+        """Has the next answer been awaited for longer than is usual?"""
+        return steady - self._arrived > max(SHORT_SILENCE, LATE * self.period)
+
     def doubt(self, now: float, steady: float) -> str:
         """Return why the newest answers must not be believed now, or an empty text."""
-        if now < self._now - FUTURE:
-            self.forget("the clock jumped back: waiting for a new answer")
-            self.faults["clock jumped back"] += 1
-        self._now = now
         if self._fault or self.surroundings is None:
             return self._fault
         if self.age(now) < -FUTURE:
-            return f"{IN_THE_FUTURE}: did the clock jump back?"
+            return f"{IN_THE_FUTURE}: did the clock jump?"
         limit = f"{self.max_age:g} s (max_answer_age)"
         if self.age(now) > self.max_age:
             why = "camera or classifier are too slow or stand still"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from vlm_perception.navigation.behaviours import (
     STOPPED,
@@ -16,7 +17,7 @@ from vlm_perception.navigation.behaviours import (
     View,
 )
 from vlm_perception.navigation.depth import DepthSensor, Points
-from vlm_perception.navigation.evidence import Evidence
+from vlm_perception.navigation.evidence import FUTURE, Evidence
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, Track
 from vlm_perception.navigation.sighting import Sighting, Surroundings, third
 
@@ -30,9 +31,11 @@ FROZEN = (0.03, 0.06)
 """A camera is frozen whose picture is the very same although odometry says that the robot went so far [m] or turned so
 far [rad]; ..."""
 FROZEN_BY_COMMANDS = (0.1, 0.2)
-"""... the same if only the commands say so, which a base follows late; ..."""
+"""... or although the commands say that it went so far, which a base follows late; ..."""
 FROZEN_FOR = 0.15
 """... and it is the same for so long [s], as some drivers deliver each picture several times."""
+JUMP = 2.0
+"""The clock of the stamps has jumped when it goes on by so much [s] more than the steady one, or goes back."""
 
 
 class Pilot:
@@ -54,6 +57,8 @@ class Pilot:
         self._limiter = MotionLimiter(limits, period, zeros=math.ceil(ZEROS / period))
         self._pose_then = Pose()
         self._stepped = -math.inf
+        self._now = self.time = math.nan
+        self._jumped = 0.0
         self.start("idle", "", "not active")
 
     @property
@@ -98,9 +103,13 @@ class Pilot:
         self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float, unchanged: float = 0.0
     ) -> bool:
         """Take the answers about a picture that is the very same for `unchanged` [s]; return whether they are news."""
-        pose, before = (self.track.at(surroundings.stamp - ago) for ago in (0.0, unchanged))
-        far, turned = FROZEN if self.track.has_odometry(now) else FROZEN_BY_COMMANDS
-        moved = pose.distance_to((before.x, before.y)) > far or abs(pose.heading - before.heading) > turned
+        track, stamp = self.track, surroundings.stamp
+        pose = track.at(stamp)
+        moved = any(
+            math.hypot(way.x, way.y) > far or abs(way.heading) > turned
+            for path, (far, turned) in ((track.measured, FROZEN), (track.commanded, FROZEN_BY_COMMANDS))
+            for way in [path.between(stamp - unchanged, stamp)]
+        )
         if moved and unchanged >= FROZEN_FOR:
             self.fail(
                 "frozen picture",
@@ -140,6 +149,7 @@ class Pilot:
 
     def step(self, now: float, steady: float) -> Command | None:
         """Decide; return the command to send now, or None to be silent. `decision` says what was decided and why."""
+        self._tell_time(now, steady)
         passed = min(steady - self._stepped, 2.0 * self._limiter.period)
         self._stepped = steady
         if passed > 0.0:
@@ -148,7 +158,27 @@ class Pilot:
         ways = [points.free(tuning.robot_width, tuning.robot_height) for points in self._points(now, steady, pose)]
         self.free = min(ways, default=None)
         doubt = self.doubt(now, steady)
-        view = View(evidence.surroundings, evidence.sighting, pose, self._pose_then, evidence.period, self.free, doubt)
-        self.decision = self._behaviour.step(view, now)
+        surroundings = evidence.surroundings
+        gone = 0.0
+        if surroundings is not None:
+            gone = self.track.gone(surroundings.stamp, now)
+            surroundings = replace(surroundings, stamp=surroundings.stamp - self._jumped)
+        sighting, then = evidence.sighting, self._pose_then
+        view = View(surroundings, sighting, pose, then, evidence.period, self.free, doubt, gone)
+        self.decision = self._behaviour.step(view, self.time)
         ceiling = math.inf if self.free is None else max(0.0, (self.free - tuning.stop_distance) / REACTION)
-        return self._limiter.step(self.decision.command if self.is_busy and not doubt else None, ceiling)
+        moves = self.is_busy and not doubt and not evidence.is_late(steady)
+        return self._limiter.step(self.decision.command if moves else None, ceiling)
+
+    def _tell_time(self, now: float, steady: float) -> None:
+        """Set `time` [s], by which plans, waits and limits count: the clock of the stamps, without its jumps.
+
+        It runs as fast as a simulation does. After a jump answers of before are not believed any more.
+        """
+        passed, really = now - self._now, steady - self._stepped
+        self._now = now
+        if passed < 0.0 or passed > really + JUMP:
+            self._jumped += passed - really
+            if passed < -FUTURE or passed > 0.0:
+                self.evidence.jump()
+        self.time = now - self._jumped

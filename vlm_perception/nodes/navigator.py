@@ -6,6 +6,7 @@ stops the robot at once when the node is deactivated or ends.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image, LaserScan
@@ -31,7 +33,7 @@ from vlm_perception.models.scope import unknown_target
 from vlm_perception.msg import ModelScope, NavigationState, TargetSighting
 from vlm_perception.navigation.behaviours import Tuning
 from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepth
-from vlm_perception.navigation.motion import Command, Limits, Pose, Track
+from vlm_perception.navigation.motion import Command, Limits
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import (
     Sighting,
@@ -326,7 +328,7 @@ class VelocityPublisher:
 
 @dataclass
 class Goal:
-    """A search that was asked for through the action. `done` completes with the result."""
+    """A search that was asked for through the action; `started` by the pilot's time. `done` gets the result."""
 
     handle: ServerGoalHandle
     started: float
@@ -346,7 +348,6 @@ class Navigator(LifecycleNode):
         self._pilot = Pilot(period, values.tuning(), values.limits(), values.max_answer_age, values.max_depth_age)
         self._announced: tuple[str, ...] = ()
         self._goal: Goal | None = None
-        self._odometry_skew = 0.0
         self._question: Future | None = None
         self._asked = -math.inf
         self._seen = Time()  # when the picture of the newest answer was taken
@@ -521,7 +522,7 @@ class Navigator(LifecycleNode):
             handle.abort()
             return SearchTarget.Result(found=False, message=str(error))
         self._start("search", target, f"the new goal is {target}", limit)
-        self._goal = Goal(handle, self._now(), Future())
+        self._goal = Goal(handle, self._pilot.time, Future())
         self._announce()
         return await self._goal.done
 
@@ -530,7 +531,7 @@ class Navigator(LifecycleNode):
         goal, self._goal = self._goal, None
         if goal.handle.is_active:
             finish(goal.handle)
-        took = max(0.0, self._now() - goal.started)
+        took = max(0.0, self._pilot.time - goal.started)
         goal.done.set_result(SearchTarget.Result(found=found, time=took, message=message))
 
     # Asking
@@ -554,6 +555,8 @@ class Navigator(LifecycleNode):
         if not self._ask.service_is_ready():
             self._pilot.fail("no classifier", self._no_classifier())
             return
+        if self._are_several():
+            return
         questions = values.questions("" if self._pilot.mode == "explore" else self._pilot.target)
         request = Ask.Request(questions=[question_to_message(q) for q in questions])
         if not values.ask_rate:
@@ -563,6 +566,27 @@ class Navigator(LifecycleNode):
 
     def _no_classifier(self) -> str:
         return f"no classifier: nobody offers {self.resolve_service_name(self._ask.service_name)}; does it run?"
+
+    def _are_several(self) -> bool:
+        """Stand still when more than one classifier could answer: whose answer comes first is chance."""
+        service = self._ask.service_name
+        if (count := self.count_services(service)) < 2:
+            return False
+        self._pilot.fail(
+            "several classifiers",
+            f"{count} nodes offer {service}: {', '.join(self._nodes_with(service))}; end all but one, or remap. One "
+            "that was killed still counts for some seconds",
+        )
+        return True
+
+    def _nodes_with(self, service: str) -> list[str]:
+        """Return the full names of the nodes that offer `service`, as far as they can be found out."""
+        names = []
+        for name, namespace in sorted(self.get_node_names_and_namespaces()):
+            with contextlib.suppress(NodeNameNonExistentError):  # it has just gone
+                if service in dict(self.get_service_names_and_types_by_node(name, namespace)):
+                    names.append(f"{namespace.rstrip('/')}/{name}")
+        return names
 
     def _drop_question(self) -> None:
         """What it answers, if ever, is not wanted any more."""
@@ -574,6 +598,8 @@ class Navigator(LifecycleNode):
         if future is not self._question:
             return
         self._question = None
+        if self._are_several():
+            return
         if future.exception() is not None:
             self._pilot.fail("failure", f"asking the classifier failed: {future.exception()}")
             return
@@ -624,13 +650,7 @@ class Navigator(LifecycleNode):
         self._announce()
 
     def _take_odometry(self, message: Odometry) -> None:
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-        place, q = message.pose.pose.position, message.pose.pose.orientation
-        heading = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
-        self._odometry_skew = self._now() - stamp
-        # Stamps of another clock cannot be compared with the pictures': then only the commands are integrated.
-        if abs(self._odometry_skew) <= Track.ODOMETRY_TIMEOUT:
-            self._pilot.track.add_odometry(stamp, Pose(place.x, place.y, heading))
+        self._pilot.track.take(message, self._now())
 
     def _take_depth_image(self, message: Image) -> None:
         self._take_depth(self._pilot.depth_image, self._table.values.depth_reading().read_image, message)
@@ -705,7 +725,7 @@ class Navigator(LifecycleNode):
         doubt = pilot.doubt(now, steady)
         if doubt:
             return Health(Level.ERROR, f"the robot stands still: {doubt}", values)
-        problem = self._velocity.problem() or self._missing_depth()
+        problem = self._velocity.problem() or self._missing_depth() or self._doubtful_odometry(now)
         if problem:
             return Health(Level.WARN, problem, values)
         return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
@@ -717,12 +737,16 @@ class Navigator(LifecycleNode):
         missing = [sensor.name for used, sensor in wanted if used and not sensor.in_use]
         return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else ""
 
+    def _doubtful_odometry(self, now: float) -> str:
+        """Return why odometry that comes is not used, or an empty text."""
+        problem = self._pilot.track.odometry_problem(now)
+        return f"driving by the commands, as odometry is not usable: {problem}" if problem else ""
+
     def _odometry_in_words(self, now: float) -> str:
         if self._pilot.track.has_odometry(now):
             return "yes"
-        if abs(self._odometry_skew) > Track.ODOMETRY_TIMEOUT:
-            return f"not used, its stamps are {self._odometry_skew:.1f} s old: do the clocks agree?"
-        return "no, the commands are integrated"
+        problem = self._pilot.track.odometry_problem(now)
+        return f"not used, the commands are integrated: {problem}" if problem else "no, the commands are integrated"
 
     def _now(self) -> float:
         """The clock of the stamps [s]."""
