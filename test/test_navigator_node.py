@@ -40,8 +40,8 @@ LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class ScriptedClassifier(Node):
     """Offers `ask` and answers what the test says."""
 
-    def __init__(self) -> None:
-        super().__init__("classifier")
+    def __init__(self, name: str = "classifier") -> None:
+        super().__init__(name)
         self.answers = {"target": "no", "label": "clear", "way": "center"}
         self.sure = 0.94
         self.age = 0.05
@@ -365,25 +365,66 @@ def test_a_listener_of_the_other_type_is_noticed(ros):
         process.wait()
 
 
-def test_odometry_turns_the_remembered_bearing(ros):
-    """The target is seen at the left; once odometry says that the robot has turned there, it is ahead."""
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("good", "yes"),
+        ("stuck", "is the base off or blocked"),
+        ("without orientation", "has the norm 0"),
+        ("of two nodes", "does more than one node publish it?"),
+    ],
+)
+def test_odometry_counts_while_it_can_be_believed_and_else_it_is_said_why(ros, kind, words):
     world = World(ros)
     publisher = ros.node.create_publisher(Odometry, "odom", 10)
-    turned = 0.0
+    turned, count = 0.0, 0
 
     def publish():
+        nonlocal turned, count
+        turned += 0.02 * world.twists[-1].angular.z if world.twists else 0.0
+        count += 1
         message = Odometry()
         message.header.stamp = ros.node.get_clock().now().to_msg()
-        message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(turned / 2), math.cos(turned / 2)
+        heading = 0.0 if kind == "stuck" else turned
+        message.pose.pose.position.x = 10.0 * (count % 2) if kind == "of two nodes" else 0.0
+        message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(heading / 2), math.cos(heading / 2)
+        if kind == "without orientation":
+            message.pose.pose.orientation.z = message.pose.pose.orientation.w = 0.0
         publisher.publish(message)
 
     ros.node.create_timer(0.02, publish)
     world.classifier.answers["target"] = "left far"
     world.set_target("red ball")
     world.until_twist(lambda t: t.angular.z > 0.1, "turn")
-    ros.spin(1.5)
-    assert world.twists[-1].angular.z > 0.1, "odometry says that it never turned"
-    assert "odometry" in world.navigator._check().values and world.navigator._check().values["odometry"] == "yes"
+    ros.until(lambda: words in world.navigator._check().values["odometry"], "a word about odometry")
+    if kind != "good":
+        health = world.navigator._check()
+        assert health.level.name == "WARN" and words in health.message and "commands" in health.message
+
+
+def test_two_classifiers_move_nothing_and_both_are_named(world):
+    driving(world)
+    other = world.ros.add(ScriptedClassifier("second_opinion"))
+    world.ros.until(lambda: "2 nodes offer /ask" in world.states[-1].reason, "reason")
+    assert all(name in world.states[-1].reason for name in ("/classifier", "/second_opinion"))
+    world.until_still()
+    assert world.navigator._check().values["faults, several classifiers"] > 0
+    world.ros.remove(other)
+    world.until_twist(lambda t: t.linear.x > 0.1, "driving on with one")
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_neither_ends_the_search_nor_makes_it_wait(ros, jump):
+    """The clock of the node under test is set, as by NTP; the others follow, as their stamps show."""
+    world = World(ros)
+    assert ros.set_parameter("navigator", "search_time_limit", 60.0).successful
+    driving(world)
+    now = world.navigator._now
+    world.navigator._now = lambda: now() + jump
+    world.classifier.age -= jump
+    world.ros.until(lambda: "the clock jumped" in world.states[-1].reason, "reason")
+    world.until_twist(lambda t: t.linear.x > 0.1, "driving on in the new time")
+    assert world.navigator._check().values["faults, clock jumped"] == 1
 
 
 def test_what_contradicts_its_mirror_image_moves_nothing(ros):
@@ -431,8 +472,13 @@ def test_depth_measures_the_target_stops_the_robot_and_is_missed(ros, parameter,
     assert math.isnan(world.sightings[-1].distance)
 
     publisher = ros.node.create_publisher(type(make(ros.node, 1.0)), topic, qos_profile_sensor_data)
-    metres = 3.0
+    metres = 0.0
     timer = ros.node.create_timer(0.05, lambda: publisher.publish(make(ros.node, metres)))
+    ros.until(
+        lambda: f"the {name} is not usable" in world.states[-1].reason, "standing still, as what comes is unusable"
+    )
+    world.until_still()
+    metres = 3.0
     ros.until(lambda: world.sightings[-1].distance == pytest.approx(3.0, abs=0.2), "distance of the target")
     world.until_twist(lambda t: t.linear.x > 0.1, "driving")
     metres = 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET
 
 from vlm_perception.navigation.behaviours import Tuning
-from vlm_perception.navigation.depth import Points
+from vlm_perception.navigation.depth import DepthReading, Points, UnusableDepth
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import UnusableAnswer
 from vlm_perception.questions import Answer
 
+READ_DEPTH = DepthReading(1.31, camera_height=0.3, camera_pitch=0.1)
+OTHERS = ("garbage", "failure", "odometry", "message", "start", "jump", "no depth", "pause", "nothing")
 PERIOD = 0.05
 MAX_AGE = 0.8
 LIMITS = Limits(forward_speed=0.3, turn_speed=0.8)
@@ -54,14 +57,61 @@ class Event:
     jump: float
     free: float
     lasts: float
+    message: SimpleNamespace
 
+
+number = anything | st.sampled_from([0.0, 1.0, -1.0, 0.1, 3.0, 10.0, math.pi, -math.pi, 0.02])
+whole = st.sampled_from([0, 1, 3, 4, 8, 32, 2**32 - 1])
+stamps = st.sampled_from([0, -1, 999, 1000, 1000, 1001, 2**31 - 1])
+
+
+def fields(**strategies: st.SearchStrategy) -> st.SearchStrategy[SimpleNamespace]:
+    return st.builds(SimpleNamespace, **strategies)
+
+
+header = fields(stamp=fields(sec=stamps, nanosec=st.integers(0, 10**9 - 1)))
+scans = fields(
+    header=header,
+    ranges=st.lists(number, max_size=40),
+    **{name: number for name in ("angle_min", "angle_max", "angle_increment", "range_min", "range_max")},
+)
+plain_scans = st.builds(
+    lambda ranges, far, header: SimpleNamespace(
+        header=header,
+        ranges=ranges,
+        angle_min=-1.0,
+        angle_max=1.0,
+        angle_increment=2.0 / (len(ranges) - 1),
+        range_min=0.1,
+        range_max=far,
+    ),
+    st.lists(number, min_size=20, max_size=40),
+    number,
+    header,
+)
+depth_images = fields(
+    header=header,
+    height=whole,
+    width=whole,
+    step=whole,
+    is_bigendian=whole,
+    encoding=st.sampled_from(["32FC1", "16UC1", "mono16", "rgb8", ""]),
+    data=st.binary(max_size=64) | st.just(b"\xff" * 128) | st.just(bytes(128)),
+)
+odometries = fields(
+    header=header,
+    pose=fields(
+        pose=fields(
+            position=fields(x=number, y=number),
+            orientation=fields(x=number, y=number, z=number, w=number),
+        )
+    ),
+)
 
 events = st.builds(
     Event,
     # Mostly good answers, or the robot would never move.
-    what=st.sampled_from(
-        [*["answers"] * 14, "garbage", "failure", "odometry", "start", "jump", "no depth", "pause", "nothing"]
-    ),
+    what=st.sampled_from([*["answers"] * 14, *OTHERS]),
     target=distributions(READ_TARGET.options),
     label=distributions(READ_SURROUNDINGS.labels),
     way=distributions(READ_SURROUNDINGS.ways),
@@ -71,6 +121,7 @@ events = st.builds(
     jump=st.floats(-100.0, 100.0),
     free=st.sampled_from([0.0, 0.3, 0.5, 2.0, math.inf]),
     lasts=st.sampled_from([0.1, 0.3, 1.0, 3.0]),
+    message=scans | plain_scans | depth_images | odometries,
 )
 
 
@@ -99,6 +150,8 @@ class Journey:
             self.newest = -math.inf
         elif event.what == "odometry":
             self.pilot.track.add_odometry(self.now, event.measured)
+        elif event.what == "message":
+            self.hear(event.message)
         elif event.what == "start":
             self.pilot.start(event.mode, "ball", "the test says so")
             self.newest = -math.inf
@@ -111,6 +164,23 @@ class Journey:
             if self.with_depth and event.what not in ("no depth", "pause") and step % 2 == 0:
                 self.see(event.free)
             self.step(clock_runs=event.what != "pause")
+
+    def hear(self, message: SimpleNamespace) -> None:
+        """Do what the node does with a message of odometry or depth."""
+        if hasattr(message, "pose"):
+            self.pilot.track.take(message, self.now)
+            return
+        is_scan = hasattr(message, "ranges")
+        sensor = self.pilot.laser_scan if is_scan else self.pilot.depth_image
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+        try:
+            points = (READ_DEPTH.read_scan if is_scan else READ_DEPTH.read_image)(message, stamp)
+        except UnusableDepth:
+            sensor.fail("it is a test")
+            assert self.pilot.doubt(self.now, self.steady)
+            return
+        self.pilot.see(sensor, points, self.steady)
+        self.thing = None  # it sees something else
 
     def see(self, free: float) -> None:
         ahead = np.full(5, free) if math.isfinite(free) else np.zeros(0)
@@ -156,6 +226,7 @@ class Journey:
                 assert abs(sent.forward - before.forward) <= LIMITS.braking * PERIOD + 1e-9
             assert abs(sent.turn) - abs(before.turn) <= LIMITS.turn_acceleration * PERIOD + 1e-9
             assert abs(sent.turn - before.turn) <= 2.0 * LIMITS.turn_acceleration * PERIOD + 1e-9
+        assert sent == STOP or not pilot.doubt(self.now, self.steady), "moved in doubt"
         assert pilot.decision.reason and pilot.decision.state
         fresh = pilot.free is not None
         if fresh:
@@ -280,6 +351,50 @@ def test_depth_that_ends_stops_the_robot_until_it_is_told_to_go_on_without():
     journey.pilot.start("search", "ball", "told again")
     journey.watched_since = math.inf
     assert drive_on_without().forward > 0.1
+
+
+@pytest.mark.parametrize("jump", [-3600.0, -5.0, 5.0, 3600.0])
+@pytest.mark.parametrize("state", ["lost", "all sides"])
+def test_a_clock_that_jumps_makes_no_wait_longer_and_ends_no_search(jump, state):
+    """The longest wait is 3 s, and the limit of the search a minute, whatever the clock says."""
+    journey = Journey("search" if state == "lost" else "explore")
+    journey.pilot.start(journey.pilot.mode, "ball", "a test", time_limit=60.0)
+    sure = {True: 1.0, False: 0.01}
+    far = [sure[option == "center far"] for option in READ_TARGET.options]
+    gone = [sure[option == "no"] for option in READ_TARGET.options]
+    clear, wall = ([sure[label == name] for label in READ_SURROUNDINGS.labels] for name in ("clear", "wall"))
+
+    def feed(target, label, until, steps):
+        for step in range(steps):
+            if step % 2 == 0:
+                journey.answer(target, label, [0.1, 1.0, 0.1, 0.1], journey.now)
+            journey.step()
+            if until(journey.pilot.decision):
+                return True
+        return False
+
+    target, label = (gone, clear) if state == "lost" else (gone, wall)
+    if state == "lost":
+        assert feed(far, clear, lambda decision: decision.state == "approaching", 100)
+    assert feed(target, label, lambda decision: state in f"{decision.state} {decision.reason}", 600)
+    journey.now += jump
+    assert feed(target, label, lambda d: d.state != "stopped" and state not in f"{d.state} {d.reason}", 100)
+    assert journey.pilot.evidence.faults["clock jumped"] == 1
+    if state == "lost":
+        assert not feed(target, label, lambda decision: decision.found is not None, 600), "too early"
+        assert feed(target, label, lambda decision: decision.found is False, 1200), "never"
+
+
+def test_an_answer_that_is_overdue_stops_the_robot_before_it_is_given_up_and_nothing_is_forgotten():
+    journey = journey_to_a_far_target(None)
+    assert journey.pilot.sent.forward > 0.25
+    while journey.pilot.sent != STOP:
+        journey.step()
+    assert not journey.pilot.doubt(journey.now, journey.steady)
+    far = [1.0 if option == "center far" else 0.01 for option in READ_TARGET.options]
+    journey.answer(far, [1.0, 0.01, 0.01, 0.01, 0.01], [0.1, 1.0, 0.1, 0.1], journey.now)
+    journey.step()
+    assert journey.pilot.sent.forward > 0.0 and journey.pilot.decision.state == "approaching"
 
 
 def test_the_range_of_the_target_is_measured_and_far_is_not_near():

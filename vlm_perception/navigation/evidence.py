@@ -12,8 +12,10 @@ PATIENCE = 2.5
 """A silence longer than this many times the usual one means that something stands still, ..."""
 SHORT_SILENCE = 0.25
 """... unless it is shorter than this [s]. So a quick model that dies is noticed long before `max_age`."""
-LATE = 1.5
-"""After so many times the usual silence an answer is late: the robot stands until it comes, and forgets nothing."""
+QUICK = 0.1
+"""An answer is not awaited sooner than this [s], as the executor has other things to do."""
+DUE, OVERDUE = 1.25, 2.0
+"""From the first to the second of these many usual silences on the robot slows down to a stop, and forgets nothing."""
 ANSWERS_LAST = 3.0
 """An answer has to count for so many times as long as it takes: until the next one comes, and a bit."""
 IN_THE_FUTURE = "the picture's stamp is in the future"
@@ -76,9 +78,13 @@ class Evidence:
         """The age [s] of the newest answered picture, infinite without one."""
         return now - self._stamp
 
-    def is_late(self, steady: float) -> bool:
-        """Has the next answer been awaited for longer than is usual?"""
-        return steady - self._arrived > max(SHORT_SILENCE, LATE * self.period)
+    def timeliness(self, steady: float) -> float:
+        """Return the share of its speed that the robot may have: 1 until the next answer is due, 0 when it is overdue.
+
+        So what dies is noticed before it is certain, and an answer that is a bit late costs little.
+        """
+        silence = (steady - self._arrived) / max(self.period, QUICK)
+        return min(1.0, max(0.0, (OVERDUE - silence) / (OVERDUE - DUE)))
 
     def doubt(self, now: float, steady: float) -> str:
         """Return why the newest answers must not be believed now, or an empty text."""

@@ -20,6 +20,10 @@ class Command:
     def is_finite(self) -> bool:
         return math.isfinite(self.forward) and math.isfinite(self.turn)
 
+    def slowed(self, share: float) -> Command:
+        """Return the same motion at a `share` of its speed."""
+        return Command(share * self.forward, share * self.turn)
+
 
 STOP = Command()
 
@@ -227,7 +231,7 @@ class Track:
     LAG = 0.5
     """A base may follow the commands so late [s]."""
     AGREEMENT = 1.0 / 3.0
-    """Odometry agrees that has at least this share of what the commands say, in the same direction."""
+    """Odometry agrees that has this share of what the commands say, or up to its inverse, in the same direction."""
 
     def __init__(self) -> None:
         self.measured = Path()
@@ -317,15 +321,18 @@ class Track:
             return
         moved = [self.measured.between(self._compared, time - ago) for ago in (self.LAG, self.LAG / 2, 0.0)]
         self._compared = time
-        drives = max(way.x * said.x + way.y * said.y for way in moved) >= self.AGREEMENT * far**2
-        turns = max(way.heading * said.heading for way in moved) >= self.AGREEMENT * turned**2
         self._contradiction = ""
-        if (far >= self.COMPARED[0] and not drives) or (turned >= self.COMPARED[1] and not turns):
+        if (
+            far >= self.COMPARED[0] and not self._agree([way.x * said.x + way.y * said.y for way in moved], far**2)
+        ) or (turned >= self.COMPARED[1] and not self._agree([way.heading * said.heading for way in moved], turned**2)):
             last = moved[-1]
             self._contradiction = (
                 f"it says {math.hypot(last.x, last.y):.2g} m and {last.heading:.2g} rad where the commands say "
                 f"{far:.2g} m and {said.heading:.2g} rad: is the base off or blocked, or odometry wrong?"
             )
+
+    def _agree(self, moved: list[float], said: float) -> bool:
+        return max(moved) >= self.AGREEMENT * said and min(moved) <= said / self.AGREEMENT
 
     def has_odometry(self, time: float) -> bool:
         """Does odometry count at `time` [s]?"""

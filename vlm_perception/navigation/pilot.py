@@ -167,8 +167,8 @@ class Pilot:
         view = View(surroundings, sighting, pose, then, evidence.period, self.free, doubt, gone)
         self.decision = self._behaviour.step(view, self.time)
         ceiling = math.inf if self.free is None else max(0.0, (self.free - tuning.stop_distance) / REACTION)
-        moves = self.is_busy and not doubt and not evidence.is_late(steady)
-        return self._limiter.step(self.decision.command if moves else None, ceiling)
+        share = evidence.timeliness(steady) if self.is_busy and not doubt else 0.0
+        return self._limiter.step(self.decision.command.slowed(share) if share else None, ceiling)
 
     def _tell_time(self, now: float, steady: float) -> None:
         """Set `time` [s], by which plans, waits and limits count: the clock of the stamps, without its jumps.
