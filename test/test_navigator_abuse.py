@@ -15,6 +15,7 @@ from test_navigator_node import World, driving, is_zero
 
 from vlm_perception.action import SearchTarget
 from vlm_perception.navigation.pilot import MODES
+from vlm_perception.navigation.sighting import check_target
 from vlm_perception.srv import SetNavigationMode, SetSearchTarget
 
 ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
@@ -51,7 +52,7 @@ def check(pilot, before: tuple[str, str], mode: str | None = None, target: str |
     elif mode is not None:
         assert pilot.mode == mode
     elif target is not None:
-        assert pilot.target == target.strip()
+        assert pilot.target == (check_target(target) if target.strip() else "")
         assert pilot.mode == ("idle" if not pilot.target else "follow" if before[0] == "follow" else "search")
 
 
