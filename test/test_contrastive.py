@@ -98,7 +98,11 @@ def build(family, folder):
             text_config={**text, "vocab_size": len(tokenizer), "projection_size": 32}, vision_config=vision
         )
         processor = transformers.SiglipProcessor(transformers.SiglipImageProcessorPil(**images), tokenizer)
-    torch.manual_seed(FAMILIES.index(family))
+    return draw(config, FAMILIES.index(family)), processor
+
+
+def draw(config, seed):
+    torch.manual_seed(seed)
     model = AutoModel.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -107,12 +111,43 @@ def build(family, folder):
         if hasattr(model, "logit_bias"):
             model.logit_scale.fill_(math.log(8.0))
             model.logit_bias.fill_(-1.5)
-    return model, processor
+    return model
+
+
+def kin(kind):
+    """The stock model and processor, as `build`, of a family that differs from CLIP's in its towers alone."""
+    text = {**TOWER, "max_position_embeddings": 32}
+    vision = {**TOWER, "image_size": 32, "patch_size": 8}
+    images = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=SQUARE)
+    tokenizer = bert_tokenizer() if kind == "align" else clip_tokenizer()
+    if kind in ("altclip", "metaclip_2"):
+        pieces = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>", "▁", *CHARACTERS, "<mask>")]
+        tokenizer = transformers.XLMRobertaTokenizer(vocab=pieces)
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text |= {"vocab_size": len(tokenizer)} | {name: value for name, value in ids.items() if value is not None}
+    sizes = {"projection_dim": 24}
+    if kind == "altclip":
+        text |= {"project_dim": 32}
+    if kind == "groupvit":
+        vision |= {"depths": [1, 1, 1], "num_hidden_layers": 3, "num_group_tokens": [4, 2, 0],
+                   "num_output_groups": [4, 2, 0]}  # fmt: skip
+        sizes |= {"projection_intermediate_dim": 24}
+    if kind == "align":
+        sizes = {"projection_dim": 32}  # of the text alone: a picture's is what its tower gives
+        vision = {
+            "image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 32, "in_channels": [32],
+            "out_channels": [32], "kernel_sizes": [3], "strides": [2], "num_block_repeats": [1], "expand_ratios": [1],
+        }  # fmt: skip
+    config = transformers.AutoConfig.for_model(kind, text_config=text, vision_config=vision, **sizes)
+    name = {"altclip": "AltCLIP", "align": "Align", "clipseg": "CLIPSeg"}.get(kind, "CLIP")
+    return draw(config, 7), getattr(transformers, f"{name}Processor")(images, tokenizer)
 
 
 def load(family, folder, **options):
     model = load_model(str(folder), "cpu", **{"dtype": "float32"} | options)
     model.name = family
+    model._vectors.clear()  # of the loader's trial
+    model._matrix.cache_clear()
     return model
 
 
@@ -193,6 +228,25 @@ class Counter:
 
 
 # Closed questions
+
+
+@pytest.mark.parametrize("kind", ["metaclip_2", "altclip", "align", "clipseg", "groupvit"])
+def test_other_dual_encoders_answer_as_the_stock_ones(kind, tmp_path):
+    stock, processor = kin(kind)
+    for part in (stock, processor):
+        part.save_pretrained(tmp_path)
+    model, image = load(kind, tmp_path), random_image(3)
+    (answer,) = model.answer(image, [Choice("label", "{}", LABELS[CLIP])])
+    texts = model._tokenizer(list(LABELS[CLIP]), padding=True, return_tensors="pt")
+    pixels = model._processor.image_processor(images=[image], return_tensors="pt")
+    with torch.inference_mode():
+        logits = stock.eval()(**texts, **pixels).logits_per_image[0]
+    assert answer.probabilities == pytest.approx(logits.softmax(-1).tolist(), abs=1e-5)
+    assert max(answer.probabilities) - min(answer.probabilities) > 0.01
+    longest = Choice("label", "{}", ("b " * 64, "a"))
+    with pytest.raises(ValueError, match=r"reads at most \d+ tokens"):
+        model.answer(image, [longest])
+    assert model.answer(image, [Choice("label", "{}", ("b" * (model._max_tokens // 2), "a"))])
 
 
 def test_a_choice_is_the_softmax_of_the_stock_models_logits(model):

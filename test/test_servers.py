@@ -40,7 +40,7 @@ from model_server import (
 from vlm_perception.models import remote, wire
 from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_url, shown
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.loader import check_models, load_model
+from vlm_perception.models.loader import load_model
 from vlm_perception.models.remote import Limits, RemoteModel
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.text import one_line, printable
@@ -613,7 +613,6 @@ def test_without_the_http_client_the_next_model_is_taken():
 )
 def test_addresses_as_people_write_them(name, expected):
     assert is_address(name) and read_url(name) == expected
-    check_models(name)
 
 
 def test_a_folder_of_that_name_has_precedence(tmp_path, monkeypatch):

@@ -6,13 +6,13 @@ text as before and pictures badly. Merged, it costs nothing when the model answe
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vlm_perception.models.base import ModelError
+from vlm_perception.models.folder import read_json
 
 VISION_ADAPTER = "vision-lora"
 
@@ -25,7 +25,7 @@ def merge_adapter(model: Any, folder: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = read_json(folder / "adapter_config.json")
     special = [name for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if settings.get(name)]
     if settings.get("peft_type", "LORA") != "LORA" or special:
         raise ModelError(

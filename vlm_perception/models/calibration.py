@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from vlm_perception.models.base import ModelError
+from vlm_perception.models.folder import read_json
 from vlm_perception.questions import (
     Answer,
     Choice,
@@ -127,10 +128,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
     return content

@@ -1,4 +1,4 @@
-"""Dual encoders (CLIP, SigLIP, SigLIP 2, Chinese-CLIP): phrases are compared with the picture, nothing is generated.
+"""Dual encoders (CLIP and its kin, ALIGN, SigLIP): phrases are compared with the picture, nothing is generated.
 
 The phrases of a vocabulary go through the text tower once; a picture costs its own tower and one matrix product for
 all questions. Such a model reads no question; what it compares with the picture are phrases for the options:
@@ -115,7 +115,7 @@ class Contrastive(LocalModel):
         chinese = model.config.model_type == "chinese_clip"
         self._templates = CHINESE_TEMPLATES if chinese else TEMPLATES
         self._usual_phrases = CHINESE_PHRASES if chinese else PHRASES
-        self._max_tokens = model.config.text_config.max_position_embeddings
+        self._max_tokens = _max_tokens(model.config.text_config)
         self._options = lru_cache(maxsize=256)(self._find_options)
         self._matrix = lru_cache(maxsize=64)(self._build_matrix)
         self._vectors: OrderedDict[Phrases, Tensor] = OrderedDict()
@@ -133,8 +133,13 @@ class Contrastive(LocalModel):
 
     def _compare(self, pictures: Tensor, options: tuple[Phrases, ...]) -> Tensor:
         """The logit of every picture and option, (pictures, options), float32."""
-        logits = pictures @ self._matrix(options).T * self._model.logit_scale.float().exp()
+        logits = pictures @ self._matrix(options).T * self._scale()
         return logits + self._model.logit_bias.float() if self._sigmoid else logits
+
+    def _scale(self) -> Tensor:
+        if hasattr(self._model, "temperature"):  # ALIGN's
+            return 1 / self._model.temperature.float()
+        return self._model.logit_scale.float().exp()
 
     # Phrases
 
@@ -258,6 +263,12 @@ class Contrastive(LocalModel):
             else:
                 found.append(_listed(question.prompt, best, meter))
         return found
+
+
+def _max_tokens(config: Any) -> int:
+    """Return how many tokens the text tower reads; AltCLIP's counts its positions from behind the padding's."""
+    first = config.pad_token_id + 1 if config.model_type == "altclip_text_model" else 0
+    return config.max_position_embeddings - first
 
 
 def _listed(prompt: str, found: Sequence[tuple[str, float]], meter: Meter) -> Words:

@@ -6,22 +6,28 @@ Folders are read as they are: no network, safetensors only, no code from the fol
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import json
+import logging
+import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address, read_url, shown
-from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
+from vlm_perception.models.address import is_address, shown
+from vlm_perception.models.base import Model, ModelError
+from vlm_perception.models.explained import COMPLETE, explained
+from vlm_perception.models.folder import AGAIN, NANO_FOLDER, check_folder, without_marks
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import arguments, settle
-from vlm_perception.models.weights import Header, read_headers, refuse_pointer
+from vlm_perception.models.weights import Header, read_headers
+from vlm_perception.questions import Choice, Text
 
-NANO_FOLDER = Path(__file__).parent / "nano"
+__all__ = ["NANO_FOLDER", "check_folder", "explained", "family_of", "load_first", "load_model", "model_names"]
 
 
 class Family(NamedTuple):
@@ -41,9 +47,44 @@ FAMILIES = {
     "siglip": Family("contrastive", "Contrastive", "AutoModel"),
     "siglip2": Family("contrastive", "Contrastive", "AutoModel"),
     "chinese_clip": Family("contrastive", "Contrastive", "AutoModel"),
+    "metaclip_2": Family("contrastive", "Contrastive", "AutoModel"),
+    "altclip": Family("contrastive", "Contrastive", "AutoModel"),
+    "align": Family("contrastive", "Contrastive", "AutoModel"),
+    "clipseg": Family("contrastive", "Contrastive", "AutoModel"),
+    "groupvit": Family("contrastive", "Contrastive", "AutoModel"),
 }
 """By the architecture or the model_type that config.json names."""
 CHAT = Family("chat", "ChatModel")
+NO_CHAT = {
+    "blip": "captions; BLIP-2 and InstructBLIP answer questions",
+    "evolla": "proteins",
+    "florence2": "tasks such as <CAPTION> and <OD>",
+    "fuyu": "prompts of its own",
+    "git": "captions",
+    "got_ocr2": "reading printed text",
+    "idefics": "prompts of its own; Idefics 2 and 3 have a chat template",
+    "kosmos-2": "captions and the places of what they name",
+    "kosmos-2.5": "reading printed text",
+    "pi0": "moving an arm",
+    "pix2struct": "documents and diagrams",
+    "pp_chart2table": "tables in diagrams",
+    "pp_formulanet": "reading formulas",
+    "udop": "documents",
+    "vision-encoder-decoder": "captions or reading printed text",
+}
+"""Models that transformers generates text with, but that nobody taught to chat; what they were made for."""
+CONVERTED = {
+    "llava_": "llava-hf/llava-1.5-7b-hf",
+    "multi_modality": "deepseek-community/deepseek-vl-1.3b-chat",
+}
+"""By how the model_type of the authors' own folder begins: a folder that was converted to transformers' classes."""
+SMALL = 10_000_000
+"""So many parameters at random cost nobody anything."""
+TRIAL = (
+    Choice("label", "what is ahead?", ("clear", "obstacle")),
+    Text("words", "describe the scene", max_new_tokens=1),
+)
+"""What a model has to answer, about an image with nothing to see in it, before it counts as loaded."""
 
 
 def load_model(models: str, device: str = "auto", dtype: str = "auto", **options: Any) -> Model:
@@ -61,73 +102,45 @@ def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], N
     names = model_names(models)
     reasons = []
     for name in names:
+        known = shown(name)[:200]
         try:
-            return _load(name, options)
+            with explained(known):
+                return _load(name, options)
         except ModelError as error:
             if len(names) == 1:
                 raise
-            reasons.append(str(error) if name in str(error) else f"{shown(name)}: {error}")
+            reasons.append(str(error) if known in str(error) else f"{known}: {error}")
         passed_over(reasons[-1])
-    raise ModelError(f"none of {len(names)} models can be loaded; " + "; ".join(reasons))
+    raise ModelError(f"none of {len(names)} models can be loaded; {'; '.join(reasons)}{_hint(models)}")
 
 
 def model_names(models: str) -> list[str]:
-    """Return the names in a list separated by commas. Raises ModelError when there is none."""
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    """Return the names in a list separated by commas; a name in quotes, single or double, is taken as it is.
+
+    Raises ModelError when there is none, or a quote is not closed.
+    """
+    names = []
+    for found in _NAME.finditer(models):
+        name = found["quoted"] if found["quote"] else found["plain"].strip()
+        if not found["quote"] and name.startswith(("'", '"')):
+            raise ModelError(
+                f"{name!r:.200} in the list of models begins with a quote that does not end before a comma"
+            )
+        names += [name] if name.strip() else []
     if not names:
         raise ModelError("model is empty, expected 'nano', the path of a model folder or the address of a server")
     return names
 
 
-def check_models(models: str) -> None:
-    """Raise ModelError unless one of `models` looks like a model, as far as can be told in a moment."""
-    reasons = []
-    for name in model_names(models):
-        try:
-            if is_address(name):
-                read_url(name)
-            else:
-                read_headers(check_folder(name)[0])
-            return
-        except ModelError as error:
-            reasons.append(str(error))
-    raise ModelError("; ".join(reasons))
+_NAME = re.compile(r"""\s*(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)\s*(?:,|$)|(?P<plain>[^,]*)(?:,|$))""", re.DOTALL)
 
 
-def check_folder(name_or_folder: str) -> tuple[Path, dict[str, Any]]:
-    """Return a model's folder and what its config.json says. Raises ModelError when it cannot be a model's."""
-    folder = NANO_FOLDER if name_or_folder == "nano" else Path(name_or_folder).expanduser()
-    if not folder.is_dir():
-        kind = "is a file" if folder.exists() else "does not exist"
-        raise ModelError(
-            f"model folder {str(folder)!r} {kind}, expected 'nano' or a folder with config.json and *.safetensors. "
-            "Weights are never downloaded by this package; fetch them once, e.g. "
-            "`hf download google/paligemma2-3b-mix-224 --local-dir FOLDER` after accepting the licence on its page"
-        )
-    files = [file for file in folder.iterdir() if file.is_file()]
-    if not files:
-        raise ModelError(
-            f"model folder {str(folder)!r} is empty, expected config.json and *.safetensors: did the download end?"
-        )
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder} holds an adapter: merge it into its model (peft's merge_and_unload) and save that")
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"model folder {str(folder)!r} has no config.json, expected a folder made by save_pretrained or `hf "
-            "download`. Is it one folder up or down? Of a gated model one gets no more than a README before `hf auth "
-            "login` and accepting its licence"
-        )
-    for file in files:
-        if file.stat().st_size < 1024:  # as tokenizers and configurations may be pointers too
-            refuse_pointer(file)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder / 'config.json'} names no model_type ({error!r}): is it a transformers model?"
-        ) from error
-    return folder, config
+def _hint(models: str) -> str:
+    """Say so when what looks like a list is one folder with a comma in its name."""
+    with contextlib.suppress(Exception):
+        if Path(models).expanduser().is_dir():
+            return f"; {models!r} is one folder with a comma in its name: write it in quotes"
+    return ""
 
 
 def _load(name: str, options: LoadOptions) -> Model:
@@ -138,37 +151,61 @@ def _load(name: str, options: LoadOptions) -> Model:
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise ModelError(f"{error.name} is not installed: pip install torch transformers") from error
+    except (ImportError, OSError) as error:  # OSError: a library of CUDA's is lacking
+        raise ModelError(f"torch or transformers cannot be used ({error}): pip install torch transformers") from error
     from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # a node's log is no terminal
+    with without_marks(folder) as files:
+        model = _load_folder(name, files, config, headers, settle(options))
+    model._folder = folder
+    _try(model, folder)
+    return model
+
+
+def _load_folder(
+    name: str, folder: Path, config: dict[str, Any], headers: dict[str, Header], options: LoadOptions
+) -> Any:
+    """Load the model of the files in `folder`, of which `config` and `headers` are read already."""
     from vlm_perception.models import onnx_tower
     from vlm_perception.models.calibration import Calibration
     from vlm_perception.models.image_size import see_whole_picture, set_image_size
     from vlm_perception.models.processor import load_processor
 
-    transformers_logging.disable_progress_bar()  # a node's log is no terminal
-    options = settle(options)
     if export := onnx_tower.Export.from_folder(folder):
         options = export.fit(options)
         headers[onnx_tower.TOWER_FILE] = Header("ONNX", (), export.tower_bytes)
     family = family_of(folder, config)
     kind = getattr(importlib.import_module(f"vlm_perception.models.{family.file}"), family.name)
     calibration = options.calibration(Calibration.from_folder(folder))
-    with explained(folder):
-        _check_memory(folder, headers, options)
-        processor = load_processor(folder)
-        if getattr(processor, "image_processor", None) is None:
-            raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no pictures: choose another one")
-        see_whole_picture(processor)
-        how = arguments(folder, config, options) | ({"config": onnx_tower.read_config(folder)} if export else {})
-        model = _load_weights(folder, family.auto, options, **how)
-        if options.image_size:
-            set_image_size(model, processor, options.image_size)
-        if export:
-            onnx_tower.use_tower(model, folder, export, options)
-        more = {"describer": _load_describer(options)} if options.describer and family.name == "Contrastive" else {}
-        return kind(name, folder, model, processor, calibration, **more)
+    stock = onnx_tower.read_config(folder) if export else _read_config(folder)
+    _check_sizes(folder, family.auto, stock, headers)
+    _check_memory(folder, stock, headers, options)
+    processor = load_processor(folder)
+    if getattr(processor, "image_processor", None) is None:
+        raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no pictures: choose another one")
+    see_whole_picture(processor)
+    how = arguments(folder, config, headers, options)
+    model = _load_weights(folder, family.auto, options, config=stock, **how)
+    if options.image_size:
+        set_image_size(model, processor, options.image_size)
+    if export:
+        onnx_tower.use_tower(model, folder, export, options)
+    more = {"describer": _load_describer(options)} if options.describer and family.name == "Contrastive" else {}
+    return kind(name, folder, model, processor, calibration, **more)
+
+
+def _try(model: Model, folder: Path) -> None:
+    """Ask `model` a small question of each kind: whether its files belong together shows at its first answer."""
+    grey = np.full((96, 128, 3), 128, np.uint8)
+    remedy = "do all its files belong to the same model? If not sure, download it again"
+    with explained(folder, "is loaded but cannot answer", remedy):
+        # A dual encoder of another language may not know these options; a description has its own phrases.
+        questions = TRIAL[1:] if type(model).__name__ == "Contrastive" else TRIAL
+        try:
+            model.answer(grey, questions)
+        except ModelError as error:
+            raise error.__cause__ or error from None
 
 
 def _connect(name: str, options: LoadOptions) -> Model:
@@ -192,12 +229,22 @@ def family_of(folder: Path, config: dict[str, Any]) -> Family:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
+    if kind in NO_CHAT:
+        raise ModelError(
+            f"{folder} is a {kind!r} model, made for {NO_CHAT[kind]}: nobody taught it to answer questions in a chat. "
+            "Choose one of docs/models.md"
+        )
     if kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
         return CHAT
     if kind in CONFIG_MAPPING:
         raise ModelError(
             f"{folder} is a {kind!r} model, which does not answer questions about pictures, expected one of: "
             f"{', '.join(FAMILIES)}, or a chat model that transformers has in AutoModelForMultimodalLM"
+        )
+    if converted := next((model for start, model in CONVERTED.items() if kind.startswith(start)), None):
+        raise ModelError(
+            f"{folder} is a {kind!r} model, the authors' own folder, which needs their code: take the folder that was "
+            f"converted to transformers' own classes, e.g. {converted}"
         )
     if "auto_map" in config:
         raise ModelError(
@@ -211,12 +258,45 @@ def family_of(folder: Path, config: dict[str, Any]) -> Family:
     )
 
 
-def _check_memory(folder: Path, headers: dict[str, Header], options: LoadOptions) -> None:
-    if options.check_memory:
-        from transformers import AutoConfig
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _check_sizes(folder: Path, auto: str, config: Any, headers: Mapping[str, Header]) -> None:
+    """Raise ModelError when `config` is of a far larger model than the weights.
+
+    What the weights lack would be drawn at random first, whatever memory and time that takes. A weight in integers
+    counts for one in each of their bits.
+    """
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        model = getattr(transformers, auto).from_config(config)
+    described = sum(parameter.numel() for parameter in model.parameters())
+    there = sum(
+        math.prod(header.shape) if header.dtype.startswith(("F", "BF")) else 8 * header.bytes
+        for header in headers.values()
+    )
+    if described > 2 * there + SMALL:
+        raise ModelError(
+            f"{folder / 'config.json'} describes a model of {described / 1e6:.0f} M parameters, but the weights are "
+            f"{there / 1e6:.0f} M numbers: are they of the same model? If not, {AGAIN}"
+        )
+
+
+def _check_memory(folder: Path, config: Any, headers: dict[str, Header], options: LoadOptions) -> None:
+    """Raise ModelOutOfMemoryError when the model will not fit; that nobody can tell is no reason to refuse it."""
+    if not options.check_memory:
+        return
+    try:
         memory.check(str(folder), memory.estimate(headers, config, options), options)
+    except ModelError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).warning("what memory %s needs cannot be told: %s", folder, error)
 
 
 def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> Any:
@@ -232,13 +312,16 @@ def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> 
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are told below, in our words
         dtype=getattr(torch, options.dtype),
         **how,
     )
     # What the files lack gets random weights: such a model would answer, and nothing would show that it guesses.
     random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if random:
-        raise ModelError(f"{folder} lacks {len(random)} weights, e.g. {random[0]}: is the download complete?")
+        raise ModelError(
+            f"{folder} lacks {len(random)} weights, e.g. {random[0]}, in the sizes that config.json tells: {COMPLETE}"
+        )
     if (folder / VISION_ADAPTER / "adapter_config.json").is_file():
         merge_adapter(model, folder / VISION_ADAPTER)
     return model if "device_map" in how else model.to(options.device)
@@ -250,29 +333,10 @@ def _load_describer(options: LoadOptions) -> Any:
     from vlm_perception.models.describer import Describer
 
     folder, config = check_folder(options.describer)
-    _check_memory(folder, read_headers(folder), options)
-    model = _load_weights(folder, "AutoModelForCausalLM", options, **arguments(folder, config, options))
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    headers = read_headers(folder)
+    with without_marks(folder) as files:
+        _check_memory(files, _read_config(files), headers, options)
+        how = arguments(folder, config, headers, options)
+        model = _load_weights(files, "AutoModelForCausalLM", options, **how)
+        tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, trust_remote_code=False)
     return Describer(folder, model, tokenizer)
-
-
-@contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Say in one line, with the remedy if there is one, why a model cannot be loaded."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:  # transformers and what is below it raise whatever they like
-        words = " ".join(str(error).split()) or type(error).__name__
-        if "out of memory" in words.lower() or "can't allocate memory" in words.lower():
-            raise ModelOutOfMemoryError(
-                f"{folder} does not fit into memory: choose a smaller model, dtype or quantization"
-            ) from error
-        if package := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
-            raise ModelError(f"{folder} needs {package[1]}: pip install {package[1]} ({words:.200})") from error
-        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlm_perception"):
-            raise ModelError(f"{folder} needs {error.name}: pip install {error.name}") from error
-        if library := re.search(r"requires the (\w+) library but it was not found", words):
-            raise ModelError(f"{folder} needs {library[1]}: pip install {library[1].lower()}") from error
-        raise ModelError(f"{folder} cannot be loaded: {words:.300}; is the download complete?") from error

@@ -91,9 +91,15 @@ class LocalModel(ABC):
         try:
             with torch.inference_mode():
                 return self._answer(images, questions)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (ModelError, ValueError):
+            raise
+        except Exception as error:  # transformers and what is below it raise whatever they like
             if not _is_out_of_memory(error):
-                raise
+                words = " ".join(str(error).split()) or type(error).__name__
+                raise ModelError(
+                    f"{self.name} fails at this ({words:.300}): ask less at once or in fewer words, as it may be more "
+                    "than the model can hold in mind"
+                ) from error
             self._last = None
             problem = str(error).splitlines()[0]
         # Out of the handler, where the exception no longer holds what has to be freed.

@@ -59,7 +59,7 @@ def estimate(headers: Mapping[str, Header], config: Any, options: LoadOptions) -
 
 def _working(text: Any, size: int) -> int:
     def number(*names: str) -> int:
-        return next((value for name in names if isinstance(value := getattr(text, name, None), int) and value), 0)
+        return next((value for name in names if (value := _largest(text, name))), 0)
 
     width, heads = number("hidden_size", "d_model"), number("num_attention_heads", "num_heads")
     head = number("head_dim", "d_kv") or (width // heads if heads else 0)
@@ -67,6 +67,16 @@ def _working(text: Any, size: int) -> int:
     cache = 2 * layers * (number("num_key_value_heads") or heads) * head * TOKENS * size
     activations = 2 * (4 * width + 3 * number("intermediate_size", "ffn_dim", "d_ff")) * TOKENS * size
     return cache + activations + 3 * 4 * SCORED * number("vocab_size") + FIXED
+
+
+def _largest(text: Any, name: str) -> int:
+    """Return the largest number of that name that a layer of the model has, 0 where none is told."""
+    try:
+        value = getattr(text, name, None)
+    except Exception:  # it differs from layer to layer, as in Gemma 4
+        value = [getattr(layer, name, 0) for layer in text.per_layer_config]
+    numbers = [n for n in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(n, int)]
+    return max(numbers, default=0)
 
 
 def check(name: str, need: Need, options: LoadOptions) -> None:

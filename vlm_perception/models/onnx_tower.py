@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from transformers import AutoConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.base import ModelError
+from vlm_perception.models.folder import read_json
 from vlm_perception.models.options import LoadOptions
 
 TOWER_FILE = "vision_tower.onnx"
@@ -124,9 +124,9 @@ class Export:
         if not (folder / TOWER_FILE).is_file():
             raise ModelError(f"{folder} has {FACTS_FILE} but no {TOWER_FILE}: copy the whole exported folder")
         try:
-            facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+            facts = read_json(folder / FACTS_FILE)
             return cls(**facts | {"pixels": tuple(facts["pixels"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{folder / FACTS_FILE} cannot be read ({error!r}): export the model again") from error
 
     def fit(self, options: LoadOptions) -> LoadOptions:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.options import LoadOptions
+from vlm_perception.models.weights import Header
 
 
 def settle(options: LoadOptions) -> LoadOptions:
@@ -36,14 +38,24 @@ def settle(options: LoadOptions) -> LoadOptions:
     return dataclasses.replace(options, device=device, dtype=dtype)
 
 
-def arguments(folder: Path, config: dict[str, Any], options: LoadOptions) -> dict[str, Any]:
-    """The arguments of `from_pretrained` for quantisation and attention."""
+def arguments(
+    folder: Path, config: dict[str, Any], headers: Mapping[str, Header], options: LoadOptions
+) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` for quantisation and attention.
+
+    Raises ModelError when `options` or what config.json says contradict the weights.
+    """
     how: dict[str, Any] = {"attn_implementation": _attention(folder, config, options)}
     stored = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     if stored and options.quantization != "none":
         raise ModelError(
             f"{folder} is quantised already ({stored.get('quant_method')}), so quantization has to be none, not "
             f"{options.quantization}"
+        )
+    if stored and stored.get("quant_method") == "bitsandbytes" and not _holds_integers(headers):
+        raise ModelError(
+            f"{folder} says in config.json that bitsandbytes has quantised it, but its weights are not: take "
+            "quantization_config out of config.json, and set the parameter quantization if they shall be"
         )
     if options.quantization != "none":
         how["quantization_config"] = _quantization(options)
@@ -84,3 +96,7 @@ def _attention(folder: Path, config: dict[str, Any], options: LoadOptions) -> st
             "attn_implementation has to be auto or eager"
         )
     return options.attn_implementation
+
+
+def _holds_integers(headers: Mapping[str, Header]) -> bool:
+    return any(header.dtype in ("I8", "U8") for header in headers.values())

@@ -9,6 +9,8 @@ from typing import Any
 
 from vlm_perception.models.base import ModelError
 
+MAX_EDGE = 8192
+"""Of a picture that a model looks at [px]."""
 _PICTURES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- for message in messages -%%}
 {%%- set content -%%}
@@ -21,6 +23,10 @@ _PICTURES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- set messages = all.messages -%%}
 """
 """Put before a chat template for words alone: it is given text in which the picture's token stands."""
+
+
+_NO_VIDEOS = SimpleNamespace(num_frames=None, fps=None, model_input_names=[])
+"""Stands for a processor of videos; some are asked for these without a video, too."""
 
 
 def load_processor(folder: Path) -> Any:
@@ -44,6 +50,7 @@ def load_processor(folder: Path) -> Any:
         if "torchvision" not in str(error).lower():
             raise
         processor = _load_without_videos(folder, config)
+    _check_size(folder, getattr(processor, "image_processor", None))
     if getattr(processor, "patch_size", 0) is None:
         _complete(processor, config)
     tokenizer = getattr(processor, "tokenizer", None)
@@ -54,24 +61,43 @@ def load_processor(folder: Path) -> Any:
     return processor
 
 
+def _check_size(folder: Path, images: Any) -> None:
+    """Raise ModelError when pictures would be made larger than any model looks at, and larger than memory is."""
+    is_area = hasattr(images, "merge_size")  # as Qwen and GLM count
+    for name in ("size", "crop_size"):
+        for side, number in dict(getattr(images, name, None) or {}).items():
+            if isinstance(number, (int, float)) and number > (MAX_EDGE**2 if is_area else MAX_EDGE):
+                raise ModelError(f"{folder}: its preprocessor's {name} has {side} {number}, above {MAX_EDGE} pixels")
+
+
 def _load_without_videos(folder: Path, config: Any) -> Any:
     """A family that takes videos too wants torchvision for them; pictures go without."""
+    import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-    stock = PROCESSOR_MAPPING[type(config)]
+    named = transformers.ProcessorMixin.get_processor_dict(folder, local_files_only=True)[0].get("processor_class")
+    stock = getattr(transformers, str(named), None) or PROCESSOR_MAPPING[type(config)]
 
-    class WithoutVideos(stock):  # type: ignore[misc, valid-type]
-        video_processor = SimpleNamespace(num_frames=None, fps=None)  # SmolVLM asks for these without a video, too
-
+    class Parts(stock):  # type: ignore[misc, valid-type]
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != "video_processor"]
 
+    class WithoutVideos(stock):  # type: ignore[misc, valid-type]
+        video_processor = _NO_VIDEOS
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if value is not _NO_VIDEOS:  # which nobody can save
+                super().__setattr__(name, value)
+
         @classmethod
         def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list[Any]:
-            found = super()._get_arguments_from_pretrained(*args, **kwargs)
-            parts = dict(zip(cls.get_attributes(), found, strict=True))
-            return [parts.get(name) for name in stock.get_attributes()]
+            found = Parts._get_arguments_from_pretrained(*args, **kwargs)
+            parts = dict(zip(Parts.get_attributes(), found, strict=True))
+            return [parts.get(name, _NO_VIDEOS) for name in stock.get_attributes()]
+
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+            return None if argument is _NO_VIDEOS else super().check_argument_for_proper_class(name, argument)
 
     try:
         return WithoutVideos.from_pretrained(folder, local_files_only=True)

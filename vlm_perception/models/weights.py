@@ -7,15 +7,19 @@ every tensor; the tensors (https://github.com/huggingface/safetensors#format).
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vlm_perception.models.base import ModelError
+from vlm_perception.models.explained import explained
+from vlm_perception.models.folder import AGAIN, MAX_JSON, read_json, refuse_pointer
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
-_LFS_POINTER = b"version https://git-lfs.github.com/"
-_AGAIN = "download it again, e.g. `hf download OWNER/MODEL --local-dir FOLDER`, which goes on where it was cut"
+_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "F16": 16, "BF16": 16, "I32": 32, "F32": 32, "I64": 64, "F64": 64}
+"""Per number, of the types whose shape tells their size."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +48,20 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
         raise ModelError(_why_no_weights(folder))
-    refuse_pointer(folder / INDEX)
-    try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / INDEX} cannot be read ({error!r}): {_AGAIN}") from error
+    index = read_json(folder / INDEX)
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    names = set(names.values()) if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()) else None
+    if not names:
+        raise ModelError(f"{folder / INDEX} cannot be read, expected weight_map with a file for every weight: {AGAIN}")
+    if outside := [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+        raise ModelError(f"{folder / INDEX} names {outside[0]!r:.200}, which lies outside the folder: {AGAIN}")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelError(
             f"{folder} lacks {len(missing)} of the {len(names)} files with its weights, e.g. {missing[0]}"
-            f"{_unfinished(folder)}: {_AGAIN}"
+            f"{_unfinished(folder)}: {AGAIN}"
         )
-    return [folder / name for name in names]
-
-
-def refuse_pointer(file: Path) -> None:
-    """Raise ModelError when `file` is what git leaves in place of a large file."""
-    with file.open("rb") as opened:
-        if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise ModelError(
-                f"{file} is a Git LFS pointer and not the file itself: run `git lfs install` and `git lfs pull` there, "
-                "or download it with `hf download`"
-            )
+    return [folder / name for name in sorted(names)]
 
 
 def _read_header(file: Path) -> dict[str, Header]:
@@ -73,21 +69,26 @@ def _read_header(file: Path) -> dict[str, Header]:
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        if not 2 <= length <= size - 8:
-            raise ModelError(f"{file} is cut off or no safetensors file, it has {size} bytes: {_AGAIN}")
-        try:
+        if not 2 <= length <= min(size - 8, MAX_JSON):
+            raise ModelError(f"{file} is cut off or no safetensors file, it has {size} bytes: {AGAIN}")
+        with explained(file, "is no safetensors file", AGAIN):
             entries = json.loads(opened.read(length))
-            headers = {
-                name: Header(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
-                for name, entry in entries.items()
-                if name != "__metadata__"
-            }
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ModelError(f"{file} is no safetensors file ({error!r}): {_AGAIN}") from error
+            headers = {name: _header(entry) for name, entry in entries.items() if name != "__metadata__"}
     expected = 8 + length + sum(header.bytes for header in headers.values())
     if size < expected:
-        raise ModelError(f"{file} has {size} bytes of {expected}, is the download complete? If not, {_AGAIN}")
+        raise ModelError(f"{file} has {size} bytes of {expected}, is the download complete? If not, {AGAIN}")
     return headers
+
+
+def _header(entry: dict[str, Any]) -> Header:
+    """Raise whatever comes of an entry that is none."""
+    dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    header = Header(dtype, shape, end - start)
+    if not all(isinstance(length, int) and length >= 0 for length in shape) or header.bytes < 0:
+        raise ValueError(f"a tensor of shape {shape} in {header.bytes} bytes")
+    if dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * header.bytes:
+        raise ValueError(f"a tensor of shape {shape} and type {dtype} in {header.bytes} bytes")
+    return header
 
 
 def _why_no_weights(folder: Path) -> str:
@@ -107,7 +108,7 @@ def _why_no_weights(folder: Path) -> str:
         return f"{folder} has no *.safetensors; {gguf[0]} is for llama.cpp: take the original model's folder"
     return (
         f"{folder} has a config.json but no *.safetensors{_unfinished(folder)}: the model may be gated. Accept the "
-        f"licence on its page, `hf auth login`, then {_AGAIN}"
+        f"licence on its page, `hf auth login`, then {AGAIN}"
     )
 
 

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 from vlm_perception.models import memory
 from vlm_perception.models.address import is_address, key_for, proxy_for, read_url
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
-from vlm_perception.models.loader import check_folder, explained, family_of, model_names
+from vlm_perception.models.explained import explained
+from vlm_perception.models.folder import check_folder, without_marks
+from vlm_perception.models.loader import family_of, model_names
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import settle
 from vlm_perception.models.scope import Scope
@@ -65,25 +67,28 @@ def _server(url: str) -> Finding:
 def _folder(name: str) -> Finding:
     """Everything that is found out before weights are loaded, in the loader's own words."""
     try:
-        from transformers import AutoConfig
-
-        from vlm_perception.models import onnx_tower
-        from vlm_perception.models.processor import load_processor
-
-        folder, config = check_folder(name)
-        scope = Scope.from_folder(folder)
-        headers = read_headers(folder)
-        family = family_of(folder, config)
-        if export := onnx_tower.Export.from_folder(folder):
-            onnx_tower.import_onnxruntime()
-            headers[onnx_tower.TOWER_FILE] = Header("ONNX", (), export.tower_bytes)
-        with explained(folder):
-            load_processor(folder)
-            stock = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except ImportError as error:
-        return red("model", f"{name} cannot be examined: {error}", f"pip install {error.name}")
+        with explained(name):
+            return _examined(name)
     except ModelError as error:
         return red("model", str(error), "as it says, or another model")
+
+
+def _examined(name: str) -> Finding:
+    from transformers import AutoConfig
+
+    from vlm_perception.models import onnx_tower
+    from vlm_perception.models.processor import load_processor
+
+    folder, config = check_folder(name)
+    scope = Scope.from_folder(folder)
+    headers = read_headers(folder)
+    family = family_of(folder, config)
+    if export := onnx_tower.Export.from_folder(folder):
+        onnx_tower.import_onnxruntime()
+        headers[onnx_tower.TOWER_FILE] = Header("ONNX", (), export.tower_bytes)
+    with without_marks(folder) as files:
+        load_processor(files)
+        stock = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
     usual = settle(LoadOptions())
     need, left = memory.estimate(headers, stock, usual), memory.free_memory(usual.device)
     exported = f" with its vision tower in ONNX, {export.precision}" if export else ""

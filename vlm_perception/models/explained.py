@@ -1,0 +1,81 @@
+"""The one place where whatever goes wrong with a model becomes a ModelError that says what to do.
+
+Of a list of models the first that can be loaded is taken. So nothing that one of them raises may end the list, be it
+of the system, of a library, or of Rust code, whose panics are no `Exception`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+
+EXTRAS = {
+    "accelerate": "quantization",
+    "bitsandbytes": "quantization",
+    "google.protobuf": "siglip",
+    "sentencepiece": "siglip",
+    "num2words": "smolvlm",
+    "onnxruntime": "onnx",
+}
+"""By module, which of this package's extras installs it."""
+PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "google.protobuf": "protobuf"}
+"""Modules whose package has another name."""
+COMPLETE = "is the download complete?"
+
+
+@contextmanager
+def explained(name: str | Path, what: str = "cannot be loaded", remedy: str = COMPLETE) -> Iterator[None]:
+    """Raise a ModelError, in one line, for whatever is raised within, but for a KeyboardInterrupt.
+
+    It says that the model `name` `what`, why, and what to do: `remedy` where nothing better is known.
+    """
+    try:
+        yield
+    except (ModelError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a library that exits, or panics in Rust, ends one model and not the list
+        raise _in_words(f"{name!s:.200}", what, remedy, error) from error
+
+
+def _in_words(name: str, what: str, remedy: str, error: BaseException) -> ModelError:
+    words = " ".join(str(error).split()) or type(error).__name__
+    lower = words.lower()
+    if isinstance(error, MemoryError) or "out of memory" in lower or "can't allocate memory" in lower:
+        return ModelOutOfMemoryError(f"{name} does not fit into memory: choose a smaller model, dtype or quantization")
+    if isinstance(error, RecursionError):
+        return ModelError(f"{name} {what}, as what it holds is nested too deeply; {remedy}")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ModelError(f"{name} is no path, as it has a part that is longer than any file's name")
+    if isinstance(error, PermissionError) or "permission denied" in lower:
+        file = getattr(error, "filename", None) or name
+        return ModelError(
+            f"{file} may not be read by user {os.getuid()}: give that user the right, e.g. `chmod -R a+rX FOLDER` by "
+            "its owner; the folders above it count too"
+        )
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        return ModelError(f"{error.filename} cannot be read: {error.strerror}")
+    if package := _package(error, words):
+        extra = f", or this package with its extra [{EXTRAS[package]}]" if package in EXTRAS else ""
+        install = PACKAGES.get(package, package)
+        said = "" if isinstance(error, ModuleNotFoundError) else f" ({words:.200})"
+        return ModelError(f"{name} needs {install}: pip install {install}{extra}{said}")
+    if type(error).__module__.startswith("jinja2"):
+        remedy = "its chat template (chat_template.jinja) is at fault: take the one from the model's page"
+    return ModelError(f"{name} {what}: {words:.300}; {remedy}")
+
+
+def _package(error: BaseException, words: str) -> str:
+    """Return what has to be installed, or "" when that is not the reason."""
+    if found := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
+        return found[1]
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vlm_perception"):
+        return "google.protobuf" if error.name.startswith("google") else error.name.partition(".")[0]
+    if found := re.search(r"requires the (\w+) library but it was not found", words):
+        return found[1].lower()
+    return ""
