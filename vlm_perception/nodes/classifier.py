@@ -60,8 +60,8 @@ class Parameters:
     model: str = parameter(
         "nano",
         "The shipped model 'nano', a model folder or a server's address; of several with commas, the first that "
-        "can be loaded; used at configure; a server that was not named at start is refused later, see "
-        "allow_remote_model",
+        "can be loaded (a path with a comma or a blank at its end in quotes: '/data/a,b', nano); used at configure; a "
+        "server that was not named at start is refused later, see allow_remote_model",
         dynamic=True,
     )
     allow_remote_model: bool = parameter(
