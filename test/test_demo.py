@@ -53,6 +53,7 @@ def test_what_is_not_there_ends_in_an_honest_no(tmp_path):
         (["--target", "x" * 10_000, "--time-limit", "5"], "10000 characters"),
         (["--target", "red\x07ball", "--time-limit", "5"], "control character"),
         (["--target", " ", "--time-limit", "5"], "the target is empty"),
+        (["--target", "red motorcycle", "--time-limit", "5"], "the target 'red motorcycle', expected one of red ball"),
         (["--seed", "-1"], "seed is -1"),
     ],
 )

@@ -613,6 +613,9 @@ class Classifier(LifecycleNode):
         scope = source.scope or Scope("", {})
         if scope.about:
             self.get_logger().warning(f"{scope.about}: its answers to anything else mean nothing")
+            values = self._table.values
+            if values.description_rate and (problem := scope.unknown(values.settings().description)):
+                self.get_logger().warning(f"{problem}: its descriptions mean nothing")
         self._scopes.publish(ModelScope(model=source.facts.get("model", ""), about=scope.about, targets=scope.targets))
 
     def failed(self, source: worker.Worker, error: BaseException) -> None:

@@ -57,6 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import check_folder
+    from vlm_perception.models.scope import Scope, unknown_target
     from vlm_perception.simulation.room import make_room
     from vlm_perception.simulation.world import World
     from vlm_perception.tools.episode import choose_target, run_episode
@@ -73,7 +74,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         room = make_room(arguments.seed)
         target = choose_target(arguments.target, room)
-        check_folder(arguments.model)
+        scope = Scope.from_folder(check_folder(arguments.model)[0])
+        if scope and scope.targets and target not in scope.targets:
+            raise ValueError(unknown_target(target, scope.targets, scope.about))
         check_output(arguments.output)
         with World(room, 64, 48) as world:
             world.picture()  # now, not in a process whose log nobody reads, it shows whether there is a renderer
