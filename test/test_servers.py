@@ -256,6 +256,12 @@ def test_a_server_without_eyes_is_refused_at_once_with_its_words(serve):
     assert len(server.requests) < 12
 
 
+def test_an_error_with_status_200_is_told_in_the_servers_words(serve):
+    server = serve(lambda request: Reply({"error": f"Unexpected endpoint or method. ({request.method})"}))
+    with pytest.raises(ModelError, match=r"probabilities: Unexpected endpoint or method. \(POST\)$"):
+        RemoteModel(server.url)
+
+
 def test_a_model_that_only_thinks_is_refused_with_the_reason(serve):
     def thinking(request: Request) -> Reply | None:
         if request.path != "/v1/chat/completions":

@@ -530,7 +530,10 @@ async def _text(response: httpx2.Response) -> str:
 
 
 async def _read(response: httpx2.Response) -> wire.Body:
-    body = wire.parse(await _text(response))
+    text = await _text(response)
+    body = wire.parse(text)
+    if isinstance(body, dict) and wire.is_error(body):
+        raise RefusedError(wire.reason(text))
     if not isinstance(body, dict):
         raise RefusedError(f"its answer is a {type(body).__name__}, expected a JSON object")
     return body

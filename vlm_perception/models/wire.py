@@ -84,6 +84,11 @@ def parse(text: str | bytes) -> Any:
         raise RefusedError("its answer is no JSON") from None
 
 
+def is_error(body: Body) -> bool:
+    """Whether a server means an error by this, whatever the status says."""
+    return bool(body.get("error")) or body.get("object") == "error"
+
+
 def reason(text: str) -> str:
     """Return the words of an error, from the forms that servers give it: JSON of some shapes, a web page, plain."""
     try:
@@ -442,15 +447,13 @@ THINKS = (
 
 
 def _message(response: Body) -> Body:
-    """Return a chat completion's message. Raises RefusedError when it is none, with the server's error if it tells."""
+    """Return a chat completion's message. Raises RefusedError when it is none."""
     try:
         message = response["choices"][0]["message"]
         if isinstance(message, dict):
             return message
     except (LookupError, TypeError):
         pass
-    if response.get("error") or response.get("object") == "error":
-        raise RefusedError(reason(json.dumps(response)))
     raise _form(ValueError("no chat completion"), response)
 
 
@@ -582,7 +585,7 @@ class Heard:
             return
         try:
             event = json.loads(data)
-            if event.get("error") or event.get("object") == "error" or self._event == "error":
+            if is_error(event) or self._event == "error":
                 raise RefusedError(f"it broke off: {reason(data)}")
             for choice in event["choices"][:1]:
                 self._hear(choice)
