@@ -143,11 +143,12 @@ class Observer:
                 known, settled = now, time.monotonic() + SETTLED
 
     def follow(self, image_topics: Sequence[str]) -> None:
-        """Begin to receive cameras that are new: those named, else those that classifiers subscribe to, else the usual
-        one. Ask our nodes that are new for their parameters; the answers come while we spin.
+        """Begin to receive cameras that are new: those named, else those that classifiers subscribe to, without any
+        classifier the usual one. Ask our nodes that are new for their parameters; the answers come while we spin.
         """
         listened = self.seen.topics(self.seen.subscribers, self.seen.called("classifier"), tuple(IMAGES))
-        wanted = [self._node.resolve_topic_name(name) for name in image_topics or listened or ["camera/image_raw"]]
+        guess = [] if self.seen.called("classifier") else ["camera/image_raw"]
+        wanted = [self._node.resolve_topic_name(name) for name in image_topics or listened or guess]
         for topic in wanted:
             pictures = self.seen.pictures.setdefault(topic, Pictures())
             kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
@@ -155,7 +156,7 @@ class Observer:
                 self._followed[topic] = time.monotonic()
                 qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
                 self._node.create_subscription(kinds[0], topic, partial(self._on_picture, pictures), qos)
-        if not image_topics and listened:  # the usual one was a guess
+        if not image_topics:  # the usual one was a guess
             self.seen.pictures = {topic: self.seen.pictures[topic] for topic in wanted}
         for name, parameters in PARAMETERS.items():
             for node in self.seen.called(name):
@@ -189,7 +190,8 @@ class Observer:
             for topic, pictures in self.seen.pictures.items()
             if self.seen.publishers.get(topic) or self.seen.subscribers.get(topic)
         ]
-        return not nodes <= heard or not all(pictures.arrivals for pictures in wanted)
+        unknown = bool(self.seen.called("classifier")) and not self.seen.pictures
+        return unknown or not nodes <= heard or not all(pictures.arrivals for pictures in wanted)
 
     def _on_parameter(self, node: str, name: str, answer: Future) -> None:
         for value in answer.result().values:
