@@ -73,6 +73,17 @@ def test_questions_do_not_influence_each_other(model):
         assert answer.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
 
 
+def test_a_read_only_view_of_a_picture_that_changed_gets_a_new_answer(model):
+    picture = random_image(2)
+    view = picture.view()
+    view.flags.writeable = False
+    before = model.answer(view, QUESTIONS[:1])[0].probabilities
+    assert model.answer(view, QUESTIONS[:1])[0].probabilities == before
+    picture[:] = random_image(3)
+    assert model.answer(view, QUESTIONS[:1])[0].probabilities == model.answer(picture, QUESTIONS[:1])[0].probabilities
+    assert model.answer(view, QUESTIONS[:1])[0].probabilities != before
+
+
 def test_another_picture_gets_another_answer(model):
     first, second = (model.answer(random_image(seed), QUESTIONS[:1])[0] for seed in (2, 3))
     assert first.probabilities != second.probabilities

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vlm_perception.questions import Answer, Choice, Score, Text, YesNo, answer_from_log_likelihoods
+from vlm_perception.questions import Answer, Choice, Score, Text, YesNo, answer_from_log_likelihoods, check_request
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,21 @@ from vlm_perception.questions import Answer, Choice, Score, Text, YesNo, answer_
         (lambda: YesNo("q", "is it?", ("yes", "no", "so")), "word for true and the word for false"),
         (lambda: Score("q", "how much?", ("low", 3)), "is a int, expected text"),
         (lambda: Text("q", "say", max_new_tokens=0), "0 new tokens, expected 1 to 4096"),
+        (lambda: YesNo("q", "is it?", "ab"), "options of question 'q' are 'ab', expected a sequence"),
+        (lambda: Text("q", "say", phrases="ab"), "phrases of question 'q' are 'ab', expected a sequence"),
+        (lambda: Choice("q", "where?", ("left", "right"), "ab"), "descriptions of question 'q' are 'ab'"),
+        (lambda: Choice("q", "where?", 2), "options of question 'q' are 2, expected a sequence"),
+        (lambda: Choice("q", "where?", ("near left", "near  left ", "no")), "repeats.*near  left"),
+        (lambda: Choice("q", "où?", ("\u00e0 gauche", "a\u0300 gauche")), "repeats.*forms of Unicode"),
+        (lambda: Choice("q", "where?", ("left", "le\u200bft")), "repeats"),
+        *(
+            (lambda text=text: Choice("q", "where?", ("left", text)), "shows nothing")
+            for text in ("\u200b", "\u200d\ufe0f", "\u202e\u2066 ", "\u3164", "\u2800", "\u0301")
+        ),
+        *(
+            (lambda text=text: Choice("q", f"where{text}?", ("left", "right")), "control character")
+            for text in ("\u2028", "\u2029", "\u0085")
+        ),
     ],
 )
 def test_a_question_that_makes_no_sense_says_why(make, words):
@@ -31,6 +46,15 @@ def test_a_question_that_makes_no_sense_says_why(make, words):
 
 def test_any_language_is_welcome():
     assert Choice("q", "前面是什么?", ["门口", "走廊"]).options == ("门口", "走廊")
+    joined = ("می‌خواهم", "👩‍👧", "क्‍ष")  # with zero-width joiners, which belong there
+    assert Choice("q", "where?", joined).options == joined
+
+
+def test_a_request_has_its_limit():
+    long = [Choice(str(n), "where?", [f"{option:03}" + "x" * 192 for option in range(200)]) for n in range(2)]
+    check_request(long[:1])
+    with pytest.raises(ValueError, match=r"have 78012 characters.*at most 50000: ask\s+fewer at once"):
+        check_request(long)
 
 
 def test_log_likelihoods_become_probabilities():

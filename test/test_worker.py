@@ -363,3 +363,20 @@ def test_label_and_description_of_a_picture_encode_it_once(bench):
     (picture,) = [value for what, value in one.heard if what == "described"]
     assert len(encoded) == 1 and encoded[0] is picture.frame.image and not picture.frame.image.flags.writeable
     assert one.worker.words.tokens > 0 and one.worker.words.time_to_first_token < one.worker.words.seconds
+
+
+def test_a_question_that_cannot_be_asked_is_the_askers_fault_alone(bench):
+    model = Scripted()
+
+    def during(questions):
+        if SIDE in questions:
+            raise ValueError("its options are 20000 tokens long")
+
+    model.during = during
+    one = bench(lambda: model, label_rate=0.0, description_rate=0.0)
+    one.worker.start()
+    one.show()
+    one.ask(SIDE)
+    one.wait_for("failed")
+    assert ("failed", "its options are 20000 tokens long") in one.heard
+    assert "fault" not in [what for what, _ in one.heard]

@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 MAX_PROMPT_CHARACTERS = 2000
 MAX_OPTION_CHARACTERS = 200
 MAX_OPTIONS = 200
+MAX_REQUEST_CHARACTERS = 50_000
+"""So many characters the questions of one request may have, with their options and descriptions."""
+_BLANK = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Fillers, which count as letters or symbols in Unicode and show nothing."""
 
 
 def check_text(what: str, text: str, limit: int) -> None:
-    """Raise ValueError unless `text` is non-empty, printable and at most `limit` characters long."""
+    """Raise ValueError unless `text` is printable, at most `limit` characters long and shows something.
+
+    Blanks, zero-width and direction marks alone show nothing. A line break is `\\n` and nothing else.
+    """
     if not isinstance(text, str):
         raise ValueError(f"{what} is a {type(text).__name__}, expected text")
     if not text.strip():
@@ -25,21 +33,55 @@ def check_text(what: str, text: str, limit: int) -> None:
     if len(text) > limit:
         raise ValueError(f"{what} has {len(text)} characters, expected at most {limit}: shorten it")
     for character in text:
-        if character != "\n" and unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn"):
+        if character != "\n" and unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"):
             raise ValueError(f"{what} contains the control character {character!r}, expected printable text")
+    if not any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK for character in text):
+        raise ValueError(f"{what} is {text!r:.100}, which shows nothing: expected some visible text")
+
+
+def texts_of(what: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """Return `texts` as a tuple; ValueError when it is one text, which would fall into its letters, or no sequence."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise ValueError(f"{what} are {texts!r:.100}, expected a sequence of texts")
+    return tuple(texts)
+
+
+def check_request(questions: Sequence[Question]) -> None:
+    """Raise ValueError when `questions` are more than may be asked at once, whatever the model."""
+    count = 0
+    for question in questions:
+        more: tuple[str, ...] = ()
+        if isinstance(question, ClosedQuestion):
+            more = question.options + question.descriptions
+        elif isinstance(question, Text):
+            more = question.phrases
+        count += len(question.prompt) + sum(map(len, more))
+    if count > MAX_REQUEST_CHARACTERS:
+        raise ValueError(
+            f"the questions have {count} characters with their options, expected at most {MAX_REQUEST_CHARACTERS}: ask "
+            "fewer at once, or with fewer or shorter options"
+        )
+
+
+def _looks(text: str) -> str:
+    """What a reader sees of `text`: one form of every letter, one kind of blank, no marks that show nothing."""
+    composed = unicodedata.normalize("NFC", text)
+    return " ".join("".join(c for c in composed if unicodedata.category(c) != "Cf" and c not in _BLANK).split())
 
 
 def check_options(what: str, options: tuple[str, ...], minimum: int = 2) -> None:
-    """Raise ValueError unless `options` are at least `minimum` distinct, printable texts."""
+    """Raise ValueError unless `options` are at least `minimum` printable texts that a reader can tell apart."""
     if not minimum <= len(options) <= MAX_OPTIONS:
         raise ValueError(
             f"{what} has {len(options)} options {list(options)!r:.200}, expected {minimum} to {MAX_OPTIONS}"
         )
     for option in options:
         check_text(f"an option of {what}", option, MAX_OPTION_CHARACTERS)
-    repeated = sorted({option for option in options if options.count(option) > 1})
-    if repeated:
-        raise ValueError(f"{what} repeats {repeated}, expected every option once")
+    looks = [_looks(option) for option in options]
+    if repeated := sorted({option for option, look in zip(options, looks, strict=True) if looks.count(look) > 1}):
+        raise ValueError(
+            f"{what} repeats {repeated!r:.200}, expected every option once (blanks and forms of Unicode make no other)"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,8 +109,8 @@ class ClosedQuestion(Question):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "options", tuple(self.options))
-        object.__setattr__(self, "descriptions", tuple(self.descriptions))
+        for name in ("options", "descriptions"):
+            object.__setattr__(self, name, texts_of(f"the {name} of question {self.name!r}", getattr(self, name)))
         check_options(f"question {self.name!r}", self.options)
         if len(self.descriptions) not in (0, len(self.options)):
             raise ValueError(
@@ -121,7 +163,7 @@ class Text(Question):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "phrases", tuple(self.phrases))
+        object.__setattr__(self, "phrases", texts_of(f"the phrases of question {self.name!r}", self.phrases))
         if self.phrases:
             check_options(f"question {self.name!r}", self.phrases, minimum=1)
         if not 1 <= self.max_new_tokens <= 4096:

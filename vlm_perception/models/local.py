@@ -59,7 +59,7 @@ class LocalModel(ABC):
         self._model = model.eval()
         self._calibration = calibration or Calibration()
         self._priors: dict[ClosedQuestion, list[float]] = {}
-        self._last: tuple[list[np.ndarray], Any] | None = None
+        self._last: tuple[list[tuple[np.ndarray, np.ndarray]], Any] | None = None
         self.scope = Scope.from_folder(folder)
 
     # What a family says
@@ -158,17 +158,21 @@ class LocalModel(ABC):
         return [[found[question] for question in questions] for found in answers]
 
     def _encoded(self, images: Sequence[np.ndarray]) -> Any:
-        """The encoded pictures, from the last call if it was about the same ones and they cannot have changed."""
+        """The encoded pictures, from the last call if it was about the same ones and they have not changed.
+
+        A read-only array may be a view of a buffer that somebody writes into, so it is compared with a copy.
+        """
         if self._last:
             before, encoded = self._last
             if len(before) == len(images) and all(
-                a is b and not a.flags.writeable for a, b in zip(before, images, strict=True)
+                known is image and not image.flags.writeable and np.array_equal(copy, image)
+                for (known, copy), image in zip(before, images, strict=True)
             ):
                 return encoded
             self._last = None  # freed before the next ones need the memory
             del encoded
         encoded = self._encode(images)
-        self._last = (list(images), encoded)
+        self._last = ([(image, image.copy()) for image in images], encoded)
         return encoded
 
     def _empty_picture(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:

@@ -26,6 +26,7 @@ from vlm_perception.nodes.faults import Faults
 from vlm_perception.nodes.profile import shipped_profile
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.perception.annotation import annotate
+from vlm_perception.perception.off_mass import OffMass
 from vlm_perception.perception.smoothing import SmoothedLabel
 from vlm_perception.perception.view import Observation, View
 from vlm_perception.questions import Answer
@@ -82,6 +83,7 @@ class Channel:
 
     def __init__(self, node: LifecycleNode, camera: str, topic: str, compressed: bool, several: bool) -> None:
         self.camera = camera
+        self._off_mass = OffMass()
         self.faults = Faults(node.get_logger(), camera if several else "")
         self.refused_qos = ""
         self.out_of_scope = ""
@@ -157,6 +159,8 @@ class Channel:
                 x_offset=region.x, y_offset=region.y, width=region.width, height=region.height
             )
         self._label.publish(label)
+        if problem := self._off_mass.update(answer.off_mass, time.monotonic()):
+            self.faults.add("off mass", problem)
         due = drawing_rate and picture.taken - self._drawn >= 1 / drawing_rate
         if due and self._annotated.get_subscription_count():
             self._drawn = picture.taken
@@ -231,6 +235,8 @@ class Channel:
         if stream.stamp is not None:
             figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - stream.stamp) * 1e-9
             figures["picture came ago [s]"] = now - stream.arrival
+        if self._off_mass.value is not None:
+            figures["probability outside the labels (off_mass)"] = self._off_mass.value
         figures |= view.reuse.figures() | {"labels about a region": view.counts["regions"]}
         return figures | view.spans.figures() | self.faults.figures()
 

@@ -45,7 +45,7 @@ from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import METHODS, SmoothedLabel, SmoothingSettings
 from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.view import NotAnsweredError, Observation
-from vlm_perception.questions import Answer, Choice, Question, Text
+from vlm_perception.questions import Answer, Choice, Question, Text, check_request
 from vlm_perception.srv import Ask
 
 MAX_QUESTIONS = 64
@@ -536,6 +536,7 @@ class Classifier(LifecycleNode):
             raise ValueError(
                 f"the names {repeated!r:.200} are used more than once, expected every question to have its own"
             )
+        check_request(asked)
         return asked
 
     def _complete(self, pending: Pending, problem: str) -> None:

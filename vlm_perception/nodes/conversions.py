@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from vlm_perception import msg
 from vlm_perception.perception.observer import MirroredChoice
 from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, Score, Text, Usage, YesNo
@@ -17,13 +19,16 @@ TYPES: dict[int, type[Question]] = {
     msg.Question.MIRRORED_CHOICE: MirroredChoice,
 }
 
+_TYPE_NAMES = {getattr(msg.Question, name): name for name in ("CHOICE", "YES_NO", "SCORE", "TEXT", "MIRRORED_CHOICE")}
+
 
 def question_from_message(message: msg.Question, max_new_tokens: int = 64) -> Question:
     """Return the typed question; ValueError says what is wrong with it. `max_new_tokens` is for a text."""
     kind = TYPES.get(message.type)
     options, descriptions = tuple(message.options), tuple(message.descriptions)
     if kind is None:
-        raise ValueError(f"question {message.name!r:.100} has type {message.type}, expected one of {sorted(TYPES)}")
+        known = ", ".join(f"{number} ({name})" for number, name in sorted(_TYPE_NAMES.items()))
+        raise ValueError(f"question {message.name!r:.100} has type {message.type}, expected one of {known}")
     if kind is Text:
         if descriptions:
             raise ValueError(
@@ -54,6 +59,7 @@ def answer_to_message(answer: Answer) -> msg.Answer:
         confidence=answer.confidence,
         options=list(answer.options),
         probabilities=list(answer.probabilities),
+        off_mass=math.nan if answer.off_mass is None else answer.off_mass,
     )
     if usage := answer.usage:
         message.seconds = usage.seconds
@@ -74,4 +80,5 @@ def answer_from_message(message: msg.Answer) -> Answer:
         tuple(message.options),
         tuple(message.probabilities),
         usage if message.seconds else None,
+        off_mass=None if math.isnan(message.off_mass) else message.off_mass,
     )

@@ -306,7 +306,8 @@ class Worker(threading.Thread):
             view.asked_until = time.monotonic() + ASKED_AGAIN
 
         def failed(error: Exception) -> None:
-            self._model_failed(picture, error)
+            if not isinstance(error, ValueError):  # else the question is wrong, which is no fault of the model
+                self._model_failed(picture, error)
             ask.failed(error)
 
         def lacking(error: Exception) -> None:
