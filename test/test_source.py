@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import struct
 import threading
 import time
@@ -220,7 +221,7 @@ def test_a_sample_is_from_all_over_a_video_or_a_folder(tmp_path, video):
         sample(tmp_path / "deep", 9)
 
 
-SECRET = "hun/ter@2"
+SECRET = "hun/xyz@qqq@2"
 WITH_SECRETS = [
     f"rtsp://admin:{SECRET}@192.0.2.7/live",
     f"rtsp://{SECRET}@192.0.2.7/live",
@@ -239,16 +240,18 @@ WITH_SECRETS = [
 @pytest.mark.parametrize("address", WITH_SECRETS)
 def test_no_part_of_a_password_in_an_address_is_shown(address):
     for words in (shown(address), without_secrets(f"OpenCV: cannot open '{address}': 401", address)):
-        assert "hun" not in words and "ter" not in words and "***" in words
+        assert not re.search("hun|xyz|qqq", words) and "***" in words
     with (
         pytest.raises(SourceError) as error,
         open_source(address.replace("192.0.2.7", "127.0.0.1:9").replace("proxy", "127.0.0.1:9")),
     ):
         pass
-    assert "hun" not in str(error.value) and "ter@2" not in str(error.value)
+    assert not re.search("hun|xyz|qqq", str(error.value))
 
 
 def test_what_is_not_secret_is_shown():
+    assert shown("rtsp://me:a@b@192.0.2.7/live") == "rtsp://***@192.0.2.7/live"
+    assert shown("http://192.0.2.7/live?channel=2&pwd=a") == "http://192.0.2.7/live?channel=2&pwd=***"
     for address in ("rtsp://192.0.2.7:554/live/1?channel=2", "http://host/a.mp4", "/data/10@2/a.mp4", "0"):
         assert shown(address) == address
 

@@ -25,6 +25,8 @@ RETRY = (0.5, 10.0)
 """First and longest pause before a live source is opened again [s]."""
 LOOK_FOR_SUBSCRIBER = 0.1
 """[s]"""
+SETTLE = 0.5
+"""A subscriber that has just come does not hear everything at once [s]."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Camera(Node):
         self._waiting = f"waiting for a subscriber of {self._publisher.topic_name} (wait_for_subscriber)"
         while not self._publisher.get_subscription_count() and not self._stopping.wait(LOOK_FOR_SUBSCRIBER):
             pass
+        self._stopping.wait(SETTLE)
         self._begun, self._waiting = True, ""
 
     def _passed_over(self, words: str) -> None:
