@@ -84,7 +84,7 @@ def test_the_shipped_model_is_measured_and_a_missing_one_is_named(tmp_path, caps
         ({"rounds": 0}, "--rounds is 0, expected 1 to"),
         ({"image_sizes": [-1]}, "image_size is -1, expected"),
         ({"device": "tpu"}, "device is 'tpu', expected one of auto, cpu, cuda"),
-        ({"images": Path("/nowhere")}, "--images is '/nowhere', which does not exist"),
+        ({"images": Path("/nowhere")}, "/nowhere does not exist"),
         ({"output": Path("/dev/null/folder")}, "Not a directory: '/dev/null/folder'"),
     ],
 )
