@@ -638,11 +638,7 @@ def test_secrets_in_an_address_are_shown_nowhere(name):
 
     with pytest.raises(ModelError) as caught:
         load_first(f"{name}, /no/such/folder", LoadOptions(), heard.append)
-    assert (
-        len(heard) == 2
-        and KEY not in heard[0] + str(caught.value)
-        and KEY not in shown(f"/folder, {name}, nano")
-    )
+    assert len(heard) == 2 and KEY not in heard[0] + str(caught.value) and KEY not in shown(f"/folder, {name}, nano")
 
 
 # What is asked

@@ -80,6 +80,12 @@ def test_a_name_that_is_no_text_is_an_image_a_video_and_a_folder(tmp_path, video
         opened.name.encode()  # it can be shown
 
 
+def test_a_video_is_not_written_by_a_name_that_is_no_text(tmp_path):
+    pictures = pytest.importorskip("vlm_perception.tools.pictures")
+    with pytest.raises(OSError, match="not UTF-8"):
+        pictures.Video(tmp_path / os.fsdecode(NOT_UTF8 + b".webm"), 10.0).add(picture(COLOURS[0]))
+
+
 def test_a_video_has_its_images_in_rgb_at_its_own_times_and_an_end(video):
     opened, images = everything(video)
     assert (opened.kind, opened.live, opened.rate, opened.count) == ("video", False, 10.0, 10)

@@ -186,6 +186,10 @@ class Video:
 
     def add(self, picture: np.ndarray) -> None:
         if self._writer is None:
+            try:
+                str(self.path).encode()
+            except UnicodeEncodeError:  # OpenCV would end the process
+                raise OSError(f"cannot write the video {os.fsencode(self.path)!r}: its name is not UTF-8") from None
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._size = (picture.shape[1], picture.shape[0])
             with _silent():  # OpenCV complains of a tag that WebM does not have, and does the right thing
