@@ -254,6 +254,17 @@ def test_every_way_of_sharing_answers_the_same(family, tmp_path):
             )
 
 
+@pytest.mark.parametrize("family", ["gemma-3, short window", "bakllava, short window"])
+def test_an_image_that_was_read_beyond_the_window_can_be_asked_again(family, tmp_path):
+    model = load_model(str(tiny_models.save(family, tmp_path)), device="cpu", dtype="float32")
+    image = picture(1)
+    image.flags.writeable = False  # its encoding is kept
+    short, long = YesNo("q", "is it there?"), YesNo("q", "is it there? " * 30)
+    for question in (short, long, short, long):
+        (kept,), (fresh,) = model.answer(image, [question]), model.answer(picture(1), [question])
+        assert closeness(kept.probabilities, fresh.probabilities) < 1e-4
+
+
 def test_special_tokens_in_a_prompt_are_only_text(case):
     for token in {*case.processor.tokenizer.all_special_tokens, "<image>"}:
         (answer,) = case.model.answer(picture(7), [YesNo("q", f"is {token} here?")])

@@ -242,7 +242,7 @@ class ChatModel(LocalModel):
         shared = min(common_start(prompts), *(len(prompt) - 1 for prompt in prompts))
         known = common_start([pictures.prefix, prompts[0][:shared]])
         if pictures.cache is not None and self._covers_picture(pictures, known):
-            if known < len(pictures.prefix) and self._way == TREE:
+            if known < len(pictures.prefix) and self._way == TREE and not self._is_beyond(len(pictures.prefix)):
                 pictures.cache.crop(known - len(pictures.prefix))
                 pictures.prefix = pictures.prefix[:known]
             if known == len(pictures.prefix):
@@ -443,12 +443,16 @@ class ChatModel(LocalModel):
 
     def _forgets(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> bool:
         """Whether a sliding window is too short for the tree, whose mask knows of no window."""
-        config = self._model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        if not window or getattr(config, "use_sliding_window", True) is False:
-            return False
         rests = sum(len(prompt) - len(pictures.prefix) for prompt in prompts)
-        return len(pictures.prefix) + rests + sum(len(option) for some in options for option in some) >= window
+        return self._is_beyond(len(pictures.prefix) + rests + sum(len(option) for some in options for option in some))
+
+    def _is_beyond(self, tokens: int) -> bool:
+        """Whether so many tokens are more than a layer remembers: a sliding window, or a chunk as in Llama 4."""
+        config = self._model.config.get_text_config()
+        if getattr(config, "use_sliding_window", True) is False:
+            return False
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+        return bool(window) and tokens >= window
 
     def _find_way(self) -> tuple[str, str]:
         """The first way whose scores are those of whole passes, and why not a better one.

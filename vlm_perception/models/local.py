@@ -94,14 +94,14 @@ class LocalModel(ABC):
         except (ModelError, ValueError):
             raise
         except Exception as error:  # transformers and what is below it raise whatever they like
+            self._last = None  # half read, perhaps
             if not _is_out_of_memory(error):
                 words = " ".join(str(error).split()) or type(error).__name__
                 raise ModelError(
                     f"{self.name} fails at this ({words:.300}): ask less at once or in fewer words, as it may be more "
                     "than the model can hold in mind"
                 ) from error
-            self._last = None
-            problem = str(error).splitlines()[0]
+            problem = (str(error).splitlines() or ["MemoryError"])[0]
         # Out of the handler, where the exception no longer holds what has to be freed.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
