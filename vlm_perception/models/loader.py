@@ -273,8 +273,9 @@ def _check_sizes(folder: Path, auto: str, config: Any, headers: Mapping[str, Hea
     import torch
     import transformers
 
+    made = getattr(transformers, auto)
     with torch.device("meta"):
-        model = getattr(transformers, auto).from_config(config)
+        model = (made.from_config if hasattr(made, "from_config") else made._from_config)(config)
     described = sum(parameter.numel() for parameter in model.parameters())
     there = sum(
         math.prod(header.shape) if header.dtype.startswith(("F", "BF")) else 8 * header.bytes
