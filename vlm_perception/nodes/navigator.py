@@ -54,6 +54,8 @@ from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
 STATE_PERIOD = 1.0
 """[s] between two messages about a state that stays as it is."""
+TOLD_AGAIN = 5.0
+"""[s] until the log tells a state again that comes and goes."""
 LAST_WORD_TIMEOUT = 0.5
 """How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
 
@@ -347,6 +349,7 @@ class Navigator(LifecycleNode):
         period = 1.0 / values.control_rate
         self._pilot = Pilot(period, values.tuning(), values.limits(), values.max_answer_age, values.max_depth_age)
         self._announced: tuple[str, ...] = ()
+        self._told: dict[tuple[str, ...], float] = {}
         self._goal: Goal | None = None
         self._question: Future | None = None
         self._asked = -math.inf
@@ -678,7 +681,9 @@ class Navigator(LifecycleNode):
             return
         # While a target is looked for the reason changes often; what is wrong then, the diagnostics log.
         told = state if pilot.mode == "idle" else state[:3]
-        if told != self._announced[: len(told)]:
+        now = time.monotonic()
+        if told != self._announced[: len(told)] and now - self._told.get(told, -math.inf) > TOLD_AGAIN:
+            self._told = {each: at for each, at in self._told.items() if now - at < TOLD_AGAIN} | {told: now}
             target = f" {pilot.target!r}" if pilot.target else ""
             self.get_logger().info(f"{pilot.mode}{target}: {decision.state}: {decision.reason}")
         self._announced = state
