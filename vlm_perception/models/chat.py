@@ -451,8 +451,8 @@ class ChatModel(LocalModel):
         config = self._model.config.get_text_config()
         if getattr(config, "use_sliding_window", True) is False:
             return False
-        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-        return bool(window) and tokens >= window
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
+        return 0 < window <= tokens
 
     def _find_way(self) -> tuple[str, str]:
         """The first way whose scores are those of whole passes, and why not a better one.
