@@ -378,7 +378,7 @@ def little_memory():
 
 
 @pytest.mark.usefixtures("little_memory")
-@settings(max_examples=int(os.environ.get("EXAMPLES", "40")), deadline=None, derandomize="EXAMPLES" not in os.environ,
+@settings(max_examples=int(os.environ.get("EXAMPLES", "15")), deadline=None, derandomize="EXAMPLES" not in os.environ,
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(data=st.data())
 def test_random_damage_is_told_or_harmless(tiny, tmp_path_factory, data):
