@@ -36,16 +36,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
+from vlm_perception.perception.answer_cache import AnswerCache, CacheSettings
+from vlm_perception.perception.camera import Camera
+from vlm_perception.perception.outputs import Failed, Fault, Label, Output
 from vlm_perception.perception.region import Motion
-from vlm_perception.perception.reuse import Reuse, ReuseSettings
-from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.settings import DescriptionSettings, LabelSettings, Settings
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
 from vlm_perception.perception.trace import percentiles
 from vlm_perception.perception.worker import Worker
@@ -70,8 +72,8 @@ STILL = 24
 """The threshold for a camera that stands still."""
 PUSHED = 0.1  # [m] from one picture to the next
 AHEAD = 1.6  # [m]
-LABEL = Choice("label", LABEL_PROMPT, truth.LABELS)
-WORDS = Text("description", DESCRIPTION_PROMPT, 40)
+LABEL = Choice(LABEL_PROMPT, truth.LABELS)
+WORDS = Text(DESCRIPTION_PROMPT, 40)
 RESULT = Path(__file__).with_suffix(".md")
 
 
@@ -126,7 +128,7 @@ def _goal(room: Room, x: float, y: float, rng: np.random.Generator) -> tuple[flo
             return way[-1]
 
 
-class Camera:
+class NoisyCamera:
     """Makes of a rendered picture what a camera would deliver: with noise in every pixel and a little flicker."""
 
     def __init__(self, seed: int) -> None:
@@ -144,7 +146,7 @@ def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look
     """The patrols through the rooms of `seeds`."""
     streams = []
     for seed in seeds:
-        room, camera = make_room(seed), Camera(seed)
+        room, camera = make_room(seed), NoisyCamera(seed)
         stream = []
         with World(room, 320, 240) as world:
             for number, (phase, pose) in enumerate(patrol(room, seconds)):
@@ -165,13 +167,13 @@ def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look
 # Playing back
 
 
-class Mean(Reuse):
+class Mean(AnswerCache):
     """By the mean difference of the same thumbnails."""
 
     NORM = cv2.NORM_L1
 
 
-class DifferenceHash(Reuse):
+class DifferenceHash(AnswerCache):
     """dHash: whether each of 8 x 8 cells is brighter than its neighbour."""
 
     NORM = cv2.NORM_L1
@@ -181,7 +183,7 @@ class DifferenceHash(Reuse):
         return (cells[:, 1:] > cells[:, :-1]).astype(np.uint8)
 
 
-class FrequencyHash(Reuse):
+class FrequencyHash(AnswerCache):
     """pHash: whether each of the 8 x 8 lowest frequencies is above their median."""
 
     NORM = cv2.NORM_L1
@@ -192,7 +194,7 @@ class FrequencyHash(Reuse):
         return (low > np.median(low)).astype(np.uint8)
 
 
-OTHERS: dict[str, tuple[type[Reuse], Sequence[float]]] = {
+OTHERS: dict[str, tuple[type[AnswerCache], Sequence[float]]] = {
     "mean difference": (Mean, [16 * 12 * 3 * mean for mean in (2, 3, 4, 6)]),
     "dHash": (DifferenceHash, (2, 4, 6, 8)),
     "pHash": (FrequencyHash, (2, 4, 6, 8)),
@@ -211,7 +213,7 @@ class Figures(NamedTuple):
     smoothed_uncached: float
 
 
-def play(streams: Sequence[Sequence[Look]], kind: type[Reuse], settings: ReuseSettings) -> Figures:
+def play(streams: Sequence[Sequence[Look]], kind: type[AnswerCache], settings: CacheSettings) -> Figures:
     """Play the patrols back through a memory of this `kind`."""
     seen: list[tuple[str, bool, bool]] = []
     wrong = []
@@ -245,7 +247,7 @@ def play_words(streams: Sequence[Sequence[Look]]) -> tuple[float, float, float]:
     place that are described by others."""
     hits, false, same_place = [], [], []
     for stream in streams:
-        memory = Reuse(ReuseSettings(THRESHOLD, refresh=2.5 * WORDS_EVERY / RATE))
+        memory = AnswerCache(CacheSettings(THRESHOLD, refresh=2.5 * WORDS_EVERY / RATE))
         for look in stream:
             if look.words and look.again:
                 found = memory.find(WORDS, look.image, look.at)
@@ -282,8 +284,8 @@ def watch(model: Model, seeds: Sequence[int]) -> Watch:
     """Something is pushed through each room, from the right to the left, between two times of rest."""
     hits, false, held, whole, areas, larger = [], [], [], [], [], []
     for seed in seeds:
-        room, camera = make_room(seed), Camera(seed)
-        pose, memory, motion = room.start, Reuse(ReuseSettings(STILL)), Motion()
+        room, camera = make_room(seed), NoisyCamera(seed)
+        pose, memory, motion = room.start, AnswerCache(CacheSettings(STILL)), Motion()
         steps = [-1.2 + PUSHED * n for n in range(25)]
         aside, before = [steps[0]] * 15 + steps + [steps[-1]] * 15, steps[0]
         share_before = 0.0
@@ -333,9 +335,14 @@ class Timed:
     def __init__(self, model: Model, threshold: float) -> None:
         self._told = threading.Event()
         settings = Settings(
-            LABEL, 1000.0, WORDS, 0.0, 60.0, SmoothingSettings(), 0.0, reuse=ReuseSettings(threshold, refresh=1e9)
+            60.0,
+            LabelSettings(LABEL.options, LABEL.prompt, rate=1000.0),
+            DescriptionSettings(rate=0.0),
+            cache=CacheSettings(threshold, refresh=1e9),
+            batch_window=0.0,
         )
-        self.worker = Worker(lambda: model, settings, self, time.time_ns)
+        self.camera = Camera("camera", settings, time.time_ns)
+        self.worker = Worker(lambda: model, settings, [self.camera], self._take)
         self.worker.look(True)
         self.worker.start()
         self._told.wait()
@@ -353,24 +360,19 @@ class Timed:
         )
         self._told.clear()
         put = time.monotonic()
-        self.worker.put("camera", message)
+        self.camera.put(message)
+        self.worker.wake()
         self._told.wait()
         return self.at - put, self.at - self.taken
 
-    def loaded(self, worker: Worker) -> None:
+    def _take(self, output: Output) -> None:
+        if isinstance(output, Label):
+            self.at, self.taken, self.aged = time.monotonic(), output.frame.taken, output.answer.age > 0
+        elif isinstance(output, Failed):
+            raise output.error
+        elif isinstance(output, Fault):
+            raise RuntimeError(f"{output.kind}: {output.error}")
         self._told.set()
-
-    def failed(self, worker: Worker, error: BaseException) -> None:
-        raise error
-
-    def labelled(self, picture: Any, answer: Answer, smoothed: Any) -> None:
-        self.at, self.taken, self.aged = time.monotonic(), picture.taken, answer.age > 0
-        self._told.set()
-
-    def described(self, picture: Any, answer: Answer) -> None: ...
-
-    def fault(self, camera: str, kind: str, error: BaseException | str) -> None:
-        raise RuntimeError(f"{kind}: {error}")
 
 
 def sure_scenes(model: Model, width: int, height: int, count: int = 64) -> list[np.ndarray]:
@@ -436,13 +438,13 @@ def main() -> None:
     model = load_model("nano", "cpu")
     seeds = (CALIBRATION_SEEDS if options.choose else TEST_SEEDS)[5200 : 5200 + options.rooms]
     streams = record(model, seeds, options.seconds)
-    found = {threshold: play(streams, Reuse, ReuseSettings(threshold)) for threshold in THRESHOLDS}
+    found = {threshold: play(streams, AnswerCache, CacheSettings(threshold)) for threshold in THRESHOLDS}
     rows = [row(f"threshold {threshold}", f) for threshold, f in found.items()]
-    newest = play(streams, Reuse, ReuseSettings(THRESHOLD, scenes=1))
+    newest = play(streams, AnswerCache, CacheSettings(THRESHOLD, scenes=1))
     rows.append(row(f"threshold {THRESHOLD}, `reuse_scenes` 1", newest))
     best = found[THRESHOLD]
     for name, (kind, thresholds) in OTHERS.items():
-        tried = [(f"{name}, {t:g}", play(streams, kind, ReuseSettings(t))) for t in thresholds]
+        tried = [(f"{name}, {t:g}", play(streams, kind, CacheSettings(t))) for t in thresholds]
         rows.append(row(*min(tried, key=lambda pair: abs(pair[1].hits - best.hits))))
     table = "\n".join([HEAD, RULE, *rows])
     if options.choose:

@@ -30,10 +30,11 @@ from scoring import Report, paligemma_3b, race, rooms, save_paligemma, stopwatch
 
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
-from vlm_perception.perception.observer import Inquiry, Request, serve
-from vlm_perception.perception.portions import Portions
-from vlm_perception.perception.settings import Settings
-from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.camera import Camera
+from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.inference import Job, OomBackoff, answer
+from vlm_perception.perception.outputs import Failed, Fault, Label, Loaded, Output
+from vlm_perception.perception.settings import DescriptionSettings, LabelSettings, Settings
 from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Question, Text
 from vlm_perception.simulation import truth
@@ -42,31 +43,31 @@ from vlm_perception.training.dataset import TEST_SEEDS
 from vlm_perception.training.prompts import LABEL_PROMPT
 
 CAMERAS = 8
-LABEL = Choice("label", LABEL_PROMPT, truth.LABELS)
-WORDS = Text("description", "describe the scene", 24)
+LABEL = Choice(LABEL_PROMPT, truth.LABELS)
+WORDS = Text("describe the scene", 24)
 
 
-def ask(model: Portions, images: Sequence[np.ndarray], question: Question) -> list[Answer]:
+def ask(model: OomBackoff, images: Sequence[np.ndarray], question: Question) -> list[Answer]:
     """Ask about all pictures as the worker does."""
-    answers: list[Answer] = []
-
-    def failed(error: Exception) -> None:
-        raise error
-
-    serve(model, [Inquiry(image, [Request([question], answers.extend, failed)]) for image in images])
+    jobs = [Job(Frame("", image, None, 0.0, 0.0), [question]) for image in images]
+    answers = []
+    for _, result in answer(model, jobs):
+        if isinstance(result, Exception):
+            raise result
+        answers += result
     return answers
 
 
 def compare(report: Report, what: str, model: Model, images: Sequence[np.ndarray], question: Question, rounds: int,
             aim: str = "") -> float:  # fmt: skip
     """Say and return how many times as fast one batch is as one picture after the other."""
-    portions = Portions(model, print)
+    backoff = OomBackoff(model, print)
 
     def one_by_one() -> None:
         for image in images:
-            ask(portions, [image.copy()], question)  # a copy, as nothing is known yet about a new picture
+            ask(backoff, [image.copy()], question)  # a copy, as nothing is known yet about a new picture
 
-    t = race(rounds, alone=one_by_one, batch=lambda: ask(portions, [image.copy() for image in images], question))
+    t = race(rounds, alone=one_by_one, batch=lambda: ask(backoff, [image.copy() for image in images], question))
     rate = len(images) / np.median(t["batch"])
     return report.row(what, t["alone"], t["batch"], aim, f"{rate:.1f} pictures/s")
 
@@ -92,13 +93,13 @@ def say_parts(report: Report, model: Any, images: Sequence[np.ndarray], calls: i
 
 def equality(model: Model, images: Sequence[np.ndarray]) -> tuple[bool, float]:
     """Whether the batch says what each picture alone says, and the largest difference of a probability."""
-    portions = Portions(model, print)
+    backoff = OomBackoff(model, print)
     same, largest = True, 0.0
     for start in range(0, len(images), CAMERAS):
         some = images[start : start + CAMERAS]
         for question in (LABEL, WORDS):
-            for together, image in zip(ask(portions, some, question), some, strict=True):
-                (alone,) = ask(portions, [image], question)
+            for together, image in zip(ask(backoff, some, question), some, strict=True):
+                (alone,) = ask(backoff, [image], question)
                 same &= together.value == alone.value
                 pairs = zip(together.probabilities, alone.probabilities, strict=True)
                 largest = max([largest, *(abs(p - q) for p, q in pairs)])
@@ -112,10 +113,14 @@ class Cameras:
         self.labels: Counter[str] = Counter()
         self._ready, self._stop = threading.Event(), threading.Event()
         self._pictures = [(image.shape, array.array("B", image.tobytes())) for image in images]
-        names = [f"camera{number}" for number in range(CAMERAS)]
-        settings = Settings(LABEL, 100.0, WORDS, 0.0, 1.0, SmoothingSettings(), max_batch=max_batch)
-        self._worker = Worker(lambda: model, settings, self, time.time_ns, names)
-        self._feeder = threading.Thread(target=self._feed, args=(names,), daemon=True)
+        settings = Settings(
+            label=LabelSettings(LABEL.options, LABEL.prompt, rate=100.0),
+            description=DescriptionSettings(rate=0.0),
+            max_batch=max_batch,
+        )
+        cameras = [Camera(f"camera{number}", settings, time.time_ns) for number in range(CAMERAS)]
+        self._worker = Worker(lambda: model, settings, cameras, self._take)
+        self._feeder = threading.Thread(target=self._feed, args=(cameras,), daemon=True)
 
     def run(self, seconds: float) -> Counter[str]:
         self._worker.look(True)
@@ -132,7 +137,7 @@ class Cameras:
         self._worker.join()
         return labels
 
-    def _feed(self, names: Sequence[str]) -> None:
+    def _feed(self, cameras: Sequence[Camera]) -> None:
         number = 0
         while not self._stop.wait(1 / 30 / CAMERAS):
             (height, width, _), data = self._pictures[number % len(self._pictures)]
@@ -140,23 +145,19 @@ class Cameras:
             header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="")
             message = SimpleNamespace(header=header, height=height, width=width, step=3 * width, data=data)
             message.encoding, message.is_bigendian = "rgb8", 0
-            self._worker.put(names[number % len(names)], message)
+            cameras[number % len(cameras)].put(message)
+            self._worker.wake()
             number += 1
 
-    def loaded(self, worker: Worker) -> None:
-        self._ready.set()
-
-    def failed(self, worker: Worker, error: BaseException) -> None:
-        raise error
-
-    def labelled(self, picture: Any, answer: Answer, smoothed: Any) -> None:
-        self.labels[picture.camera] += 1
-
-    def described(self, picture: Any, answer: Answer) -> None:
-        pass
-
-    def fault(self, camera: str, kind: str, error: BaseException | str) -> None:
-        print(f"{camera}: {kind}: {error}")
+    def _take(self, output: Output) -> None:
+        if isinstance(output, Label):
+            self.labels[output.frame.camera] += 1
+        elif isinstance(output, Loaded):
+            self._ready.set()
+        elif isinstance(output, Failed):
+            raise output.error
+        elif isinstance(output, Fault):
+            print(f"{output.camera}: {output.kind}: {output.error}")
 
 
 def bench_worker(report: Report, model: Model, images: Sequence[np.ndarray], rounds: int, seconds: float) -> float:

@@ -101,7 +101,7 @@ class Report:
 
 def bench_siglip(report: Report, scratch: Path, calibration: list[np.ndarray], rounds: int) -> dict[str, Any]:
     folder = save_siglip(scratch / "siglip")
-    some: Asked = [(image, [Choice("label", LABEL_PROMPT, truth.LABELS)]) for image in calibration[:4]]
+    some: Asked = [(image, [Choice(LABEL_PROMPT, truth.LABELS)]) for image in calibration[:4]]
     # Random weights leave labels all but equally probable, so what they are is not asked here.
     ways = {FLOAT32: ([], OPSET), INT8: (calibration[:16], OPSET), INT8_CPU: (calibration[:16], 23)}
     made = {
@@ -165,8 +165,8 @@ def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], roo
 
 def moment() -> list[ClosedQuestion]:
     return [
-        Choice("label", LABEL_PROMPT, truth.LABELS),
-        Choice("where", WHERE_PROMPT.format(target="red ball"), truth.WHERE),
+        Choice(LABEL_PROMPT, truth.LABELS),
+        Choice(WHERE_PROMPT.format(target="red ball"), truth.WHERE),
     ]
 
 

@@ -121,19 +121,20 @@ def publish(stamps: Path) -> int:
 def classify(calls: Path, give_back: bool) -> int:
     """The classifier, as its executable starts it; writes when its callback was called, and for how long [s]."""
     from vlm_perception.nodes import classifier, run
-    from vlm_perception.perception.worker import Worker
+    from vlm_perception.perception.camera import Camera
 
     if give_back:
         run.KEPT.clear()
     timed: list[tuple[float, float]] = []
-    put = Worker.put
+    put = Camera.put
 
-    def on_picture(worker: Worker, camera: str, message: Any) -> None:
+    def timed_put(camera: Camera, message: Any) -> Any:
         began = time.monotonic()
-        put(worker, camera, message)
+        problem = put(camera, message)
         timed.append((began, time.monotonic() - began))
+        return problem
 
-    Worker.put = on_picture  # type: ignore[method-assign]
+    Camera.put = timed_put  # type: ignore[method-assign]
     code = classifier.main()
     calls.write_text(json.dumps(timed))
     return code
@@ -185,7 +186,7 @@ def measure(way: str, seconds: float, folder: Path) -> Figures:
         del environment[PROFILE]
     stamps, calls, trace = folder / "stamps.json", folder / "calls.json", folder / "trace.json"
     trace.unlink(missing_ok=True)
-    options = ["--ros-args", "-p", f"trace_file:={trace}", "-p", "label_rate:=100.0", "-p", "description_rate:=0.0"]
+    options = ["--ros-args", "-p", f"trace_file:={trace}", "-p", "label.rate:=100.0", "-p", "description.rate:=0.0"]
     node = ["--classify", str(calls), *(["--give-back"] if way == "memory given back" else []), *options]
     camera = started(["--publish", str(stamps)], environment, folder / "camera.log")
     with started(node, environment, folder / "classifier.log") as classifier, camera:
@@ -242,7 +243,7 @@ def answered(seconds: float, logs: Path) -> float:
     seed = TEST_SEEDS[0]
     parameters: dict[str, dict[str, object]] = {
         "simulator": {"camera_rate": float(RATE), "seed": seed},
-        "classifier": {"label_rate": float(RATE), "description_rate": 0.0},
+        "classifier": {"label.rate": float(RATE), "description.rate": 0.0},
         "navigator": {"ask_rate": 0.0},
     }
     rclpy.init()
@@ -298,7 +299,7 @@ def steps(pictures: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    model, question = load_model("nano", "cpu"), Choice("label", LABEL_PROMPT, LABELS)
+    model, question = load_model("nano", "cpu"), Choice(LABEL_PROMPT, LABELS)
     halved, times = image_size._halved, {}
     labels: dict[bool, list[Answer]] = {True: [], False: []}
 

@@ -77,9 +77,9 @@ README = Path(__file__).parents[1] / "README.md"
 def moment(target: str) -> list[ClosedQuestion]:
     """The three questions of a robot's moment."""
     return [
-        Choice("label", LABEL_PROMPT, truth.LABELS),
-        Choice("where", WHERE_PROMPT.format(target=target), truth.WHERE),
-        YesNo("there", THERE_PROMPT.format(target=target)),
+        Choice(LABEL_PROMPT, truth.LABELS),
+        Choice(WHERE_PROMPT.format(target=target), truth.WHERE),
+        YesNo(THERE_PROMPT.format(target=target)),
     ]
 
 
@@ -174,10 +174,10 @@ def save_chat(folder: Path) -> Path:
 def decision_request(questions: Sequence[ClosedQuestion], image: np.ndarray) -> dict[str, Any]:
     """The same questions in the words of transformers' decision pipeline."""
     asked = {
-        q.name: {"type": "noul", "instructions": q.prompt}
+        str(number): {"type": "noul", "instructions": q.prompt}
         if isinstance(q, YesNo)
         else {"type": "choice", "instructions": q.prompt, "criteria": dict.fromkeys(q.options)}
-        for q in questions
+        for number, q in enumerate(questions)
     }
     return {"state": "picture-1", "questions": asked, "assets": {"picture-1": Image.fromarray(image)}}
 
@@ -185,8 +185,8 @@ def decision_request(questions: Sequence[ClosedQuestion], image: np.ndarray) -> 
 def largest_difference(answers: Sequence[Answer], stock: dict[str, Any]) -> float:
     """Between our probabilities and those of the pipeline, in the order of the options."""
     differences = []
-    for answer in answers:
-        found = stock[answer.name]
+    for number, answer in enumerate(answers):
+        found = stock[str(number)]
         theirs = [found["noul"], 1 - found["noul"]] if "noul" in found else found["probabilities"].values()
         differences += [abs(p - q) for p, q in zip(answer.probabilities, theirs, strict=True)]
     return max(differences)

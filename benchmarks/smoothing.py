@@ -94,7 +94,7 @@ def _goal(room: Room, pose: Pose, rng: np.random.Generator) -> tuple[float, floa
 def record(seeds: Sequence[int], seconds: float) -> list[list[Look]]:
     """The stream of labels of a patrol in each of the rooms of `seeds`."""
     model = load_model("nano", "cpu")
-    question = Choice("label", LABEL_PROMPT, truth.LABELS)
+    question = Choice(LABEL_PROMPT, truth.LABELS)
     streams = []
     for seed in seeds:
         room = make_room(seed)
@@ -223,7 +223,7 @@ def sweep(streams: Sequence[Sequence[Look]]) -> str:
     base = SmoothingSettings()
     tried = [replace(base, method="majority", window=window) for window in (0.5, 1.0, 1.5, 2.0, 3.0)]
     tried += [
-        replace(base, evidence_time=evidence, change_rate=rate, enter=enter, leave=leave)
+        replace(base, evidence_time=evidence, change_rate=rate, enter_threshold=enter, leave_threshold=leave)
         for evidence in (0.1, 0.2, 0.3, 0.5)
         for rate in (0.1, 0.2, 0.5)
         for enter, leave in ((0.5, 0.3), (0.6, 0.4), (0.8, 0.4), (0.9, 0.5))

@@ -28,10 +28,10 @@ READ_SURROUNDINGS = SurroundingsReading(
 )
 
 
-def answer(name: str, options: tuple[str, ...], value: str, sure: float = 0.92) -> Answer:
+def answer(options: tuple[str, ...], value: str, sure: float = 0.92) -> Answer:
     """Return an answer that is `sure` of `value`."""
     rest = (1.0 - sure) / (len(options) - 1)
-    return Answer(name, value, sure, options, tuple(sure if option == value else rest for option in options))
+    return Answer(value, sure, options, tuple(sure if option == value else rest for option in options))
 
 
 @dataclass
@@ -111,10 +111,10 @@ class KinematicRoom:
                     label = draw.choice(READ_SURROUNDINGS.labels)
                 if draw.random() < self.wrong:
                     way = draw.choice(READ_SURROUNDINGS.ways)
-                sighting = READ_TARGET.read(answer("target", truth.WHERE, target), self.time)
+                sighting = READ_TARGET.read(answer(truth.WHERE, target), self.time)
                 surroundings = READ_SURROUNDINGS.read(
-                    answer("label", READ_SURROUNDINGS.labels, label),
-                    answer("way", READ_SURROUNDINGS.ways, way),
+                    answer(READ_SURROUNDINGS.labels, label),
+                    answer(READ_SURROUNDINGS.ways, way),
                     self.time,
                 )
                 delay = self.delay * draw.uniform(0.5, 1.5)

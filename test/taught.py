@@ -26,7 +26,7 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.models.processor import load_processor
 from vlm_perception.questions import Answer, Choice
 
-QUESTION = Choice("where", "where is the red ball?", ("left", "right", "no"))
+QUESTION = Choice("where is the red ball?", ("left", "right", "no"))
 THINKING = "qwen3-vl, thinking"
 FAMILIES = (
     "smolvlm", "idefics3", "deepseek-vl", "llava-1.5", "qwen2.5-vl", "gemma-3", "internvl", "qwen3.5", "glm-4v",

@@ -29,14 +29,14 @@ class Script:
     ) -> list[Decision]:
         """Give the same answers several times; return all decisions."""
         if isinstance(target, str):
-            target = answer("target", READ_TARGET.options, target)
+            target = answer(READ_TARGET.options, target)
         if isinstance(label, str):
-            label = answer("label", READ_SURROUNDINGS.labels, label)
+            label = answer(READ_SURROUNDINGS.labels, label)
         decisions = []
         for _ in range(answers):
             stamp, pose_then = self.time, self.pose
             view = View(
-                READ_SURROUNDINGS.read(label, answer("way", READ_SURROUNDINGS.ways, way), stamp),
+                READ_SURROUNDINGS.read(label, answer(READ_SURROUNDINGS.ways, way), stamp),
                 READ_TARGET.read(target, stamp),
                 period=self.period,
             )
@@ -66,7 +66,7 @@ def mixed(chances: dict[str, float]) -> Answer:
     """An answer with these probabilities."""
     probabilities = tuple(chances.get(option, 0.0) for option in READ_TARGET.options)
     value = max(chances, key=chances.__getitem__)
-    return Answer("target", value, chances[value], READ_TARGET.options, probabilities)
+    return Answer(value, chances[value], READ_TARGET.options, probabilities)
 
 
 UNSURE_CLOSE_UP = mixed({"no": 0.5, "center near": 0.47, "center far": 0.03})
@@ -183,7 +183,7 @@ def test_it_does_not_stand_for_ever_where_the_way_is_neither_clear_nor_blocked()
     script = approaching()
     chances = {"clear": 0.48, "obstacle": 0.52}
     labels = READ_SURROUNDINGS.labels
-    unsure = Answer("label", "obstacle", 0.52, labels, tuple(chances.get(label, 0.0) for label in labels))
+    unsure = Answer("obstacle", 0.52, labels, tuple(chances.get(label, 0.0) for label in labels))
     decisions = script.feed("center far", unsure, "left", answers=100)
     stood = [n for n, decision in enumerate(decisions) if "looking again" in decision.reason]
     assert stood and all(decisions[n].command == STOP for n in stood)

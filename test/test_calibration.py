@@ -15,9 +15,9 @@ from vlm_perception.tools import cli
 from vlm_perception.training import calibrate, dataset, nano
 from vlm_perception.training.calibrate import Asked, Quality
 
-SIDE = Choice("side", "where is it?", ("left", "right", "no"))
-BALL = YesNo("ball", "is there a ball?")
-RISK = Score("risk", "how near?", ("far", "near"))
+SIDE = Choice("where is it?", ("left", "right", "no"))
+BALL = YesNo("is there a ball?")
+RISK = Score("how near?", ("far", "near"))
 
 
 # What it computes
@@ -123,7 +123,7 @@ def test_a_model_looks_at_the_empty_picture_once_for_each_question_that_needs_it
     expected = np.exp((scores - 0.5 * prior) / 2)
     assert ball.probabilities == pytest.approx(expected / expected.sum(), abs=1e-5)
     assert len(encoded) == 2 and encoded[0] is EMPTY_PICTURE
-    assert model.answer(image, [YesNo("other name", BALL.prompt)])[0].probabilities == pytest.approx(
+    assert model.answer(image, [YesNo(BALL.prompt)])[0].probabilities == pytest.approx(
         ball.probabilities, abs=1e-5
     )
     assert len(encoded) == 3, "the empty picture is known by now"
@@ -184,7 +184,7 @@ class AlwaysThere:
         best = question.options.index("left far") if "left far" in question.options else 0
         rest = (1 - p) / (len(question.options) - 1)
         probabilities = tuple(p if i == best else rest for i in range(len(question.options)))
-        return Answer(question.name, question.options[best], p, question.options, probabilities)
+        return Answer(question.options[best], p, question.options, probabilities)
 
 
 def test_rooms_are_asked_about_with_their_truth():

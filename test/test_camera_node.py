@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 
 from vlm_perception.nodes import camera
 from vlm_perception.nodes.camera import Camera
-from vlm_perception.nodes.parameters import ParameterError
+from vlm_perception.parameters import ParameterError
 from vlm_perception.perception.source import SourceError
 
 COLOURS = [(10 * n, 5 * n, 200 - 10 * n) for n in range(10)]

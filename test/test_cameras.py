@@ -8,22 +8,23 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import perception_settings
 import pytest
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import load_model
-from vlm_perception.perception import view
+from vlm_perception.perception import camera
+from vlm_perception.perception.camera import Camera
 from vlm_perception.perception.frames import decode
-from vlm_perception.perception.observer import Inquiry, MirroredChoice, Request, serve
-from vlm_perception.perception.portions import Portions
-from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.inference import Job, OomBackoff, answer
+from vlm_perception.perception.outputs import Description, Fault, Label
 from vlm_perception.perception.smoothing import SmoothingSettings
-from vlm_perception.perception.worker import Ask, Worker
-from vlm_perception.questions import Answer, Choice, Text, YesNo
+from vlm_perception.perception.worker import Worker
+from vlm_perception.questions import Answer, Choice, MirroredChoice, Text, YesNo
 
-LABEL = Choice("label", "what is ahead?", ("dark", "grey", "bright"))
-SIDE = Choice("side", "where is it?", ("left", "right"))
-WORDS = Text("description", "describe the scene", 12)
+LABEL = Choice("what is ahead?", ("dark", "grey", "bright"))
+SIDE = Choice("where is it?", ("left", "right"))
+WORDS = Text("describe the scene", 12)
 DARK, GREY, BRIGHT = 10, 128, 240
 
 
@@ -52,10 +53,10 @@ class Scripted:
 
     def reply(self, question, brightness):
         if isinstance(question, Text):
-            return Answer(question.name, f"brightness {brightness}", 1.0)
+            return Answer(f"brightness {brightness}", 1.0)
         best = min(brightness * len(question.options) // 256, len(question.options) - 1)
         probabilities = tuple(float(i == best) for i in range(len(question.options)))
-        return Answer(question.name, question.options[best], 1.0, question.options, probabilities)
+        return Answer(question.options[best], 1.0, question.options, probabilities)
 
     def describe_self(self):
         return {}
@@ -65,13 +66,13 @@ class Bench:
     """A worker with cameras that show one brightness each, and what it told of which camera."""
 
     def __init__(self, model, cameras, **changes):
-        values = {"label": LABEL, "label_rate": 1e6, "description": WORDS, "description_rate": 0.0, "max_age": 60.0}
-        settings = Settings(**{**values, "smoothing": SmoothingSettings(), "batch_window": 0.0, **changes})
+        settings = perception_settings.settings(LABEL, WORDS, **{"label_rate": 1e6, "batch_window": 0.0, **changes})
         self.labels, self.words, self.answers, self.faults = [], [], [], []
         self.news = threading.Condition()
         self.broken: set[str] = set()
         self.model = model
-        self.worker = Worker(lambda: model, settings, self, time.time_ns, list(cameras))
+        self.cameras = {name: Camera(name, settings, time.time_ns) for name in cameras}
+        self.worker = Worker(lambda: model, settings, list(self.cameras.values()), self.publish)
         self.worker.look(True)
         self.worker.start()
         self.wait(lambda: self.worker.state == "ready", "model")
@@ -83,17 +84,19 @@ class Bench:
         data = array.array("B", bytes([brightness]) * (24 * 32 * 3))
         message = SimpleNamespace(header=header, height=24, width=32, step=96, encoding=encoding, is_bigendian=0)
         message.data = data
-        self.worker.put(camera, message)
+        if problem := self.cameras[camera].put(message):
+            self.note(self.faults, (camera, problem.kind))
+        self.worker.wake()
 
     def ask(self, camera, *questions):
-        self.worker.ask(
-            Ask(
-                camera,
-                list(questions),
-                lambda picture, answers: self.note(self.answers, (camera, picture.camera, answers[0].value)),
-                lambda error: self.note(self.answers, (camera, "", str(error))),
-            )
-        )
+        def replied(reply):
+            if error := reply.exception():
+                self.note(self.answers, (camera, "", str(error)))
+            else:
+                frame, answers = reply.result()
+                self.note(self.answers, (camera, frame.camera, answers[0].value))
+
+        self.worker.ask(self.cameras[camera], list(questions)).add_done_callback(replied)
 
     def hold(self, *show):
         """Show pictures to a model that is busy with another one meanwhile."""
@@ -117,22 +120,17 @@ class Bench:
             what.append(value)
             self.news.notify()
 
-    def loaded(self, worker):
-        self.note([], None)
-
-    def failed(self, worker, error):
-        self.note(self.faults, ("", str(error)))
-
-    def labelled(self, picture, answer, smoothed):
-        if picture.camera in self.broken:
-            raise RuntimeError("no room on the topic")
-        self.note(self.labels, (picture.camera, answer.value, smoothed.label))
-
-    def described(self, picture, answer):
-        self.note(self.words, (picture.camera, answer.value))
-
-    def fault(self, camera, kind, error):
-        self.note(self.faults, (camera, kind))
+    def publish(self, output):
+        if isinstance(output, Label):
+            if output.frame.camera in self.broken:
+                raise RuntimeError("no room on the topic")
+            self.note(self.labels, (output.frame.camera, output.answer.value, output.smoothed.label))
+        elif isinstance(output, Description):
+            self.note(self.words, (output.frame.camera, output.answer.value))
+        elif isinstance(output, Fault):
+            self.note(self.faults, (output.camera, output.kind))
+        else:
+            self.note([], None)
 
 
 @pytest.fixture
@@ -160,11 +158,11 @@ def test_pictures_that_wait_for_the_model_go_to_it_together_and_each_camera_hear
     assert [label[:2] for label in one.labels] == [
         ("front", "dark"), ("left", "grey"), ("right", "bright"), ("front", "grey"),
     ]  # fmt: skip
-    assert one.worker.at_once == 3
+    assert one.worker.frames_at_once == 3
 
 
 def test_the_smoothed_label_of_a_camera_is_made_of_its_own_pictures(bench):
-    one = bench("front", "left", smoothing=SmoothingSettings("majority", enter=0.6, leave=0.6))
+    one = bench("front", "left", smoothing=SmoothingSettings("majority", enter_threshold=0.6, leave_threshold=0.6))
     for number in range(1, 4):
         one.show("front", DARK)
         one.show("left", BRIGHT)
@@ -207,7 +205,7 @@ def test_a_camera_that_is_asked_about_and_shows_nothing_fails_for_itself(bench):
     one.ask("left", SIDE)
     one.ask("front", SIDE)
     one.wait(lambda: len(one.answers) == 2, "answers")
-    assert sorted(one.answers) == [("front", "front", "left"), ("left", "", "no picture has come yet")]
+    assert sorted(one.answers) == [("front", "front", "left"), ("left", "", "no image has come yet")]
 
 
 def test_corrupt_frozen_and_dead_cameras_do_not_hold_up_the_others_and_their_faults_are_their_own(bench):
@@ -227,8 +225,8 @@ def test_corrupt_frozen_and_dead_cameras_do_not_hold_up_the_others_and_their_fau
 
 
 def test_a_picture_that_is_of_no_use_costs_the_others_no_decoding(bench, monkeypatch):
-    one, decoded = bench("good", "future", max_age=1.0), []
-    monkeypatch.setattr(view, "decode", lambda message: decoded.append(message.header.frame_id) or decode(message))
+    one, decoded = bench("good", "future", max_frame_age=1.0), []
+    monkeypatch.setattr(camera, "decode", lambda message: decoded.append(message.header.frame_id) or decode(message))
     one.show("future", 1, stamp=time.time_ns() + 10**12)
     one.show("good", 2)
     one.wait(lambda: one.labels, "label")
@@ -291,19 +289,16 @@ def test_the_nano_model_answers_several_pictures_as_one_by_one():
     noise = np.random.default_rng(3)
     sizes = [(48, 64), (48, 64), (30, 70), (480, 640)]  # cameras differ
     images = [noise.integers(0, 256, (*size, 3), dtype=np.uint8) // (n + 1) for n, size in enumerate(sizes)]
-    there = YesNo("there", "is there a red ball?")
-    mirrored = MirroredChoice("mirrored", SIDE.prompt, SIDE.options)
+    there = YesNo("is there a red ball?")
+    mirrored = MirroredChoice(SIDE.prompt, SIDE.options)
     asked = [[LABEL], [LABEL, there], [mirrored, LABEL], [WORDS, LABEL]]
-    found: list[list[Answer]] = [[] for _ in images]
-
-    def request(place):
-        return Request(asked[place], found[place].extend, lambda error: pytest.fail(str(error)))
-
-    serve(Portions(model, pytest.fail), [Inquiry(image, [request(place)]) for place, image in enumerate(images)])
-    for image, questions, answers in zip(images, asked, found, strict=True):
-        for question, answer in zip(questions, answers, strict=True):
+    jobs = [Job(SimpleNamespace(image=image), questions) for image, questions in zip(images, asked, strict=True)]
+    found = dict(answer(OomBackoff(model, pytest.fail), jobs))
+    assert set(found) == set(jobs)
+    for image, job in zip(images, jobs, strict=True):
+        for question, given in zip(job.questions, found[job], strict=True):
             picture = np.ascontiguousarray(image[:, ::-1]) if question is mirrored else image
             plain = question.plain() if question is mirrored else question
             (alone,) = model.answer(picture, [plain])
-            assert (answer.name, answer.value) == (alone.name, alone.value)
-            assert answer.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+            assert given.value == alone.value
+            assert given.probabilities == pytest.approx(alone.probabilities, abs=1e-5)

@@ -19,9 +19,9 @@ from std_msgs.msg import String
 
 from vlm_perception.msg import Question, SceneLabel
 from vlm_perception.nodes import run
-from vlm_perception.nodes.channel import names_of_cameras
+from vlm_perception.nodes.camera_topics import names_of_cameras
 from vlm_perception.nodes.classifier import Classifier
-from vlm_perception.nodes.parameters import ParameterError
+from vlm_perception.parameters import ParameterError
 from vlm_perception.questions import Answer, Text
 from vlm_perception.srv import Ask
 
@@ -45,10 +45,10 @@ class Brightness:
 
     def reply(self, question, brightness):
         if isinstance(question, Text):
-            return Answer(question.name, f"brightness {brightness}", 1.0)
+            return Answer(f"brightness {brightness}", 1.0)
         best = brightness * len(question.options) // 256
         probabilities = tuple(float(i == best) for i in range(len(question.options)))
-        return Answer(question.name, question.options[best], 1.0, question.options, probabilities)
+        return Answer(question.options[best], 1.0, question.options, probabilities)
 
     def describe_self(self):
         return {}
@@ -66,9 +66,9 @@ class World:
         parameters = {
             "camera_topics": self.topics,
             "image_transport": "compressed" if compressed else "raw",
-            "labels": list(LABELS.values()),
-            "label_rate": 50.0,
-            "description_rate": 10.0,
+            "label.options": list(LABELS.values()),
+            "label.rate": 50.0,
+            "description.rate": 10.0,
             "max_frame_age": 0.5,
             **parameters,
         }

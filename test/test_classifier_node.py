@@ -34,7 +34,7 @@ from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question, SceneLabel
-from vlm_perception.nodes import channel, conversions, run
+from vlm_perception.nodes import camera_topics, conversions, run
 from vlm_perception.nodes.classifier import Classifier
 from vlm_perception.nodes.services import create_service
 from vlm_perception.perception.frames import nanoseconds
@@ -65,12 +65,12 @@ class Scripted:
         first = image[..., 0].mean() > image[..., 1].mean()
         words = "red" if first else "green"
         return [self.reply(q, 0 if first else len(q.options) - 1) if not isinstance(q, Text) else
-                Answer(q.name, words, 1.0, usage=self.words) for q in questions]  # fmt: skip
+                Answer(words, 1.0, usage=self.words) for q in questions]  # fmt: skip
 
     def reply(self, question, best):
         rest = 0.1 / (len(question.options) - 1)
         probabilities = tuple(0.9 if i == best else rest for i in range(len(question.options)))
-        return Answer(question.name, question.options[best], 0.9, question.options, probabilities, self.decision)
+        return Answer(question.options[best], 0.9, question.options, probabilities, self.decision)
 
     def describe_self(self):
         return {"family": "scripted"}
@@ -84,8 +84,8 @@ class World:
         self.labels = ros.collect(SceneLabel, "scene_label")
         self.descriptions = ros.collect(String, "scene_description")
         self.health = ros.collect(DiagnosticArray, "/diagnostics")
-        parameters = {"label_rate": 50.0, "description_rate": 10.0, **parameters}
-        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        parameters = {"label.rate": 50.0, "description.rate": 10.0, **parameters}
+        overrides = [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
         self.classifier = ros.add(Classifier(load or (lambda *_: self.model), parameter_overrides=overrides))
         self.camera = ros.node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
         self.colour, self.changes, self.stamp = RED, {}, None
@@ -203,7 +203,7 @@ def test_compressed_pictures(ros):
         ([Question(name="a", prompt="", options=["x", "y"])], ["prompt", "empty"]),
         ([Question(name="a", prompt="p\x07", options=["x", "y"])], ["control character"]),
         ([Question(name="a", type=9, prompt="b")], ["type 9"]),
-        ([Question(name="a", type=Question.TEXT, prompt="b", descriptions=["x"])], ["text question", "'x'"]),
+        ([Question(name="a", type=Question.TEXT, prompt="b", descriptions=["x"])], ["'a'", "text question", "'x'"]),
     ],
 )
 def test_bad_questions_are_refused_with_the_reason(ros, questions, words):
@@ -219,19 +219,19 @@ def test_vocabulary_and_prompts_change_while_running_and_bad_ones_are_refused(ro
     world = World(ros)
     world.until_label("clear")
     for name, value, word in [
-        ("labels", ["a", "a"], "repeats"),
-        ("labels", ["only"], "1 options"),
-        ("labels", [], "0 options"),
-        ("labels", ["a", "unknown"], "unknown"),
-        ("label_prompt", "", "empty"),
-        ("label_rate", 1e9, "range"),
-        ("leave_threshold", 0.9, "leave"),
+        ("label.options", ["a", "a"], "repeats"),
+        ("label.options", ["only"], "1 options"),
+        ("label.options", [], "0 options"),
+        ("label.options", ["a", "unknown"], "unknown"),
+        ("label.prompt", "", "empty"),
+        ("label.rate", 1e9, "range"),
+        ("smoothing.leave_threshold", 0.9, "leave"),
         ("model", "/elsewhere", "cleanup"),
     ]:
         result = ros.set_parameter("classifier", name, value)
         assert not result.successful and word in result.reason, (name, result.reason)
     assert world.until_label("clear").choices == ["clear", "obstacle", "wall", "doorway", "corridor"]
-    assert ros.set_parameter("classifier", "labels", ["kitchen", "garden"]).successful
+    assert ros.set_parameter("classifier", "label.options", ["kitchen", "garden"]).successful
     label = world.until_label("kitchen")
     assert label.choices == ["kitchen", "garden"]
 
@@ -254,9 +254,10 @@ def test_corrupt_pictures_are_counted_and_survived(ros):
 def test_faults_of_the_node_and_of_its_one_camera_are_counted_together(ros):
     world = World(ros)
     world.until_label("clear")
-    world.classifier.fault("camera", "corrupt picture", "the camera's")
-    world.classifier.fault("camera", "internal", "the camera's")
-    world.classifier.fault("", "internal", "the node's")
+    of_camera, of_node = world.classifier._cameras["camera"].faults, world.classifier._faults
+    of_camera.add("corrupt picture", "the camera's")
+    of_camera.add("internal", "the camera's")
+    of_node.add("internal", "the node's")
     values = {v.key: v.value for v in world.until_health("internal").values}
     assert (values["faults, internal"], values["faults, corrupt picture"]) == ("2", "1")
 
@@ -324,7 +325,7 @@ def test_without_any_picture_asking_says_so_and_health_names_the_topic_that_exis
     other = ros.node.create_publisher(Image, "front/image", 10)
     ros.until(lambda: world.classifier._worker.state == "ready", "model")
     reply = world.ask(SIDE)
-    assert not reply.success and "no picture" in reply.message
+    assert not reply.success and "no image" in reply.message
     status = world.until_health("/camera/image_raw", DiagnosticStatus.ERROR)
     assert "nobody publishes /camera/image_raw" in status.message and "/front/image" in status.message
     ros.node.destroy_publisher(other)
@@ -368,7 +369,7 @@ def test_a_slow_model_makes_asking_fail_in_time_and_parameters_stay_reachable(ro
     started = time.monotonic()
     reply = world.ask(SIDE)
     assert not reply.success and "0.3 s" in reply.message
-    assert ros.set_parameter("classifier", "label_rate", 20.0).successful
+    assert ros.set_parameter("classifier", "label.rate", 20.0).successful
     assert time.monotonic() - started < 5
     world.model.gate.set()
     ros.until(lambda: world.ask(SIDE).success, "answer")
@@ -526,7 +527,6 @@ ANY_USAGE = st.builds(Usage, st.floats(), st.floats(), st.integers(), st.integer
 @given(
     st.builds(
         Answer,
-        st.just("name"),
         ANY_TEXT,
         st.floats(),
         st.just(("a", "b")),
@@ -535,7 +535,7 @@ ANY_USAGE = st.builds(Usage, st.floats(), st.floats(), st.integers(), st.integer
     )
 )
 def test_any_answer_can_be_sent(answer):
-    message = conversions.answer_to_message(answer)
+    message = conversions.answer_to_message("name", answer)
     again = conversions.answer_from_message(deserialize_message(serialize_message(message), type(message)))
     assert again.value == message.value and again.options == answer.options
 
@@ -555,17 +555,13 @@ def test_of_several_models_the_first_that_can_be_loaded_answers_and_the_diagnost
 
 def test_how_the_model_is_loaded_are_parameters_checked_and_fixed_while_it_is_there(ros):
     asked, model = [], Scripted()
-    world = World(
-        ros, load=lambda *a: asked.append(a[1]) or model, image_size=448, temperatures=[1.0, 2.0, 3.0], tf32=True
-    )
+    world = World(ros, load=lambda *a: asked.append(a[1]) or model, image_size=448, dtype="tf32")
     world.until_label("clear")
-    assert asked[0] == LoadOptions(image_size=448, temperatures=(1.0, 2.0, 3.0), tf32=True)
+    assert asked[0] == LoadOptions(image_size=448, dtype="tf32", request_timeout=20.0)
     for name, value, word in [
-        ("quantization", "int8", "quantization cannot change while a model is loaded"),
+        ("quantization", "int8", "quantization cannot change while the node is configured"),
         ("check_memory", False, "check_memory cannot change"),
-        ("temperatures", [1.0], "temperatures has 1 numbers"),
-        ("empty_picture", [2.0, 0.0, 0.0], "empty_picture of 'choice' is 2.0"),
-        ("attn_implementation", "best", "expected one of auto, eager, sdpa"),
+        ("dtype", "best", "expected one of auto, float32, tf32"),
     ]:
         result = ros.set_parameter("classifier", name, value)
         assert not result.successful and word in result.reason, (name, result.reason)
@@ -597,8 +593,8 @@ def test_autostart_can_be_turned_off(ros):
 
 def test_the_annotated_picture_is_drawn_for_subscribers_only(ros, monkeypatch):
     drawn = []
-    annotate = channel.annotate
-    monkeypatch.setattr(channel, "annotate", lambda *a: drawn.append(1) or annotate(*a))
+    annotate = camera_topics.annotate
+    monkeypatch.setattr(camera_topics, "annotate", lambda *a: drawn.append(1) or annotate(*a))
     world = World(ros, annotated_image_rate=50.0)
     world.until_label("clear")
     assert not drawn
@@ -610,7 +606,7 @@ def test_the_annotated_picture_is_drawn_for_subscribers_only(ros, monkeypatch):
 
 
 def test_an_answer_that_is_used_again_has_the_new_header_says_its_age_and_is_counted(ros):
-    world = World(ros, reuse_threshold=8.0, reuse_refresh=3600.0)
+    world = World(ros, cache__threshold=8.0, cache__refresh=3600.0)
     assert world.until_label("clear").answer_age == 0
     again = ros.until(lambda: next((m for m in world.labels if m.answer_age > 1.0), None), "label used again")
     assert (again.header.stamp.sec, again.header.stamp.nanosec) in world.sent[-20:]
@@ -619,14 +615,14 @@ def test_an_answer_that_is_used_again_has_the_new_header_says_its_age_and_is_cou
     assert world.until_label("corridor").raw_label == "corridor"
     values = {v.key: v.value for v in world.until_health("looking").values}
     assert int(values["reuse, hits"]) > 5 and int(values["reuse, misses"]) >= 2
-    assert ros.set_parameter("classifier", "reuse_threshold", 300.0).successful is False
-    assert ros.set_parameter("classifier", "reuse_threshold", 0.0).successful
+    assert ros.set_parameter("classifier", "cache.threshold", 300.0).successful is False
+    assert ros.set_parameter("classifier", "cache.threshold", 0.0).successful
     world.labels.clear()
     ros.until(lambda: [m for m in world.labels if m.answer_age == 0], "label of its own")
 
 
 def test_the_part_of_the_picture_that_a_label_is_about_is_in_the_message_and_counted(ros):
-    world, steps = World(ros, follow_motion=True), iter(range(10_000))
+    world, steps = World(ros, label__follow_motion=True), iter(range(10_000))
 
     def something_moves():
         image = np.full((120, 160, 3), RED, np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import yaml
 from rclpy.node import Node
 
 from vlm_perception.nodes.parameters import ParameterTable
+from vlm_perception.parameters import as_list, declared
+from vlm_perception.tools import parameters as generated
 
 CONFIG = Path(__file__).parents[1] / "config"
 NODES = ["camera", "classifier", "navigator", "simulator"]
@@ -37,20 +40,37 @@ def definition(name):
 @pytest.mark.parametrize("name", NODES)
 def test_every_parameter_is_in_the_file_with_its_default(name):
     values = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())["/**"][name]["ros__parameters"]
-    defaults = {
-        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
-        for field in dataclasses.fields(definition(name))
-    }
-    assert values == defaults
-    assert list(values) == list(defaults), "in the order of the dataclass"
+    defaults = {one.name: as_list(one.field.default) for one in declared(definition(name)).values()}
+    assert flat(values) == defaults
+    assert list(flat(values)) == list(defaults), "in the order of the dataclass"
 
 
-def test_the_classifiers_file_describes_each_parameter_as_the_node_does():
-    lines = [line.strip() for line in (CONFIG / "classifier.yaml").read_text().splitlines()]
-    for field in dataclasses.fields(definition("classifier")):
-        line = next(n for n, line in enumerate(lines) if line.startswith(f"{field.name}:"))
-        mark = "* " if field.metadata["dynamic"] else ""
-        assert lines[line - 1].startswith(f"# {mark}{field.metadata['description']}")
+def flat(values, prefix=""):
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+@pytest.mark.parametrize("path", generated.files())
+def test_what_is_generated_is_as_the_code_has_it(path):
+    text = (CONFIG.parent / path).read_text(encoding="utf-8")
+    assert text == generated.files()[path], "run: .venv/bin/vlm_perception parameters --write ."
+
+
+@pytest.mark.parametrize(("name", "most"), [("classifier", 32), ("navigator", 36)])
+def test_there_are_no_more_parameters_than_a_user_can_read(name, most):
+    assert len(declared(definition(name))) <= most
+
+
+def test_no_old_name_is_a_name_now():
+    for name in ("classifier", "navigator"):
+        table = definition(name)
+        names = declared(table)
+        assert not set(table.RENAMED) & set(names)
+        for words in table.RENAMED.values():
+            for new in re.findall(r"'([^']+)'", words):
+                assert new in names, new
 
 
 @pytest.mark.parametrize("namespace", ["", "/robot", "/fleet/robot7"])

@@ -17,8 +17,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from vlm_perception.nodes import diagnostics
-from vlm_perception.nodes.channel import Channel
+from vlm_perception.nodes.camera_topics import CameraTopics
 from vlm_perception.nodes.diagnostics import HOLDS, Diagnostics, Health, Level, ReasonLog
+from vlm_perception.perception.settings import Settings
 from vlm_perception.srv import ResetSimulation
 
 LOOKING = Health(Level.OK, "looking")
@@ -112,22 +113,23 @@ def test_a_node_tells_it_in_its_log_and_waits_for_no_clock(ros):
 @pytest.mark.parametrize("simulated", [False, True])
 def test_a_still_image_is_a_fault_of_a_camera_and_none_of_a_simulator(ros, simulated):
     node = ros.add(LifecycleNode("classifier"))
-    channel = Channel(node, "camera", "camera/image_raw", False, False)
-    stream = SimpleNamespace(form="32x24 rgb8", problem=lambda age: None)
-    view = SimpleNamespace(stream=stream, unchanged=60.0, doubt="")
+    topics = CameraTopics(node, "camera", "camera/image_raw", False, False)
+    monitor = SimpleNamespace(form="32x24 rgb8")
+    topics.camera = SimpleNamespace(monitor=monitor, problem=None, unchanged=60.0, doubt="")
     ros.node.create_publisher(Image, "camera/image_raw", 1)
     if simulated:
         ros.node.create_service(ResetSimulation, "reset", lambda request, response: response)
     ros.until(lambda: node.count_publishers("camera/image_raw"), "camera")
-    ros.until(lambda: channel.is_simulated == simulated, "what it is")
-    health = channel.health(view, 1.0)
+    ros.until(lambda: topics.is_simulated == simulated, "what it is")
+    health = topics.health
     assert health.level is (Level.OK if simulated else Level.WARN), health
     assert simulated or "the very same picture" in health.message
 
 
 def test_the_advice_names_the_way_of_launch_and_that_of_run(ros):
     node = ros.add(LifecycleNode("classifier"))
-    channel = Channel(node, "camera", "camera/image_raw", False, False)
-    channel.open(lambda message: None)
-    words = channel.silence(SimpleNamespace(stream=SimpleNamespace(form="")))
+    topics = CameraTopics(node, "camera", "camera/image_raw", False, False)
+    topics.make_camera(Settings(), None)
+    topics.open(lambda: None)
+    words = topics.silence
     assert "ros2 launch: image_topic:=" in words and "ros2 run: -r camera/image_raw:=" in words

@@ -127,7 +127,8 @@ def test_it_asks_the_navigators_questions_and_holds_each_command_until_the_next_
     assert ros.call(SetSearchTarget, call, SetSearchTarget.Request(target="red ball")).success
     ros.until(lambda: len(asked) > 5 and len(commands) > 10, "questions that fail")
     theirs = [
-        (question.name, question.prompt, list(question.options)) for question in Parameters().questions("red ball")
+        (name, question.prompt, list(question.options))
+        for name, question in Parameters().navigation.questions("red ball").items()
     ]
     assert all(questions == theirs for questions in asked)
     motions = [(command.linear.x, command.angular.z) for command in commands]

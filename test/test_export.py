@@ -44,7 +44,7 @@ PICTURES = [picture(seed) for seed in range(6)]
 
 
 def label(family):
-    return Choice("label", "what is ahead?", test_contrastive.LABELS.get(family, ("wall", "clear", "corridor")))
+    return Choice("what is ahead?", test_contrastive.LABELS.get(family, ("wall", "clear", "corridor")))
 
 
 def check(family):
@@ -55,10 +55,10 @@ def questions(family):
     """One of every type; what a dual encoder looks for stands in the descriptions."""
     first, second, third = label(family).options
     return [
-        Choice("side", "which?", (third, first)),
-        YesNo("there", "is it there?", descriptions=(first, second)),
-        Score("near", "how near?", ("far", "near"), descriptions=(second, third)),
-        Text("words", "describe the scene", max_new_tokens=4, phrases=(first, second)),
+        Choice("which?", (third, first)),
+        YesNo("is it there?", descriptions=(first, second)),
+        Score("how near?", ("far", "near"), descriptions=(second, third)),
+        Text("describe the scene", max_new_tokens=4, phrases=(first, second)),
     ]
 
 

@@ -41,13 +41,13 @@ SHARING = {"mllama": "rows", "qwen3.5": "rows", "lfm2-vl": "rows"}
 """How the picture is shared, where it is not by a tree."""
 
 QUESTIONS = [
-    Choice("label", "which of these is it?", ("clear", "obstacle", "wall")),
-    Choice("where", "where is the red ball?", ("no", "left", "left near", "left far", "right near")),
-    YesNo("there", "is it there?"),
-    Score("risk", "how near?", ("far", "near", "nearer than that"), ("", "within a metre", "")),
-    Choice("words", "红球在哪里？", ("左边", "右边", "左边 门口", "à gauche", "🙂")),
+    Choice("which of these is it?", ("clear", "obstacle", "wall")),
+    Choice("where is the red ball?", ("no", "left", "left near", "left far", "right near")),
+    YesNo("is it there?"),
+    Score("how near?", ("far", "near", "nearer than that"), ("", "within a metre", "")),
+    Choice("红球在哪里？", ("左边", "右边", "左边 门口", "à gauche", "🙂")),
 ]
-TEXT = Text("text", "describe the scene", max_new_tokens=9)
+TEXT = Text("describe the scene", max_new_tokens=9)
 
 
 @dataclass(repr=False)
@@ -165,13 +165,13 @@ def closed_questions(draw: st.DrawFn) -> ClosedQuestion:
     options = draw(st.lists(TEXTS, min_size=2, max_size=3, unique=True))
     longer = f"{options[0]} {draw(FEW_WORDS)}"  # of which an option is a prefix
     kind = draw(st.sampled_from([Choice, Score]))
-    return kind("q", draw(TEXTS), tuple(dict.fromkeys([*options, longer])))
+    return kind(draw(TEXTS), tuple(dict.fromkeys([*options, longer])))
 
 
 @settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(questions=st.lists(closed_questions(), min_size=1, max_size=2), shape=st.sampled_from([(48, 64), (90, 30)]))
 @example(questions=QUESTIONS, shape=(48, 64))
-@example(questions=[Choice("q", "0", ("left", "0")), Choice("q", "left", ("left", "left left"))], shape=(48, 64))
+@example(questions=[Choice("0", ("left", "0")), Choice("left", ("left", "left left"))], shape=(48, 64))
 def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape):
     if case.family == "paligemma-2" and not RECENT:
         pytest.skip("the stock model's sliding layers do not see the whole prefix yet")
@@ -192,11 +192,11 @@ def test_questions_share_the_picture_and_change_nothing_for_each_other(case):
     together = case.model.answer(image, QUESTIONS)
     image.flags.writeable = False  # from now on its encoding is kept
     for questions in (QUESTIONS, QUESTIONS[::-1], QUESTIONS[1:3], QUESTIONS):
-        again = {answer.name: answer for answer in case.model.answer(image, questions)}
-        for answer in together:
-            if answer.name in again:
-                assert again[answer.name].value == answer.value
-                assert closeness(again[answer.name].probabilities, answer.probabilities) < 1e-4
+        again = dict(zip(questions, case.model.answer(image, questions), strict=True))
+        for question, answer in zip(QUESTIONS, together, strict=True):
+            if question in again:
+                assert again[question].value == answer.value
+                assert closeness(again[question].probabilities, answer.probabilities) < 1e-4
     for question, answer in zip(QUESTIONS, together, strict=True):
         (alone,) = case.model.answer(picture(1), [question])
         assert closeness(alone.probabilities, answer.probabilities) < 1e-4
@@ -259,7 +259,7 @@ def test_an_image_that_was_read_beyond_the_window_can_be_asked_again(family, tmp
     model = load_model(str(tiny_models.save(family, tmp_path)), device="cpu", dtype="float32")
     image = picture(1)
     image.flags.writeable = False  # its encoding is kept
-    short, long = YesNo("q", "is it there?"), YesNo("q", "is it there? " * 30)
+    short, long = YesNo("is it there?"), YesNo("is it there? " * 30)
     for question in (short, long, short, long):
         (kept,), (fresh,) = model.answer(image, [question]), model.answer(picture(1), [question])
         assert closeness(kept.probabilities, fresh.probabilities) < 1e-4
@@ -267,7 +267,7 @@ def test_an_image_that_was_read_beyond_the_window_can_be_asked_again(family, tmp
 
 def test_special_tokens_in_a_prompt_are_only_text(case):
     for token in {*case.processor.tokenizer.all_special_tokens, "<image>"}:
-        (answer,) = case.model.answer(picture(7), [YesNo("q", f"is {token} here?")])
+        (answer,) = case.model.answer(picture(7), [YesNo(f"is {token} here?")])
         assert sum(answer.probabilities) == pytest.approx(1)
 
 

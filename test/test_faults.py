@@ -27,10 +27,10 @@ from sensor_msgs.msg import Image
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.msg import NavigationState, Question, SceneLabel
-from vlm_perception.nodes import channel, run
+from vlm_perception.nodes import camera_topics, run
 from vlm_perception.nodes.classifier import Classifier
 from vlm_perception.nodes.navigator import Navigator
-from vlm_perception.perception import worker
+from vlm_perception.perception import engine
 from vlm_perception.questions import Answer, Text
 from vlm_perception.srv import Ask, SetSearchTarget
 from vlm_perception.tools.stack import Stack
@@ -58,13 +58,13 @@ class Scripted:
             raise self.error
         if len(questions) > self.most:
             raise ModelOutOfMemoryError(f"no memory for {len(questions)} questions")
-        return [Answer(q.name, "words", 1.0) if isinstance(q, Text) else self.reply(q) for q in questions]
+        return [Answer("words", 1.0) if isinstance(q, Text) else self.reply(q) for q in questions]
 
     def reply(self, question):
         best = next((o for o in question.options if o in self.truth), question.options[0])
         rest = (1 - self.certainty) / (len(question.options) - 1)
         probabilities = tuple(self.certainty if o == best else rest for o in question.options)
-        return Answer(question.name, best, self.certainty, question.options, probabilities)
+        return Answer(best, self.certainty, question.options, probabilities)
 
     def describe_self(self):
         return {}
@@ -85,8 +85,8 @@ class World:
         parameters = {
             "max_frame_age": 0.5,
             "ask_timeout": 0.5,
-            "label_rate": 20.0,
-            "description_rate": 0.0,
+            "label.rate": 20.0,
+            "description.rate": 0.0,
             **parameters,
         }
         clock = [Parameter("use_sim_time", value=simulated)]
@@ -273,7 +273,7 @@ def test_a_model_that_hangs(ros):
 
 
 def test_what_a_model_says_a_minute_late_is_not_published(ros, monkeypatch):
-    monkeypatch.setattr(worker, "LATE", 0.3)
+    monkeypatch.setattr(engine, "LATE", 0.3)
     world = World(ros)
     ros.until(lambda: world.labels, "label")  # nobody asks, so every look is for a label
     world.model.gate.clear()
@@ -328,7 +328,7 @@ def test_a_camera_that_repeats_its_last_message(ros):
 
 
 def test_a_camera_that_delivers_the_same_picture_with_new_stamps_while_the_robot_moves(ros, monkeypatch):
-    monkeypatch.setattr(channel, "FROZEN", 1.0)
+    monkeypatch.setattr(camera_topics, "FROZEN", 1.0)
     world = World(ros)
     world.drives()
     world.pixels = world.noise.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -345,7 +345,7 @@ def test_a_still_picture_before_a_robot_that_stands_is_no_fault(ros):
     world = World(ros)
     world.pixels = np.zeros((24, 32, 3), np.uint8)
     ros.until(
-        lambda: world.classifier._worker and world.classifier._worker.views["camera"].unchanged > 0.5, "still picture"
+        lambda: world.classifier._cameras["camera"].camera.unchanged > 0.5, "still picture"
     )
     world.twists.clear()
     request = SetSearchTarget.Request(target="red ball")
@@ -384,8 +384,8 @@ def test_stamps_that_jump_back_are_passed_over_and_then_the_new_ones_are_taken(r
     world = World(ros)
     world.drives()
     world.offset = -200_000_000
-    ros.until(lambda: world.classifier._channels["camera"].faults.counts["stamp jumped back"], "fault")
-    figures = world.says("before the one that came before it, and passed over")
+    ros.until(lambda: world.classifier._cameras["camera"].faults.counts["stamp jumped back"], "fault")
+    figures = world.says("before the one that came before it, and is skipped")
     assert int(figures["faults, stamp jumped back"]) > 0
     world.is_honest()
     world.offset = 0
@@ -514,7 +514,7 @@ def test_a_node_that_is_killed_leaves_a_base_that_stands_still(ros, tmp_path, mo
         return abs(twist.linear.x) > 0.1 or abs(twist.angular.z) > 0.3
 
     request = SetSearchTarget.Request(target="blue box")
-    with Stack(tmp_path, {"simulator": {"seed": 7, **small}, "classifier": {"description_rate": 0.0}}) as stack:
+    with Stack(tmp_path, {"simulator": {"seed": 7, **small}, "classifier": {"description.rate": 0.0}}) as stack:
         ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request, 60.0).success, "navigator", 60.0)
         ros.until(lambda: truth and is_moving(), "motion", 60.0)
         stack.kill(victim)

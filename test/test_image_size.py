@@ -54,7 +54,7 @@ def test_labels_of_large_pictures_stay_the_same(monkeypatch):
     from vlm_perception.simulation.room import Pose, make_room
     from vlm_perception.simulation.world import World
 
-    model, question = load_model("nano", "cpu"), Choice("label", LABEL_PROMPT, LABELS)
+    model, question = load_model("nano", "cpu"), Choice(LABEL_PROMPT, LABELS)
     room = make_room(905_000)
     with World(room, 1280, 720, 0) as world:
         pictures = []

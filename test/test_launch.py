@@ -64,7 +64,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> LaunchDescription:
     own.write_text(
         "/**:\n"
         "  simulator: {ros__parameters: {seed: 3, width: 320, height: 240}}\n"
-        "  classifier: {ros__parameters: {label_rate: 2.5}}\n"
+        "  classifier: {ros__parameters: {label.rate: 2.5}}\n"
     )
     arguments = {
         "namespace": "r1",
@@ -95,14 +95,14 @@ def test_every_argument_is_declared_once_and_explained():
             assert isinstance(argument, DeclareLaunchArgument) and argument.description != "no description given"
 
 
-FAST = "/**: {navigator: {ros__parameters: {forward_speed: fast}}}"
-ELSEWHERE = "/r2: {navigator: {ros__parameters: {forward_speed: 0.2}}}"
+FAST = "/**: {navigator: {ros__parameters: {limits.forward_speed: fast}}}"
+ELSEWHERE = "/r2: {navigator: {ros__parameters: {limits.forward_speed: 0.2}}}"
 
 
 @pytest.mark.parametrize(
     ("arguments", "content", "words"),
     [
-        ({}, FAST, "/r1/navigator: parameter forward_speed is 'fast', expected a number"),
+        ({}, FAST, "/r1/navigator: parameter limits.forward_speed is 'fast', expected a number"),
         ({}, ELSEWHERE, "reach no navigator"),
         ({}, None, "own.yaml': it does not exist"),
         ({"camera_topics": "front/image_raw"}, FAST.replace("fast", "0.2"), "for example [front/image_raw]"),
@@ -129,7 +129,9 @@ def test_what_would_be_ignored_stops_the_launch_in_words(tmp_path, caplog, argum
 @pytest.mark.launch(fixture=demo)
 def test_an_argument_overrides_the_users_file_and_that_overrides_ours(ros):
     assert parameters(ros, "/r1/simulator", "seed", "width", "camera_rate") == [5, 320, 30.0]
-    model, rate, labels, topics = parameters(ros, "/r1/classifier", "model", "label_rate", "labels", "camera_topics")
+    model, rate, labels, topics = parameters(
+        ros, "/r1/classifier", "model", "label.rate", "label.options", "camera_topics"
+    )
     assert (Path(model).name, rate, labels[0]) == ("untrained", 2.5, "clear")
     assert list(topics) == ["/r1/camera/image_raw"]
     assert parameters(ros, "/r1/navigator", "enable_stamped_cmd_vel") == [True]

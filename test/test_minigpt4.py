@@ -225,7 +225,7 @@ def test_it_answers_in_its_own_prompt(pieces, tmp_path):
     folder = assemble(pieces, tmp_path)
     model = load_model(str(folder), device="cpu", dtype="float32")
     image = random_image(1)
-    words, label = model.answer(image, [Text("w", "what is this?", 5), Choice("c", "what?", ("wall", "wall near"))])
+    words, label = model.answer(image, [Text("what is this?", 5), Choice("what?", ("wall", "wall near"))])
     processor = transformers.AutoProcessor.from_pretrained(folder)
     tokenizer = processor.tokenizer
     pixels = processor.image_processor(image, return_tensors="pt")["pixel_values"]
@@ -259,7 +259,7 @@ def test_it_answers_in_its_own_prompt(pieces, tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
 def test_it_answers_in_int8(pieces, tmp_path):
     folder = assemble(pieces, tmp_path)
-    question = Choice("c", "what?", ("wall", "door"))
+    question = Choice("what?", ("wall", "door"))
     exact, small = (
         load_model(str(folder), device="cpu", dtype="float32", quantization=how).answer(random_image(3), [question])[0]
         for how in ("none", "int8")

@@ -53,12 +53,12 @@ def test_it_is_right_about_rooms_it_has_not_seen(nano):
 def test_bfloat16_answers_as_float32_does(nano):
     """The fastest setting of big models on a CPU that multiplies in it, see benchmarks/scoring.py."""
     fast = load_model("nano", device="cpu", dtype="bfloat16")
-    questions = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
+    questions = [Choice(LABEL_PROMPT, truth.LABELS), Choice(WAY_PROMPT, truth.WAYS)]
     room, rng = make_room(400), np.random.default_rng(0)
     with World(room) as world:
         for thing in (*room.things, *room.things):
             world.place(random_pose(room, rng))
-            asked = [*questions, YesNo("there", THERE_PROMPT.format(target=thing.name))]
+            asked = [*questions, YesNo(THERE_PROMPT.format(target=thing.name))]
             answers = (model.answer(world.picture(), asked) for model in (nano, fast))
             for exact, same in zip(*answers, strict=True):
                 assert same.probabilities == pytest.approx(exact.probabilities, abs=0.05)
@@ -77,7 +77,7 @@ def ball(colour: str, rgb: tuple[float, float, float], y: float) -> Thing:
 
 
 def where(nano, image: np.ndarray, target: str) -> str:
-    return nano.answer(image, [Choice("where", WHERE_PROMPT.format(target=target), truth.WHERE)])[0].value
+    return nano.answer(image, [Choice(WHERE_PROMPT.format(target=target), truth.WHERE)])[0].value
 
 
 @pytest.mark.parametrize(("y", "side"), [(0.7, "left"), (0.0, "center"), (-0.7, "right")])
@@ -88,7 +88,7 @@ def test_it_knows_left_from_right_and_what_is_not_there(nano, y, side):
     swapped = {"left": "right", "right": "left"}.get(side, side)
     assert where(nano, mirrored, "red ball") == f"{swapped} far"
     assert where(nano, image, "blue ball") == "no"
-    (text,) = nano.answer(image, [Text("text", DESCRIPTION_PROMPT)])
+    (text,) = nano.answer(image, [Text(DESCRIPTION_PROMPT)])
     assert "red ball" in text.value
     assert not any(name in text.value for name in NAMES if name.split()[0] != "red")
 

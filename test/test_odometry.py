@@ -110,9 +110,9 @@ class Trip:
 
     def answer(self, taken: float) -> None:
         stamp = BEFORE + taken
-        label = answer("label", READ_SURROUNDINGS.labels, "clear")
-        surroundings = READ_SURROUNDINGS.read(label, answer("way", READ_SURROUNDINGS.ways, "center"), stamp)
-        sighting = READ_TARGET.read(answer("target", READ_TARGET.options, self.target), stamp)
+        label = answer(READ_SURROUNDINGS.labels, "clear")
+        surroundings = READ_SURROUNDINGS.read(label, answer(READ_SURROUNDINGS.ways, "center"), stamp)
+        sighting = READ_TARGET.read(answer(READ_TARGET.options, self.target), stamp)
         unchanged = max(0.0, taken - self.frozen)
         self.pilot.take(surroundings, sighting, BEFORE + self.time, self.time, unchanged)
 

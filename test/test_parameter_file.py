@@ -22,7 +22,7 @@ from vlm_perception.nodes.parameter_file import (
     read_arguments,
     read_sections,
 )
-from vlm_perception.nodes.parameters import ParameterError
+from vlm_perception.parameters import ParameterError, check, declared
 
 OURS = ["classifier", "navigator", "camera", "simulator"]
 STARTED = ["/r1/classifier", "/r1/navigator"]
@@ -55,19 +55,19 @@ def overrides(folder, text, namespace, node="navigator"):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ("forward_speed: fast", ["forward_speed is 'fast'", "a number, for example 0.7"]),
-        ('forward_speed: "0.5"', ["forward_speed is '0.5'", "a number"]),
-        ("arrive_answers: 2.5", ["arrive_answers is 2.5", "an integer, for example 3"]),
-        ("forward_speed: 99", ["forward_speed is 99", "at most 2.0 m/s"]),
-        ("forward_speed:", ["'forward_speed' has no value"]),
-        ("label_options: 'clear, wall'", ["label_options", "a list of texts, for example [clear, wall]"]),
-        ("label_options: [[a]]", ["line", "'label_options'", "lists"]),
-        ("scan_pose: [1, east, 0]", ["scan_pose", "a list of numbers"]),
-        ("forward_sped: 0.2", ["no parameter 'forward_sped'", "did you mean 'forward_speed'"]),
-        ("limits: {forward_speed: 0.2}", ["no parameter 'limits.forward_speed'"]),
+        ("limits.forward_speed: fast", ["limits.forward_speed is 'fast'", "a number, for example 0.7"]),
+        ('limits: {forward_speed: "0.5"}', ["limits.forward_speed is '0.5'", "a number"]),
+        ("arrive_answers: 2.5", ["no parameter 'arrive_answers'", "it is a constant now"]),
+        ("limits: {forward_speed: 99}", ["limits.forward_speed is 99", "at most 2.0 m/s"]),
+        ("limits: {forward_speed: }", ["'limits.forward_speed' has no value"]),
+        ("surroundings.options: 'clear, wall'", ["surroundings.options", "a list of texts, for example [clear, wall]"]),
+        ("surroundings.options: [[a]]", ["line", "'surroundings.options'", "lists"]),
+        ("depth.scan_pose: [1, east, 0]", ["scan_pose", "a list of numbers"]),
+        ("limits.forward_sped: 0.2", ["no parameter 'limits.forward_sped'", "did you mean 'limits.forward_speed'"]),
+        ("forward_speed: 0.2", ["no parameter 'forward_speed'", "its name is 'limits.forward_speed'"]),
         ("use_sim_time: 'true'", ["use_sim_time", "true or false"]),
-        ("see: 0.5, lose: 0.6", ["lose"]),
-        ("base_frame: 1, base_frame: 2, arrive_answers: 999999999999999999999", ["arrive_answers"]),
+        ("see: 0.5, lose: 0.6", ["'target.seen_threshold'", "0.3 below"]),
+        ("base_frame: 1, base_frame: 2, ask_rate: 1e999", ["ask_rate"]),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_by_name(tmp_path, values, words):
@@ -89,11 +89,11 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(tmp_path, values, words
         ("a: &x {ros__parameters: {b: 1}}\nc: *x", ["alias"]),
         (b"a: \xff\xfe", ["cannot be read"]),
         ("#" * (1 << 21), ["bytes, expected at most"]),
-        ("/r2: {navigator: {ros__parameters: {see: 0.7}}}", ["no navigator", "/r2/navigator", "/**:"]),
-        ("navigator: {ros__parameters: {see: 0.7}}", ["no navigator", "/navigator is none of", "/r1/navigator"]),
-        ("/**: {navigatr: {ros__parameters: {see: 0.7}}}", ["no node of this launch", "/**/navigatr"]),
+        ("/r2: {navigator: {ros__parameters: {ask_rate: 0.7}}}", ["no navigator", "/r2/navigator", "/**:"]),
+        ("navigator: {ros__parameters: {ask_rate: 0.7}}", ["no navigator", "/navigator is none of", "/r1/navigator"]),
+        ("/**: {navigatr: {ros__parameters: {ask_rate: 0.7}}}", ["no node of this launch", "/**/navigatr"]),
         (
-            "/**: {classifier: {ros__parameters: {}}}\n/r2: {navigator: {ros__parameters: {see: 0.7}}}",
+            "/**: {classifier: {ros__parameters: {}}}\n/r2: {navigator: {ros__parameters: {ask_rate: 0.7}}}",
             ["no navigator", "line 2: /r2/navigator"],
         ),
     ],
@@ -127,12 +127,12 @@ def test_one_file_for_a_whole_robot_and_for_a_fleet(tmp_path):
     """Sections of nodes that others start, that do not start now or that are another robot's are no mistake."""
     text = (
         "amcl: {ros__parameters: {anything: 1}}\n"
-        "/**: {ros__parameters: {use_sim_time: true, robot_width: 0.6, of_another_node: 1}}\n"
+        "/**: {ros__parameters: {use_sim_time: true, robot.width: 0.6, of_another_node: 1}}\n"
         "/**: {simulator: {ros__parameters: {seed: 3}}}\n"
-        "/r1: {navigator: {ros__parameters: {see: 0.7}}}\n"
-        "/r2: {navigator: {ros__parameters: {see: 0.8}}}\n"
+        "/r1: {navigator: {ros__parameters: {ask_rate: 0.7}}}\n"
+        "/r2: {navigator: {ros__parameters: {ask_rate: 0.8}}}\n"
     )
-    assert merged(tmp_path, text) == {"use_sim_time": True, "robot_width": 0.6, "see": 0.7}
+    assert merged(tmp_path, text) == {"use_sim_time": True, "robot.width": 0.6, "ask_rate": 0.7}
     unused = check_sections(sections_of(tmp_path, text), STARTED, OURS)
     assert [words.partition(" is ")[0] for words in unused] == ["line 1: /amcl"]
 
@@ -206,7 +206,7 @@ def test_the_shipped_file_is_good_as_a_users_file(name):
 
     table = definition(name)
     values = merge(table, f"/{name}", read_sections(CONFIG / f"{name}.yaml"))
-    assert table(**values) == table() and len(values) == len(dataclasses.fields(table))
+    assert check(table, values) == table() and len(values) == len(declared(table))
 
 
 NAMES = st.sampled_from([field.name for field in dataclasses.fields(navigator.Parameters)]) | st.text(max_size=5)
@@ -226,14 +226,14 @@ VALUES = SCALAR | st.lists(SCALAR, max_size=4) | st.dictionaries(NAMES, SCALAR, 
 def test_any_value_is_taken_with_its_type_or_refused_in_words(values):
     """Through the check of a launch and through that of a running node: only the documented error."""
     from vlm_perception.nodes.parameter_file import Section
-    from vlm_perception.nodes.parameters import field_types
+    from vlm_perception.parameters import declared
 
     try:
         taken = merge(navigator.Parameters, "/navigator", [Section("/**/navigator", 1, values)])
     except ParameterError as error:
         assert str(error).startswith("/navigator: ") and len(str(error)) < 5000
         return
-    types = {name: type_ for name, (_, type_) in field_types(navigator.Parameters).items()}
+    types = {name: one.type for name, one in declared(navigator.Parameters).items()}
     for name, value in taken.items():
         if name in types:
             assert isinstance(value, tuple if types[name] not in (bool, int, float, str) else types[name])
@@ -246,12 +246,12 @@ def test_any_value_is_taken_with_its_type_or_refused_in_words(values):
 )
 def test_any_text_is_a_file_or_refused_in_words(tmp_path_factory, text):
     folder = tmp_path_factory.getbasetemp()
-    for content in (text, "/**: {navigator: {ros__parameters: {see: " + text + "}}}", "/**:\n  " + text):
+    for content in (text, "/**: {navigator: {ros__parameters: {ask_rate: " + text + "}}}", "/**:\n  " + text):
         try:
             merged(folder, content.encode(errors="surrogatepass"))
         except ParameterError as error:
             assert len(str(error)) < 5000
     try:
-        as_yaml(read_arguments(navigator.Parameters, {"base_frame": text, "see": text}))
+        as_yaml(read_arguments(navigator.Parameters, {"base_frame": text, "ask_rate": text}))
     except ParameterError:
         pass

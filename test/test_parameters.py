@@ -13,18 +13,19 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vlm_perception.nodes.parameters import ParameterError, ParameterTable, parameter
+from vlm_perception.nodes.parameters import ParameterTable
+from vlm_perception.parameters import START, ParameterError, parameter
 
 
 @dataclass(frozen=True)
 class Table:
-    rate: float = parameter(10.0, "How often", unit="Hz", minimum=0.0, maximum=30.0, dynamic=True)
-    count: int = parameter(3, "How many", minimum=1, dynamic=True)
-    labels: tuple[str, ...] = parameter(("a", "b"), "Words", dynamic=True)
-    weights: tuple[float, ...] = parameter((1.0, 2.0), "One per label", dynamic=True)
-    kind: str = parameter("fast", "Which", choices=("fast", "slow"), dynamic=True)
-    folder: str = parameter("", "Where")
-    loud: bool = parameter(False, "Whether", dynamic=True)
+    rate: float = parameter(10.0, "How often", unit="Hz", minimum=0.0, maximum=30.0)
+    count: int = parameter(3, "How many", minimum=1)
+    labels: tuple[str, ...] = parameter(("a", "b"), "Words")
+    weights: tuple[float, ...] = parameter((1.0, 2.0), "One per label")
+    kind: str = parameter("fast", "Which", choices=("fast", "slow"))
+    folder: str = parameter("", "Where", when=START)
+    loud: bool = parameter(False, "Whether")
 
     def __post_init__(self) -> None:
         if not self.labels:

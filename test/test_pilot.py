@@ -29,12 +29,12 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 """Any number that a message can carry."""
 
 
-def answer_to(name: str, options: tuple[str, ...], weights: list[float]) -> Answer:
+def answer_to(options: tuple[str, ...], weights: list[float]) -> Answer:
     """The distribution of these weights, which may be none at all."""
     total = sum(weights)
     chances = tuple(weight / total for weight in weights) if 0.0 < total < math.inf else tuple(weights)
     best = max(range(len(options)), key=lambda i: chances[i])
-    return Answer(name, options[best], chances[best], options, chances)
+    return Answer(options[best], chances[best], options, chances)
 
 
 def distributions(options: tuple[str, ...]) -> st.SearchStrategy[list[float]]:
@@ -192,11 +192,11 @@ class Journey:
         """Do what the node does with the classifier's answers."""
         try:
             surroundings = READ_SURROUNDINGS.read(
-                answer_to("label", READ_SURROUNDINGS.labels, label),
-                answer_to("way", READ_SURROUNDINGS.ways, way),
+                answer_to(READ_SURROUNDINGS.labels, label),
+                answer_to(READ_SURROUNDINGS.ways, way),
                 stamp,
             )
-            sighting = READ_TARGET.read(answer_to("target", READ_TARGET.options, target), stamp)
+            sighting = READ_TARGET.read(answer_to(READ_TARGET.options, target), stamp)
         except UnusableAnswer as error:
             self.pilot.fail("unusable answer", str(error))
             self.newest = -math.inf
@@ -429,6 +429,6 @@ def test_a_picture_that_does_not_change_though_the_robot_turns_is_frozen(unchang
             pilot.track.add_command(at, Command(0.0, turned / unchanged), unchanged / steps)
     sure = [1.0] + [0.01] * 20
     labels, ways = READ_SURROUNDINGS.labels, READ_SURROUNDINGS.ways
-    answers = [answer_to(n, o, sure[: len(o)]) for n, o in (("label", labels), ("way", ways))]
+    answers = [answer_to(o, sure[: len(o)]) for o in (labels, ways)]
     assert pilot.take(READ_SURROUNDINGS.read(*answers, 100.0), None, 100.05, 5.0, unchanged) is not frozen
     assert pilot.evidence.faults["frozen picture"] == frozen

@@ -3,16 +3,10 @@
 import re
 from pathlib import Path
 
-from vlm_perception.tools import cli, parameters
+from vlm_perception.tools import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_tables_of_parameters_are_those_of_the_code():
-    assert parameters.BEGIN + parameters.tables() + parameters.END in README, (
-        "run: .venv/bin/vlm_perception parameters --write README.md"
-    )
 
 
 def test_files_that_the_readme_links_to_are_there():

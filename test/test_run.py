@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import signal
@@ -19,6 +18,7 @@ from std_msgs.msg import String
 
 import vlm_perception
 from vlm_perception.nodes.profile import use_profile
+from vlm_perception.parameters import declared
 
 ROOT = Path(__file__).parents[1]
 NODE = """
@@ -155,8 +155,8 @@ def test_every_node_explains_itself_and_ends(name, capsys, monkeypatch):
     assert module.main() == 0
     words = capsys.readouterr().out
     assert words.startswith(f"usage: {name} ") and "--ros-args" in words
-    for field in dataclasses.fields(module.Parameters):
-        assert f"\n  {field.name} (" in words and field.metadata["description"] in words
+    for name_, one in declared(module.Parameters).items():
+        assert f"\n  {name_} (" in words and one.field.metadata["description"] in words
     monkeypatch.setattr(sys, "argv", [name, "--version"])
     assert module.main() == 0
     assert capsys.readouterr().out == f"vlm_perception {vlm_perception.__version__}\n"

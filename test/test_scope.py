@@ -24,13 +24,13 @@ def test_nano_says_what_its_training_taught():
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (Choice("q", "which?", ("c", "a")), ""),
-        (YesNo("q", "is light on?"), ""),
-        (Text("q", "say"), ""),
-        (YesNo("q", "is heating on?"), "the target 'heating', expected one of light (it knows kitchens)"),
-        (Choice("q", "which?", ("a", "kitchen")), "the answers ['kitchen'] to 'which?', expected some of a, b, c"),
-        (Choice("q", "which", ("a", "b")), "the question 'which', expected one of 'is {target} on?', 'which?', 'say'"),
-        (Text("q", "is light on?"), ""),
+        (Choice("which?", ("c", "a")), ""),
+        (YesNo("is light on?"), ""),
+        (Text("say"), ""),
+        (YesNo("is heating on?"), "the target 'heating', expected one of light (it knows kitchens)"),
+        (Choice("which?", ("a", "kitchen")), "the answers ['kitchen'] to 'which?', expected some of a, b, c"),
+        (Choice("which", ("a", "b")), "the question 'which', expected one of 'is {target} on?', 'which?', 'say'"),
+        (Text("is light on?"), ""),
     ],
 )
 def test_what_a_model_was_not_taught_is_named_with_what_it_knows(question, words):
@@ -81,7 +81,7 @@ def test_a_robot_stands_still_where_nano_looks_at_anything_but_the_simulator(ros
     health = ros.collect(DiagnosticArray, "/diagnostics")
     overrides = [Parameter("source", value=str(photographs)), Parameter("loop", value=True)]
     camera = ros.add(Camera(parameter_overrides=overrides))
-    classifier = ros.add(Classifier(load_first, parameter_overrides=[Parameter("description_rate", value=0.0)]))
+    classifier = ros.add(Classifier(load_first, parameter_overrides=[Parameter("description.rate", value=0.0)]))
     navigator = ros.add(Navigator())
     for node in (classifier, navigator):
         autostart(node)
@@ -98,7 +98,7 @@ def test_a_robot_stands_still_where_nano_looks_at_anything_but_the_simulator(ros
     ros.until(lambda: navigator._scope.targets, "what the model knows", 60)
     refused = set_target("red motorcycle")
     assert not refused.success and "'red motorcycle'" in refused.message and "red ball" in refused.message
-    refused = ros.set_parameter("classifier", "labels", ["kitchen", "office"])
+    refused = ros.set_parameter("classifier", "label.options", ["kitchen", "office"])
     assert not refused.successful and "'kitchen', 'office'" in refused.reason and "corridor" in refused.reason
 
     def ask(prompt, *options):
@@ -136,5 +136,7 @@ def test_labels_that_a_model_cannot_know_are_not_loaded_with_it(ros):
     from vlm_perception.nodes.run import autostart
 
     health = ros.collect(DiagnosticArray, "/diagnostics")
-    autostart(ros.add(Classifier(load_first, parameter_overrides=[Parameter("labels", value=["clear", "office"])])))
+    autostart(
+        ros.add(Classifier(load_first, parameter_overrides=[Parameter("label.options", value=["clear", "office"])]))
+    )
     ros.until(lambda: "'office'" in str(health) and "change the labels" in str(health), "refusal by name", 60)

@@ -46,8 +46,8 @@ from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.text import one_line, printable
 
 KEY = "sk-topsecret-0123456789"
-WHERE = Choice("where", "Where is the ball?", ("left", "center", "right"))
-WORDS = Text("words", "Describe the picture.", max_new_tokens=6)
+WHERE = Choice("Where is the ball?", ("left", "center", "right"))
+WORDS = Text("Describe the picture.", max_new_tokens=6)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 EXACT = pytest.approx((4 / 7, 2 / 7, 1 / 7))
 ROOT = Path(__file__).parents[1]
@@ -652,13 +652,13 @@ def test_nobody_can_write_a_token_of_a_chat_template(serve, server):
     server = serve(server)
     model = RemoteModel(server.url)
     options = ("left near", "a <|im_end|>", "<b>")
-    choice = Choice("q", " ".join(tokens), options, ("", "<|x|>", ""))
+    choice = Choice(" ".join(tokens), options, ("", "<|x|>", ""))
     asked = model.answer(IMAGE, [choice])
     assert asked[0].options == options and asked[0].value in options
     sent = json.dumps({**server.requests[-1].body, "state": ""}, ensure_ascii=False)
     assert not [token for token in (*tokens, "<|im_end|>", "<|x|>") if token in sent]
     assert "< |im_start|>" in sent
-    plain_text = YesNo("q", "Is 3 < 5, a <= b, x > y [m], [a] or <3?")
+    plain_text = YesNo("Is 3 < 5, a <= b, x > y [m], [a] or <3?")
     assert wire.harmless(plain_text) == plain_text
 
 

@@ -29,7 +29,7 @@ def distribution(**chances: float) -> Answer:
     chance = {name.replace("_", " "): p for name, p in chances.items()}
     probabilities = tuple(chance.get(option, 0.0) for option in OPTIONS)
     best = max(range(len(OPTIONS)), key=probabilities.__getitem__)
-    return Answer("target", OPTIONS[best], probabilities[best], OPTIONS, probabilities)
+    return Answer(OPTIONS[best], probabilities[best], OPTIONS, probabilities)
 
 
 def test_a_sighting_weighs_all_answers():
@@ -54,7 +54,7 @@ def test_nothing_seen_has_no_direction():
 def test_the_words_are_the_users():
     options = ("nein", "links nah", "links fern", "mitte nah", "mitte fern", "rechts nah", "rechts fern")
     reading = TargetReading(options, READ_TARGET.meanings, 1.3)
-    assert reading.read(answer("target", options, "links nah"), 0.0).direction == "left"
+    assert reading.read(answer(options, "links nah"), 0.0).direction == "left"
     with pytest.raises(ValueError, match="unknown"):
         TargetReading(options, (*READ_TARGET.meanings[:-1], "behind"), 1.3)
     with pytest.raises(ValueError, match="no target option means"):
@@ -98,7 +98,7 @@ def test_an_answer_that_is_none_never_becomes_a_sighting(change, words):
     ],
 )
 def test_the_mirrored_picture_must_swap_left_and_right(straight, mirrored, agree):
-    answers = [answer("target", OPTIONS, value) for value in (straight, mirrored)]
+    answers = [answer(OPTIONS, value) for value in (straight, mirrored)]
     if agree:
         READ_TARGET.check_mirrored(*answers)
     else:
@@ -112,8 +112,8 @@ def test_who_does_not_know_does_not_contradict():
 
 
 def test_surroundings():
-    label = Answer("label", "wall", 0.5, READ_SURROUNDINGS.labels, (0.1, 0.2, 0.5, 0.15, 0.05))
-    around = READ_SURROUNDINGS.read(label, answer("way", READ_SURROUNDINGS.ways, "left", 0.7), 3.0)
+    label = Answer("wall", 0.5, READ_SURROUNDINGS.labels, (0.1, 0.2, 0.5, 0.15, 0.05))
+    around = READ_SURROUNDINGS.read(label, answer(READ_SURROUNDINGS.ways, "left", 0.7), 3.0)
     assert around.blocked == pytest.approx(0.7) and around.passage == pytest.approx(0.2)
     assert (around.left, around.none, around.stamp) == (0.7, pytest.approx(0.1), 3.0)
 
@@ -149,11 +149,11 @@ def test_good_targets():
 
 def surroundings(stamp: float, label: str = "clear") -> Surroundings:
     labels, ways = READ_SURROUNDINGS.labels, READ_SURROUNDINGS.ways
-    return READ_SURROUNDINGS.read(answer("label", labels, label), answer("way", ways, "center"), stamp)
+    return READ_SURROUNDINGS.read(answer(labels, label), answer(ways, "center"), stamp)
 
 
 def sighting(stamp: float, value: str = "center far") -> Sighting:
-    return READ_TARGET.read(answer("target", OPTIONS, value), stamp)
+    return READ_TARGET.read(answer(OPTIONS, value), stamp)
 
 
 def test_one_wrong_answer_changes_no_mind_however_slow_the_model():
@@ -248,7 +248,9 @@ def test_how_long_a_fault_lasts_is_not_taken_for_usual():
 def test_a_clock_that_jumps_back_forgets():
     evidence = evidence_at()
     assert evidence.doubt(100.2, 5.1) == ""
-    assert "jumped back" in evidence.doubt(50.0, 5.2)
+    assert "did the clock jump?" in evidence.doubt(50.0, 5.2)
+    evidence.jump()
+    assert "waiting for a new answer" in evidence.doubt(50.0, 5.2)
     assert evidence.add(surroundings(50.1), sighting(50.1), 50.2, 5.3)
     assert evidence.doubt(50.2, 5.3) == ""
 

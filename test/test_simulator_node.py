@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
 
 from vlm_perception.navigation.depth import DepthReading
-from vlm_perception.nodes.parameters import ParameterError
+from vlm_perception.parameters import ParameterError
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import make_room
 from vlm_perception.simulation.world import CAMERA_FORWARD, CAMERA_HEIGHT, CAMERA_PITCH_DOWN

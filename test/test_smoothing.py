@@ -56,7 +56,7 @@ def test_doubt_is_unknown():
 
 
 def test_hysteresis_does_not_flicker_around_the_threshold():
-    settings = SmoothingSettings("none", enter=0.6, leave=0.4)
+    settings = SmoothingSettings("none", enter_threshold=0.6, leave_threshold=0.4)
     sequence = [seen("clear", c) for c in (0.5, 0.62, 0.58, 0.61, 0.45, 0.38, 0.55, 0.61)]
     labels = [label for _, label, _ in play(LabelSmoother(OPTIONS, settings), sequence)]
     assert labels == ["unknown", "clear", "clear", "clear", "clear", "unknown", "unknown", "clear"]
@@ -86,7 +86,8 @@ def test_the_same_picture_twice_counts_once(method):
 def test_for_any_sequence_the_belief_is_a_distribution_and_the_label_is_allowed(method):
     source = random.Random(1)
     for _ in range(50):
-        smoother = LabelSmoother(OPTIONS, SmoothingSettings(method, enter=source.uniform(0.4, 1), leave=0.3))
+        enter = source.uniform(0.4, 1)
+        smoother = LabelSmoother(OPTIONS, SmoothingSettings(method, enter_threshold=enter, leave_threshold=0.3))
         time = 0
         for _ in range(100):
             time += source.choice([0, 10**6, 10**8, 10**9, 10**10, -(10**8)])
@@ -114,8 +115,8 @@ def test_the_order_of_the_options_does_not_matter(method):
     ("settings", "words"),
     [
         ({"method": "magic"}, "'magic'"),
-        ({"enter": 0.3, "leave": 0.5}, "0.5"),
-        ({"enter": 1.2}, "1.2"),
+        ({"enter_threshold": 0.3, "leave_threshold": 0.5}, "0.5"),
+        ({"enter_threshold": 1.2}, "1.2"),
     ],
 )
 def test_bad_settings_are_refused(settings, words):

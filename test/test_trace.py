@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from perception_settings import settings
 
-from vlm_perception.perception.settings import Settings
-from vlm_perception.perception.smoothing import SmoothingSettings
+from vlm_perception.perception.camera import Camera
+from vlm_perception.perception.outputs import Description, Failed, Fault, Label
 from vlm_perception.perception.trace import AT_ONCE, WINDOW, Spans, Trace, percentiles
-from vlm_perception.perception.worker import Ask, Worker
+from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage, YesNo
 
-LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
+LABEL = Choice("what is ahead?", ("clear", "wall"))
 STAMP = 1_000_000_000
 
 
@@ -134,9 +135,9 @@ class Slow:
         def one(question):
             usage = Usage(time.perf_counter() - began, 0.0, 0, 0, encoding)
             if isinstance(question, Text):
-                return Answer(question.name, "words", 0.9, usage=usage)
+                return Answer("words", 0.9, usage=usage)
             share = 1 / len(question.options)
-            return Answer(question.name, question.options[0], share, question.options, (share,) * 2, usage)
+            return Answer(question.options[0], share, question.options, (share,) * 2, usage)
 
         return [[one(question) for question in questions] for _ in images]
 
@@ -148,19 +149,14 @@ class Listener:
     def __init__(self):
         self.labels, self.words, self.faults = [], [], []
 
-    def loaded(self, worker): ...
-    def failed(self, worker, error):
-        self.faults.append(error)
-
-    def labelled(self, picture, answer, smoothed):
-        time.sleep(0.005)
-        self.labels.append(picture.frame.stamp)
-
-    def described(self, picture, answer):
-        self.words.append(picture.frame.stamp)
-
-    def fault(self, camera, kind, error):
-        self.faults.append(error)
+    def publish(self, output):
+        if isinstance(output, Label):
+            time.sleep(0.005)
+            self.labels.append(output.frame.stamp)
+        elif isinstance(output, Description):
+            self.words.append(output.frame.stamp)
+        elif isinstance(output, Fault | Failed):
+            self.faults.append(output)
 
 
 def message(stamp):
@@ -173,18 +169,18 @@ def message(stamp):
 
 def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
     """With a label, a description and somebody who asks the same moment, of two cameras."""
-    settings = Settings(LABEL, 100.0, Text("words", "describe"), 100.0, 60.0, SmoothingSettings())
+    asked = settings(LABEL, Text("describe"), 100.0, 100.0)
     listener, trace = Listener(), Trace(tmp_path / "trace.json")
-    worker = Worker(Slow, settings, listener, lambda: STAMP, ["front", "rear"], trace=trace)
+    cameras = [Camera(name, asked, lambda: STAMP, trace) for name in ("front", "rear")]
+    worker = Worker(Slow, asked, cameras, listener.publish)
     worker.start()
     worker.look(True)
     answered = threading.Semaphore(0)
     try:
         for n in range(4):
-            for camera in ("front", "rear"):
-                told = lambda *_: answered.release()  # noqa: E731
-                worker.put(camera, message(STAMP + n))
-                worker.ask(Ask(camera, [YesNo("there", "is it there?")], told, told))
+            for camera in cameras:
+                camera.put(message(STAMP + n))
+                worker.ask(camera, [YesNo("is it there?")]).add_done_callback(lambda _: answered.release())
             for _ in range(2):
                 assert answered.acquire(timeout=30)
         end = time.monotonic() + 30
@@ -210,7 +206,7 @@ def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
     for spans in by_picture:
         wait = waits[spans[0]["args"]["stamp"]]
         assert wait["ts"] + wait["dur"] == pytest.approx(spans[0]["ts"])
-    figures = worker.views["front"].spans.figures()
+    figures = cameras[0].spans.figures()
     assert float(str(figures["time, encode, p50 p95 p99 [ms]"]).split()[0]) >= 19
     assert {name.split(", ")[1] for name in figures} >= {
         "age",

@@ -110,5 +110,5 @@ def test_training_goes_on_from_its_checkpoint_and_the_folder_loads(shard, tmp_pa
     assert not torch.equal(first["model"][name], second["model"][name])
     assert json.loads((output / "training.json").read_text())["steps"] == 3
     model = load_model(str(output), device="cpu")
-    (answer,) = model.answer(shard.images[0], [Choice("label", LABEL_PROMPT, truth.LABELS)])
+    (answer,) = model.answer(shard.images[0], [Choice(LABEL_PROMPT, truth.LABELS)])
     assert answer.value in truth.LABELS

@@ -25,7 +25,7 @@ PICTURES = {colour: np.full((24, 32, 3), colour, np.uint8) for colour in (RED, G
 
 def set_together(ros, **values):
     """Set parameters by one call of set_parameters_atomically; its result."""
-    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    parameters = [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()]
     request = SetParametersAtomically.Request(parameters=parameters)
     return ros.call(SetParametersAtomically, "classifier/set_parameters_atomically", request).result
 
@@ -39,16 +39,17 @@ def folder(tmp_path_factory):
 def test_chinese_labels_descriptions_and_questions_end_to_end(ros, folder):
     model = load_model(str(folder), device="cpu", dtype="float32")
     world = World(
-        ros, load=load_first, model=str(folder), device="cpu", dtype="float32", smoothing="none", enter_threshold=0.0,
-        leave_threshold=0.0, description_rate=0.0, ask_timeout=30.0,
+        ros, load=load_first, model=str(folder), device="cpu", dtype="float32",
+        smoothing__method="none", smoothing__enter_threshold=0.0, smoothing__leave_threshold=0.0,
+        description__rate=0.0, ask_timeout=30.0,
     )  # fmt: skip
     ros.until(lambda: world.labels, "label")
-    vocabulary = {"labels": LABELS, "label_prompt": "前面是什么？", "label_descriptions": WORDS}
+    vocabulary = {"label.options": LABELS, "label.prompt": "前面是什么？", "label.descriptions": WORDS}
     assert set_together(ros, **vocabulary).successful
 
     for colour, picture in PICTURES.items():
         world.colour = colour
-        (expected,) = model.answer(picture, [Choice("label", "前面是什么？", tuple(LABELS), tuple(WORDS))])
+        (expected,) = model.answer(picture, [Choice("前面是什么？", tuple(LABELS), tuple(WORDS))])
         label = ros.until(
             lambda p=expected.probabilities: next(
                 (
@@ -64,7 +65,7 @@ def test_chinese_labels_descriptions_and_questions_end_to_end(ros, folder):
 
         asked = Question(name="在哪里", prompt="门在哪里？", options=["左边", "右边"], descriptions=["靠左", ""])
         reply = world.ask(asked)
-        (expected,) = model.answer(picture, [Choice("在哪里", "门在哪里？", ("左边", "右边"), ("靠左", ""))])
+        (expected,) = model.answer(picture, [Choice("门在哪里？", ("左边", "右边"), ("靠左", ""))])
         assert reply.success, reply.message
         (answer,) = reply.answers
         assert (answer.name, answer.value, list(answer.options)) == ("在哪里", expected.value, ["左边", "右边"])
@@ -74,24 +75,27 @@ def test_chinese_labels_descriptions_and_questions_end_to_end(ros, folder):
 def test_labels_and_descriptions_change_together_or_not_at_all(ros):
     world = World(ros)
     world.until_label("clear")
-    assert set_together(ros, labels=LABELS, label_descriptions=WORDS).successful
+    assert set_together(ros, label__options=LABELS, label__descriptions=WORDS).successful
     assert world.until_label("门口").choices == LABELS
     for values, words in [
-        ({"labels": ["a", "b", "c"]}, ["2 label_descriptions for 3 labels", "set_parameters_atomically"]),
-        ({"label_descriptions": ["one"]}, ["1 label_descriptions for 2 labels"]),
-        ({"label_descriptions": ["a", "b\x07"]}, ["control character"]),
-        ({"labels": ["a", "b", "c"], "label_descriptions": ["one", "two"]}, ["2 label_descriptions for 3 labels"]),
-        ({"labels": ["a", "b"], "label_prompt": ""}, ["prompt", "empty"]),
-        ({"labels": ["a", "b"], "description_prompt": " "}, ["prompt", "empty"]),
+        ({"label.options": ["a", "b", "c"]}, ["2 label.descriptions for 3 label.options", "set_parameters_atomically"]),
+        ({"label.descriptions": ["one"]}, ["1 label.descriptions for 2 label.options"]),
+        ({"label.descriptions": ["a", "b\x07"]}, ["control character"]),
+        (
+            {"label.options": ["a", "b", "c"], "label.descriptions": ["one", "two"]},
+            ["2 label.descriptions for 3 label.options"],
+        ),
+        ({"label.options": ["a", "b"], "label.prompt": ""}, ["prompt", "empty"]),
+        ({"label.options": ["a", "b"], "description.prompt": " "}, ["prompt", "empty"]),
     ]:
         result = set_together(ros, **values)
         assert not result.successful and all(word in result.reason for word in words), (values, result.reason)
-    request = GetParameters.Request(names=["labels", "label_descriptions", "description_prompt"])
+    request = GetParameters.Request(names=["label.options", "label.descriptions", "description.prompt"])
     kept = ros.call(GetParameters, "classifier/get_parameters", request).values
     assert [list(value.string_array_value) for value in kept[:2]] == [LABELS, WORDS]
     assert kept[2].string_value == "describe the scene"
     assert world.until_label("门口").choices == LABELS
-    assert set_together(ros, labels=["a", "b", "c"], label_descriptions=[], label_rate=40).successful
+    assert set_together(ros, label__options=["a", "b", "c"], label__descriptions=[], label__rate=40).successful
     assert world.until_label("a").choices == ["a", "b", "c"]
 
 
@@ -106,20 +110,20 @@ def test_what_is_asked_changes_with_the_next_picture_and_smoothing_begins_anew(r
 
         def reply(self, question):
             if isinstance(question, Text):
-                return Answer(question.name, question.prompt, 1.0)
+                return Answer(question.prompt, 1.0)
             return Scripted().reply(question, question.options.index(question.prompt.split()[-1]))
 
         def describe_self(self):
             return {}
 
     world = World(
-        ros, load=lambda *_: Obedient(), labels=["wall", "door"], label_prompt="say wall", smoothing="majority",
-        smoothing_window=60.0,
+        ros, load=lambda *_: Obedient(), label__options=["wall", "door"], label__prompt="say wall",
+        smoothing__method="majority", smoothing__window=60.0,
     )  # fmt: skip
     world.until_label("wall")
     ros.until(lambda: len(world.labels) > 10, "ten labels that the majority would remember")
     world.labels.clear()
-    assert set_together(ros, label_prompt="say door", description_prompt="in a sonnet").successful
+    assert set_together(ros, label__prompt="say door", description__prompt="in a sonnet").successful
     label = ros.until(
         lambda: next((m for m in world.labels if m.raw_label == "door"), None), "answer to the new prompt"
     )
@@ -131,10 +135,10 @@ def test_labels_that_the_model_cannot_read_are_named_and_the_node_goes_on(ros, t
     for file in NANO_FOLDER.iterdir():
         if file.name != FILE:  # with which they would be refused before the tokenizer sees them
             (tmp_path / file.name).symlink_to(file)
-    rest = {"smoothing": "none", "enter_threshold": 0.0, "leave_threshold": 0.0}
+    rest = {"smoothing.method": "none", "smoothing.enter_threshold": 0.0, "smoothing.leave_threshold": 0.0}
     world = World(ros, load=load_first, device="cpu", model=str(tmp_path), **rest)
     ros.until(lambda: world.labels, "label")
-    assert ros.set_parameter("classifier", "labels", LABELS).successful
+    assert ros.set_parameter("classifier", "label.options", LABELS).successful
     status = world.until_health("'门口'")
     assert "does not know" in status.message
     world.labels.clear()
@@ -142,7 +146,7 @@ def test_labels_that_the_model_cannot_read_are_named_and_the_node_goes_on(ros, t
     assert reply.success and reply.answers[0].value in reply.answers[0].options
     assert "'墙'" in world.ask(Question(name="bad", prompt="what is ahead?", options=["墙", "wall"])).message
     assert not world.labels, "nothing is published about labels that cannot be read"
-    assert ros.set_parameter("classifier", "labels", ["wall", "clear"]).successful
+    assert ros.set_parameter("classifier", "label.options", ["wall", "clear"]).successful
     assert ros.until(lambda: world.labels, "label again")[0].choices == ["wall", "clear"]
 
 
@@ -150,16 +154,16 @@ def test_a_dual_encoder_says_and_answers_in_chinese_and_its_phrases_change(ros, 
     for part in test_contrastive.build("chinese_clip", tmp_path):
         part.save_pretrained(tmp_path)
     world = World(
-        ros, load=load_first, model=str(tmp_path), device="cpu", dtype="float32", labels=["门口", "墙"],
-        label_prompt="一张{}的照片", description_phrases=["走廊"],
+        ros, load=load_first, model=str(tmp_path), device="cpu", dtype="float32", label__options=["门口", "墙"],
+        label__prompt="一张{}的照片", description__phrases=["走廊"],
     )  # fmt: skip
     ros.until(lambda: any(m.data == "走廊 (100%)" for m in world.descriptions), "description by its only phrase")
     assert world.labels[-1].choices == ["门口", "墙"]
-    assert set_together(ros, labels=["有人", "没有人"], description_phrases=["空房间"]).successful
+    assert set_together(ros, label__options=["有人", "没有人"], description__phrases=["空房间"]).successful
     ros.until(lambda: any(m.data == "空房间 (100%)" for m in world.descriptions), "description by the new phrase")
     label = ros.until(lambda: next((m for m in world.labels if m.choices == ["有人", "没有人"]), None), "new labels")
     model = load_model(str(tmp_path), device="cpu", dtype="float32")
-    (expected,) = model.answer(PICTURES[RED], [Choice("label", "一张{}的照片", ("有人", "没有人"))])
+    (expected,) = model.answer(PICTURES[RED], [Choice("一张{}的照片", ("有人", "没有人"))])
     assert list(label.probabilities) == pytest.approx(expected.probabilities, abs=1e-4)
     reply = world.ask(Question(name="words", type=Question.TEXT, prompt="我看见{}。", options=["墙"]))
     assert reply.success and reply.answers[0].value == "我看见墙 (100%)。"

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from test_classifier_node import World
 
-from vlm_perception.nodes.channel import missing_profile
+from vlm_perception.nodes.camera_topics import missing_profile
 
 BIG_CAMERA = """
 import array, time

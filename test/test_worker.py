@@ -8,23 +8,24 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import perception_settings
 import pytest
 
 from vlm_perception.models.loader import load_model
-from vlm_perception.perception import view, worker
-from vlm_perception.perception.settings import Settings
-from vlm_perception.perception.smoothing import SmoothingSettings
-from vlm_perception.perception.worker import Ask, Worker
+from vlm_perception.perception import camera, engine
+from vlm_perception.perception.camera import Camera
+from vlm_perception.perception.outputs import Description, Failed, Fault, Label, Loaded
+from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage
 
-LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
-SIDE = Choice("side", "where is it?", ("left", "right"))
-WORDS = Text("description", "describe the scene", 40)
+LABEL = Choice("what is ahead?", ("clear", "wall"))
+SIDE = Choice("where is it?", ("left", "right"))
+WORDS = Text("describe the scene", 40)
+NAMES = {LABEL.prompt: "label", SIDE.prompt: "side", WORDS.prompt: "description"}
 
 
 def settings(**changes):
-    values = {"label": LABEL, "label_rate": 100.0, "description": WORDS, "description_rate": 10.0, "max_age": 60.0}
-    return Settings(**{**values, "smoothing": SmoothingSettings(), **changes})
+    return perception_settings.settings(LABEL, WORDS, **{"label_rate": 100.0, "description_rate": 10.0, **changes})
 
 
 class Scripted:
@@ -36,14 +37,14 @@ class Scripted:
         self.calls, self.images, self.during = [], [], lambda questions: None
 
     def answer(self, image, questions):
-        self.calls.append([question.name for question in questions])
+        self.calls.append([NAMES.get(question.prompt, "other") for question in questions])
         self.images.append(image)
         self.during(questions)
         usage = Usage(2.0, 0.5, 4, 3 << 20)
         return [
-            Answer(q.name, "words", 1.0, usage=usage)
+            Answer("words", 1.0, usage=usage)
             if isinstance(q, Text)
-            else Answer(q.name, q.options[0], 0.9, q.options, (0.9, 0.1), usage)
+            else Answer(q.options[0], 0.9, q.options, (0.9, 0.1), usage)
             for q in questions
         ]
 
@@ -58,15 +59,15 @@ class Bench:
         self.heard, self.news = [], threading.Condition()
         self.stamps = []
         self.clock = time.time_ns
-        self.worker = Worker(load, settings(**changes), self, lambda: self.clock())
+        self.camera = Camera("camera", settings(**changes), lambda: self.clock())
+        self.worker = Worker(load, settings(**changes), [self.camera], self.publish)
         self.worker.look(True)
 
     def show(self, height=24, width=32, seed=0, encoding="rgb8"):
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
         sec, nanosec = divmod(self.clock(), 1_000_000_000)
         header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="camera")
-        self.worker.put(
-            "camera",
+        problem = self.camera.put(
             SimpleNamespace(
                 header=header,
                 height=height,
@@ -75,15 +76,20 @@ class Bench:
                 encoding=encoding,
                 is_bigendian=0,
                 data=array.array("B", pixels.tobytes()),
-            ),
+            )
         )
+        assert problem is None
+        self.worker.wake()
 
     def ask(self, *questions, newer_than=0):
-        def answered(picture, answers):
-            self.say("asked", answers[0].name)
-            self.stamps.append(picture.frame.stamp)
+        def replied(reply):
+            if error := reply.exception():
+                self.say("failed", str(error))
+            else:
+                self.say("asked", NAMES.get(questions[0].prompt, "other"))
+                self.stamps.append(reply.result().frame.stamp)
 
-        self.worker.ask(Ask("camera", list(questions), answered, lambda e: self.say("failed", str(e)), newer_than))
+        self.worker.ask(self.camera, list(questions), newer_than).add_done_callback(replied)
 
     def see(self):
         """Start, and answer about a first picture."""
@@ -102,20 +108,9 @@ class Bench:
             done = self.news.wait_for(lambda: all(w in [heard for heard, _ in self.heard] for w in what), 20)
         assert done, f"{what} did not come, but {self.heard}"
 
-    def loaded(self, worker):
-        self.say("loaded", worker)
-
-    def failed(self, worker, error):
-        self.say("gone", error)
-
-    def labelled(self, picture, answer, smoothed):
-        self.say("labelled", picture)
-
-    def described(self, picture, answer):
-        self.say("described", picture)
-
-    def fault(self, camera, kind, error):
-        self.say("fault", f"{kind}: {error}")
+    def publish(self, output):
+        what = {Loaded: "loaded", Failed: "gone", Label: "labelled", Description: "described", Fault: "fault"}
+        self.say(what[type(output)], f"{output.kind}: {output.error}" if isinstance(output, Fault) else output)
 
 
 @pytest.fixture
@@ -164,8 +159,8 @@ def test_a_broken_first_picture_does_not_spoil_the_warm_up(bench):
 
 def test_of_the_pictures_that_come_while_the_model_is_busy_only_the_newest_is_decoded(bench, monkeypatch):
     decoded = []
-    decode = view.decode
-    monkeypatch.setattr(view, "decode", lambda message: decoded.append(message) or decode(message))
+    decode = camera.decode
+    monkeypatch.setattr(camera, "decode", lambda message: decoded.append(message) or decode(message))
     model = Scripted()
     one = bench(lambda: model, description_rate=0.0)
     one.worker.start()
@@ -191,7 +186,7 @@ def test_the_description_waits_while_somebody_asks(bench):
     more = [SIDE, SIDE]
 
     def somebody_else_asks(questions):
-        if any(question.name == "side" for question in questions) and more:
+        if any(question.prompt == SIDE.prompt for question in questions) and more:
             one.ask(more.pop())
 
     model.during = somebody_else_asks
@@ -213,9 +208,9 @@ def test_who_has_seen_a_picture_waits_for_a_newer_one_and_holds_up_nobody(bench)
     seen = next(value for what, value in one.heard if what == "labelled").frame.stamp
     del model.calls[:], one.heard[:]
     one.ask(SIDE, newer_than=seen)
-    time.sleep(3 * worker.LOOK_AGAIN)
+    time.sleep(3 * engine.LOOK_AGAIN)
     assert not model.calls and not one.heard
-    one.ask(Choice("other", "which one?", ("a", "b")))
+    one.ask(Choice("which one?", ("a", "b")))
     one.wait_for("asked")
     assert [call[0] for call in model.calls] == ["other"] and one.stamps == [seen], "who wants any gets it at once"
     del model.calls[:], one.heard[:]
@@ -244,7 +239,7 @@ def test_what_is_asked_about_the_time_after_now_is_not_answered_about_before(ben
     one.show()
     then = time.time_ns()
     one.ask(SIDE, newer_than=then)
-    time.sleep(3 * worker.LOOK_AGAIN)
+    time.sleep(3 * engine.LOOK_AGAIN)
     assert not one.stamps
     one.show(seed=1)
     one.wait_for("asked")
@@ -262,7 +257,7 @@ def test_a_corrupt_picture_is_not_the_newer_one_that_somebody_waits_for(bench):
         one.show(encoding="rgb9")
         one.wait_for("fault")
         one.heard.clear()
-        time.sleep(worker.LOOK_AGAIN)
+        time.sleep(engine.LOOK_AGAIN)
     assert not model.calls
     one.show(seed=1)
     one.wait_for("asked")
@@ -290,7 +285,7 @@ def test_stopping_tells_who_waits_for_a_newer_picture(bench):
 
 
 def test_nobody_waits_for_a_newer_picture_of_a_camera_that_has_stopped(bench):
-    one = bench(Scripted, label_rate=0.0, description_rate=0.0, max_age=0.4)
+    one = bench(Scripted, label_rate=0.0, description_rate=0.0, max_frame_age=0.4)
     one.worker.start()
     one.wait_for("loaded")
     one.show()
@@ -302,7 +297,7 @@ def test_nobody_waits_for_a_newer_picture_of_a_camera_that_has_stopped(bench):
 
 
 def test_who_asks_again_at_once_gets_every_answer_and_the_label_comes_with_it_and_without_him_soon(bench, monkeypatch):
-    monkeypatch.setattr(worker, "ASKED_AGAIN", 0.3)  # a busy machine must not make the difference
+    monkeypatch.setattr(engine, "ASKED_AGAIN", 0.3)  # a busy machine must not make the difference
     model, shown = Scripted(), iter(range(1, 4))
     one = bench(lambda: model, label_rate=1e6, description_rate=0.0)
     say = one.say
@@ -346,7 +341,8 @@ def test_what_the_last_answers_cost_is_known(bench):
     one.worker.start()
     one.show()
     one.wait_for("labelled", "described")
-    assert one.worker.decision.seconds == 2.0 and one.worker.words.tokens_per_second == pytest.approx(2.0)
+    figures = one.worker.metrics()
+    assert figures["decision time [s]"] == 2.0 and figures["description tokens per second"] == pytest.approx(2.0)
 
 
 def test_label_and_description_of_a_picture_encode_it_once(bench):
@@ -360,9 +356,10 @@ def test_label_and_description_of_a_picture_encode_it_once(bench):
     encoded.clear()
     one.show()
     one.wait_for("labelled", "described")
-    (picture,) = [value for what, value in one.heard if what == "described"]
-    assert len(encoded) == 1 and encoded[0] is picture.frame.image and not picture.frame.image.flags.writeable
-    assert one.worker.words.tokens > 0 and one.worker.words.time_to_first_token < one.worker.words.seconds
+    (words,) = [value for what, value in one.heard if what == "described"]
+    assert len(encoded) == 1 and encoded[0] is words.frame.image and not words.frame.image.flags.writeable
+    usage = words.answer.usage
+    assert usage.tokens > 0 and usage.time_to_first_token < usage.seconds
 
 
 def test_a_question_that_cannot_be_asked_is_the_askers_fault_alone(bench):

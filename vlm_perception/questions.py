@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 MAX_PROMPT_CHARACTERS = 2000
 MAX_OPTION_CHARACTERS = 200
-MAX_OPTIONS = 200
+MAX_OPTIONS = 255
 MAX_REQUEST_CHARACTERS = 50_000
 """So many characters the questions of one request may have, with their options and descriptions."""
 _BLANK = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
@@ -86,14 +86,15 @@ def check_options(what: str, options: tuple[str, ...], minimum: int = 2) -> None
 
 @dataclass(frozen=True)
 class Question:
-    """What every question has: the `name` its answer is found by, and the `prompt` the model reads."""
+    """What every question has: the `prompt` that the model reads. Whoever asks knows what it is for, and names it."""
 
-    name: str
     prompt: str
 
     def __post_init__(self) -> None:
-        check_text("the name of a question", self.name, MAX_OPTION_CHARACTERS)
-        check_text(f"the prompt of question {self.name!r}", self.prompt, MAX_PROMPT_CHARACTERS)
+        check_text("the prompt of a question", self.prompt, MAX_PROMPT_CHARACTERS)
+
+    def __str__(self) -> str:
+        return f"question {self.prompt!r:.100}"
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,11 @@ class ClosedQuestion(Question):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("options", "descriptions"):
-            object.__setattr__(self, name, texts_of(f"the {name} of question {self.name!r}", getattr(self, name)))
-        check_options(f"question {self.name!r}", self.options)
+            object.__setattr__(self, name, texts_of(f"the {name} of {self}", getattr(self, name)))
+        check_options(str(self), self.options)
         if len(self.descriptions) not in (0, len(self.options)):
             raise ValueError(
-                f"question {self.name!r} has {len(self.descriptions)} descriptions for its {len(self.options)} "
+                f"{self} has {len(self.descriptions)} descriptions for its {len(self.options)} "
                 "options, expected none or one for each (an empty one says nothing)"
             )
         for option, description in zip(self.options, self.descriptions, strict=False):
@@ -132,6 +133,15 @@ class Choice(ClosedQuestion):
 
 
 @dataclass(frozen=True)
+class MirroredChoice(Choice):
+    """Which one of `options`, in the image with left and right swapped?"""
+
+    def plain(self) -> Choice:
+        """Return what a model is asked about the mirrored image."""
+        return Choice(self.prompt, self.options, self.descriptions)
+
+
+@dataclass(frozen=True)
 class YesNo(ClosedQuestion):
     """Is it so? `options` are the model's words for true and for false, in this order."""
 
@@ -141,7 +151,7 @@ class YesNo(ClosedQuestion):
         super().__post_init__()
         if len(self.options) != 2:
             raise ValueError(
-                f"yes/no question {self.name!r} has {len(self.options)} options {list(self.options)!r:.200}, "
+                f"yes/no {self} has {len(self.options)} options {list(self.options)!r:.200}, "
                 "expected the word for true and the word for false"
             )
 
@@ -163,11 +173,11 @@ class Text(Question):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "phrases", texts_of(f"the phrases of question {self.name!r}", self.phrases))
+        object.__setattr__(self, "phrases", texts_of(f"the phrases of {self}", self.phrases))
         if self.phrases:
-            check_options(f"question {self.name!r}", self.phrases, minimum=1)
+            check_options(str(self), self.phrases, minimum=1)
         if not 1 <= self.max_new_tokens <= 4096:
-            raise ValueError(f"question {self.name!r} asks for {self.max_new_tokens} new tokens, expected 1 to 4096")
+            raise ValueError(f"{self} asks for {self.max_new_tokens} new tokens, expected 1 to 4096")
 
 
 @dataclass(frozen=True)
@@ -195,7 +205,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to the question of the same `name`.
+    """The answer to a question.
 
     `value` is the chosen option (the model's words for a `Text`). `options` and `probabilities`
     (each in 0..1, summing to 1) are parallel and empty for a `Text`. `confidence` is the
@@ -207,7 +217,6 @@ class Answer:
     to the options.
     """
 
-    name: str
     value: str
     confidence: float
     options: tuple[str, ...] = ()
@@ -221,7 +230,7 @@ class Answer:
         try:
             return self.probabilities[self.options.index(option)]
         except ValueError:
-            raise KeyError(f"{option!r} is not an option of {self.name!r}: {list(self.options)}") from None
+            raise KeyError(f"{option!r} is not an option: {list(self.options)}") from None
 
     @property
     def score(self) -> float:
@@ -235,12 +244,12 @@ def answer_from_log_likelihoods(question: ClosedQuestion, scores: list[float]) -
     Raises ValueError when a score is NaN or none is finite: such a model has not answered.
     """
     if len(scores) != len(question.options):
-        raise ValueError(f"{len(scores)} scores for the {len(question.options)} options of {question.name!r}")
+        raise ValueError(f"{len(scores)} scores for the {len(question.options)} options of {question}")
     highest = max(scores)
     if any(math.isnan(score) for score in scores) or not math.isfinite(highest):
-        raise ValueError(f"the model's scores for {question.name!r} are not finite: {scores}")
+        raise ValueError(f"the model's scores for {question} are not finite: {scores}")
     weights = [math.exp(score - highest) for score in scores]
     total = sum(weights)
     probabilities = tuple(weight / total for weight in weights)
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return Answer(question.name, question.options[best], probabilities[best], question.options, probabilities)
+    return Answer(question.options[best], probabilities[best], question.options, probabilities)

@@ -147,7 +147,7 @@ class Blip2(LocalModel):
         option = max(map(len, self._options(question.options))) if isinstance(question, ClosedQuestion) else 1
         if (length := self._picture_length + len(tokens) + option) > self._most_tokens:
             raise ValueError(
-                f"{self.name}: question {question.name!r} and the picture are {length} tokens long, this model reads "
+                f"{self.name}: {question} and the picture are {length} tokens long, this model reads "
                 f"at most {self._most_tokens}: shorten it"
             )
         return tokens

@@ -46,8 +46,8 @@ TESTED = {
 }  # fmt: skip
 """Model types whose *tree* is shown to be exact by this package's tests."""
 _CHECK = (
-    Choice("a", "What is ahead?", ("a wall", "a wall on the left", "nothing")),
-    YesNo("b", "Is there a door in the picture?"),
+    Choice("What is ahead?", ("a wall", "a wall on the left", "nothing")),
+    YesNo("Is there a door in the picture?"),
 )
 
 
@@ -303,7 +303,7 @@ class ChatModel(LocalModel):
         try:
             return self._asked(question)
         except ValueError as error:
-            raise ValueError(f"{self.name} cannot score question {question.name!r}: {error}") from None
+            raise ValueError(f"{self.name} cannot score {question}: {error}") from None
 
     def _score_portion(
         self, pictures: Pictures, every: list[list[int]], portion: Sequence[tuple[int, Options]]

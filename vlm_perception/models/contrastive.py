@@ -191,7 +191,7 @@ class Contrastive(LocalModel):
         lines = [line for line in question.prompt.splitlines() if line.strip()] if "{}" in question.prompt else []
         if plain := [line for line in lines if "{}" not in line]:
             raise ValueError(
-                f"the prompt of question {question.name!r} is a template, but its line {plain[0]!r:.200} has no {{}} "
+                f"the prompt of {question} is a template, but its line {plain[0]!r:.200} has no {{}} "
                 "for the option: every line is a template of its own"
             )
         described = question.described()
@@ -200,7 +200,7 @@ class Contrastive(LocalModel):
             described = described[:1]
         elif not lines and not isinstance(question, Choice) and not all(text for _, text in described):
             raise ValueError(
-                f"{self.name} compares pictures with phrases and cannot read question {question.name!r}: give each of "
+                f"{self.name} compares pictures with phrases and cannot read {question}: give each of "
                 f"{list(question.options)!r:.200} a description of what is to be seen then"
                 + (", or the first of them alone," if alone else "")
                 + " or write a prompt with {} in place of the option"
@@ -210,10 +210,10 @@ class Contrastive(LocalModel):
             tuple(map(self._clean, [text] if text else [template.replace("{}", option) for template in templates]))
             for option, text in described
         )
-        self._check(question.name, options)
+        self._check(question, options)
         return options
 
-    def _check(self, name: str, options: Sequence[Phrases]) -> None:
+    def _check(self, question: ClosedQuestion | Text, options: Sequence[Phrases]) -> None:
         """Raise ValueError when the text tower cannot read a phrase or cannot tell two options apart."""
         unknown = {self._tokenizer.unk_token_id} - {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id, None}
         seen: dict[tuple[tuple[int, ...], ...], Phrases] = {}
@@ -222,18 +222,18 @@ class Contrastive(LocalModel):
             for text, tokens in zip(option, ids, strict=True):
                 if len(tokens) > self._max_tokens:
                     raise ValueError(
-                        f"{self.name} reads at most {self._max_tokens} tokens, and {text!r:.200} of question {name!r} "
+                        f"{self.name} reads at most {self._max_tokens} tokens, and {text!r:.200} of {question} "
                         f"has {len(tokens)}: shorten it"
                     )
                 if unknown & set(tokens):
                     raise ValueError(
-                        f"{self.name} does not know all characters of {text!r:.200} of question {name!r}: say it "
+                        f"{self.name} does not know all characters of {text!r:.200} of {question}: say it "
                         "in a language of this model, or use SigLIP 2 or Chinese-CLIP"
                     )
             other = seen.setdefault(tuple(map(tuple, ids)), option)
             if other is not option:
                 raise ValueError(
-                    f"{self.name} reads {other[0]!r:.200} and {option[0]!r:.200} of question {name!r} alike, so it "
+                    f"{self.name} reads {other[0]!r:.200} and {option[0]!r:.200} of {question} alike, so it "
                     "cannot tell them apart: say them in other words"
                 )
 
@@ -251,7 +251,7 @@ class Contrastive(LocalModel):
         phrases = question.phrases or self._usual_phrases
         options = tuple((self._clean(phrase),) for phrase in phrases)
         if question.phrases:
-            self._check(question.name, options)
+            self._check(question, options)
         logits = self._compare(encoded, options).double()
         chances = logits.sigmoid() if self._sigmoid else logits.softmax(-1)  # a sigmoid lets several phrases be true
         found = []

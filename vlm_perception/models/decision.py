@@ -82,7 +82,7 @@ class Decision:
     def _stock(self, question: ClosedQuestion) -> Any:
         from transformers.decision.template_utils import Question
 
-        return Question.from_request(question.name, _request(question), self._config)
+        return Question.from_request("q", _request(question), self._config)
 
 
 def _keys(question: ClosedQuestion) -> Sequence[str]:

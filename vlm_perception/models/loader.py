@@ -81,8 +81,8 @@ CONVERTED = {
 SMALL = 10_000_000
 """So many parameters at random cost nobody anything."""
 TRIAL = (
-    Choice("label", "what is ahead?", ("clear", "obstacle")),
-    Text("words", "describe the scene", max_new_tokens=1),
+    Choice("what is ahead?", ("clear", "obstacle")),
+    Text("describe the scene", max_new_tokens=1),
 )
 """What a model has to answer, about an image with nothing to see in it, before it counts as loaded."""
 

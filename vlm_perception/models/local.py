@@ -151,10 +151,10 @@ class LocalModel(ABC):
             for found, words in zip(answers, self._say(encoded, text, meter), strict=True):
                 if not math.isfinite(words.confidence):
                     raise ModelError(
-                        f"{self.name}: the words for {text.name!r} have no finite probability; try dtype float32"
+                        f"{self.name}: the words for {text} have no finite probability; try dtype float32"
                     )
                 usage = meter.usage(words.first_token, words.tokens)
-                found[text] = Answer(text.name, words.text, words.confidence, usage=usage)
+                found[text] = Answer(words.text, words.confidence, usage=usage)
         return [[found[question] for question in questions] for found in answers]
 
     def _encoded(self, images: Sequence[np.ndarray]) -> Any:
@@ -177,15 +177,15 @@ class LocalModel(ABC):
 
     def _empty_picture(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:
         """The options' log-likelihoods for an empty picture, where needed; kept for every question ever asked."""
-        keys = {q: dataclasses.replace(q, name="-") for q in questions if self._calibration.needs_empty_picture(q)}
-        new = [key for key in dict.fromkeys(keys.values()) if key not in self._priors]
+        needed = [question for question in questions if self._calibration.needs_empty_picture(question)]
+        new = [question for question in needed if question not in self._priors]
         if new:
             if len(self._priors) + len(new) > MAX_PRIORS:
                 self._priors.clear()
-                new = list(dict.fromkeys(keys.values()))
+                new = needed
             (scored,) = self._score(self._encode([EMPTY_PICTURE]), new)
-            self._priors.update((key, row.log_likelihoods) for key, row in zip(new, scored, strict=True))
-        return [self._priors[keys[question]] if question in keys else None for question in questions]
+            self._priors.update((one, row.log_likelihoods) for one, row in zip(new, scored, strict=True))
+        return [self._priors[question] if question in needed else None for question in questions]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlm_perception.models.calibration import TYPES, Calibration
+from vlm_perception.parameters import CONFIGURE, parameter
 
 DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8", "int4")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 EXECUTION_PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
@@ -17,39 +18,46 @@ EXECUTION_PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 class LoadOptions:
     """How a model is loaded. Raises ValueError for what cannot be meant.
 
-    `device`: auto, cpu, cuda or cuda:N; auto takes a GPU when there is one.
-    `dtype`: auto, float32, bfloat16 or float16; auto takes bfloat16 on a GPU that has it, float16 on an older one and
-    float32 on the CPU.
-    `quantization`: none, int8 (LLM.int8()) or int4 (NF4) of the linear layers' weights, by bitsandbytes; a folder
-    that is quantised already is loaded as it is.
-    `attn_implementation`: auto, eager, sdpa or flash_attention_2; auto takes the fastest that is exact. Flash attention
-    knows no mask of ours, so it is used for the vision tower only.
-    `execution_provider`: of an exported model, what ONNX Runtime runs its vision tower on: auto, cpu, openvino, cuda or
-    tensorrt; see `onnx_tower.py`.
-    `tf32`: a GPU multiplies float32 in TF32, which is faster and keeps 10 bits of the mantissa.
-    `cudnn_benchmark`: a GPU tries its convolutions at every new size of pictures and keeps the fastest.
-    `image_size`: edge of the square [px] that the model looks at, 0 for its own; see `image_size.py`.
-    `temperatures` and `empty_picture`, see `Calibration`: numbers for choice, yes_no and score; none for those in
-    the folder's decision.json, if any.
-    `describer`: folder of a small language model that makes sentences of what a dual encoder has found, or "".
-    `request_timeout` [s] of a call of a server, with all its tries; `requests_in_flight` to it at once.
-    `check_memory`: refuse a model that needs more memory than is free, before loading it.
+    `device` auto takes a GPU when there is one. `dtype` auto takes bfloat16 on a GPU that has it, float16 on an older
+    one and float32 on the CPU; tf32 is float32 that a GPU multiplies faster, to 10 bits of the mantissa.
+    `quantization` is LLM.int8() or NF4 of the linear layers' weights, by bitsandbytes; a folder that is quantised
+    already is loaded as it is. `execution_provider`: see `onnx_tower.py`; `image_size`: see `image_size.py`.
+    `attn_implementation`: auto takes the fastest that is exact; flash attention knows no mask of ours, so it is used
+    for the vision tower only. `temperatures` and `empty_picture`: numbers for choice, yes_no and score in place of
+    those in the folder's decision.json, see `Calibration`. `request_timeout` [s] of a call of a server, with all its
+    tries; `requests_in_flight` to it at once.
     """
 
-    device: str = "auto"
-    dtype: str = "auto"
-    quantization: str = "none"
+    device: str = parameter("auto", "Where the model runs: auto, cpu, cuda or cuda:N", when=CONFIGURE)
+    dtype: str = parameter("auto", "Precision of the model", choices=DTYPES, when=CONFIGURE)
+    quantization: str = parameter(
+        "none", "Bits of the weights in linear layers, by bitsandbytes", choices=QUANTIZATIONS, when=CONFIGURE
+    )
+    image_size: int = parameter(
+        0,
+        "Edge of the square that the model looks at, which its time depends on; 0: its own",
+        unit="pixels",
+        minimum=0,
+        maximum=4096,
+        when=CONFIGURE,
+    )
+    execution_provider: str = parameter(
+        "auto",
+        "What ONNX Runtime runs the vision tower of an exported model on",
+        choices=EXECUTION_PROVIDERS,
+        when=CONFIGURE,
+    )
+    describer: str = parameter(
+        "", "Folder of a language model that makes a dual encoder's descriptions, or none", when=CONFIGURE
+    )
+    check_memory: bool = parameter(
+        True, "Refuse a model that needs more memory than is free, before it is loaded", when=CONFIGURE
+    )
     attn_implementation: str = "auto"
-    execution_provider: str = "auto"
-    tf32: bool = False
-    cudnn_benchmark: bool = False
-    image_size: int = 0
     temperatures: tuple[float, ...] = ()
     empty_picture: tuple[float, ...] = ()
-    describer: str = ""
     request_timeout: float = 20.0
     requests_in_flight: int = 4
-    check_memory: bool = True
 
     def __post_init__(self) -> None:
         _, _, index = self.device.partition("cuda:")

@@ -23,7 +23,7 @@ def settle(options: LoadOptions) -> LoadOptions:
     if device == "auto":
         device = "cuda" if gpus else "cpu"
     if device == "cpu":
-        return dataclasses.replace(options, device=device, dtype="float32" if dtype == "auto" else dtype)
+        return dataclasses.replace(options, device=device, dtype="float32" if dtype in ("auto", "tf32") else dtype)
     if not gpus:
         raise ModelError(
             f"device is {device!r} but torch {torch.__version__} sees no GPU: use cpu, or a CUDA build of torch"
@@ -32,10 +32,10 @@ def settle(options: LoadOptions) -> LoadOptions:
         raise ModelError(f"device is {device!r} but there are {gpus} GPUs: the last is cuda:{gpus - 1}, not {index}")
     if dtype == "auto":
         dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if options.tf32 else "ieee"
-    torch.backends.cudnn.benchmark = options.cudnn_benchmark
-    return dataclasses.replace(options, device=device, dtype=dtype)
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+    torch.backends.cudnn.benchmark = True  # all images have the size that the processor makes
+    return dataclasses.replace(options, device=device, dtype="float32" if dtype == "tf32" else dtype)
 
 
 def arguments(

@@ -301,7 +301,7 @@ class RemoteModel:
         seconds = time.monotonic() - started
         usage = Usage(seconds, first or seconds, heard.tokens, 0)
         text = self._without_key(heard.text)
-        return {question: Answer(question.name, text, heard.confidence, usage=usage)}
+        return {question: Answer(text, heard.confidence, usage=usage)}
 
     # Which way?
 

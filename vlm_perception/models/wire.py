@@ -48,7 +48,7 @@ TOP = 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAME = "[[camera]]"
 _INPUT = "The picture shows what the camera sees."
-_PROBE = YesNo("probe", "Is this a picture?")
+_PROBE = YesNo("Is this a picture?")
 MOST_TOKENS = 2**32 - 1
 """A larger count of tokens is none."""
 _SPECIAL = re.compile(r"<(?=[|｜]|[/\\]?[A-Za-z][\w .:-]*>|<[A-Z])|\[(?=\[|/?[A-Z][A-Z0-9_]+\])")
@@ -402,7 +402,7 @@ def _labels(question: ClosedQuestion) -> list[str]:
         return ["Yes", "No"]
     if len(question.options) > len(LETTERS):
         raise ValueError(
-            f"question {question.name!r} has {len(question.options)} options; a chat server can be asked "
+            f"{question} has {len(question.options)} options; a chat server can be asked "
             f"at most {len(LETTERS)}, one with System One or Decisions more"
         )
     return list(LETTERS[: len(question.options)])

@@ -250,7 +250,7 @@ class DepthSensor:
             return ""
         if self._problem:
             return f"the {self.name} is not usable: {self._problem}"
-        limit = f"{self.max_age:g} s (max_depth_age)"
+        limit = f"{self.max_age:g} s"
         if self._points is not None and steady - self._arrived <= self.max_age:
             old = now - self._points.stamp
             return f"the stamps of the {self.name} are {old:.2g} s old, expected 0 to {limit}: do the clocks agree?"

@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from vlm_perception.parameters import parameter
+
 
 @dataclass(frozen=True)
 class Command:
@@ -35,11 +37,21 @@ class Limits:
     `braking` [m/s²] is for driving; a turn may end twice as fast as it begins.
     """
 
-    forward_speed: float = 0.7
-    turn_speed: float = 2.0
-    forward_acceleration: float = 1.2
-    turn_acceleration: float = 5.0
-    braking: float = 1.5
+    forward_speed: float = parameter(0.7, "Highest speed", unit="m/s", minimum=0.01, maximum=2.0)
+    turn_speed: float = parameter(2.0, "Highest turning speed", unit="rad/s", minimum=0.1, maximum=3.0)
+    forward_acceleration: float = parameter(
+        1.2, "Highest acceleration", unit="m/s^2", minimum=0.05, maximum=10.0
+    )
+    turn_acceleration: float = parameter(
+        5.0, "Highest turning acceleration; a turn may end twice as fast", unit="rad/s^2", minimum=0.1, maximum=50.0
+    )
+    braking: float = parameter(
+        1.5,
+        "Deceleration in ordinary stops; on doubt the robot stops at once",
+        unit="m/s^2",
+        minimum=0.1,
+        maximum=50.0,
+    )
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -22,6 +22,8 @@ from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimite
 from vlm_perception.navigation.sighting import Sighting, Surroundings, third
 
 MODES = ("idle", "search", "follow", "explore")
+MAX_DEPTH_AGE = 0.5
+"""Depth that is older [s] does not count."""
 ZEROS = 0.5
 """For so long [s] zero is sent after a motion; then there is silence."""
 REACTION = 0.5
@@ -45,13 +47,11 @@ class Pilot:
     `steady` one that only goes on. It asks no clock itself: the same calls give the same commands.
     """
 
-    def __init__(
-        self, period: float, tuning: Tuning, limits: Limits, max_answer_age: float, max_depth_age: float = 0.5
-    ) -> None:
+    def __init__(self, period: float, tuning: Tuning, limits: Limits, max_answer_age: float) -> None:
         self.evidence = Evidence(max_answer_age)
         self.track = Track()
-        self.depth_image = DepthSensor("depth image", max_depth_age)
-        self.laser_scan = DepthSensor("laser scan", max_depth_age)
+        self.depth_image = DepthSensor("depth image", MAX_DEPTH_AGE)
+        self.laser_scan = DepthSensor("laser scan", MAX_DEPTH_AGE)
         self.free: float | None = None
         self._tuning = tuning
         self._limiter = MotionLimiter(limits, period, zeros=math.ceil(ZEROS / period))
@@ -71,14 +71,12 @@ class Pilot:
         """Does it need answers?"""
         return self.mode != "idle" and self.decision.found is None
 
-    def adopt(self, tuning: Tuning, limits: Limits, max_answer_age: float, max_depth_age: float = 0.5) -> None:
+    def adopt(self, tuning: Tuning, limits: Limits, max_answer_age: float) -> None:
         """Change how the robot behaves, in the middle of whatever it does."""
         self._tuning = self._behaviour.tuning = tuning
         self._behaviour.belief.memory = tuning.memory
         self._limiter.limits = limits
         self.evidence.max_age = max_answer_age
-        for sensor in (self.depth_image, self.laser_scan):
-            sensor.max_age = max_depth_age
 
     def start(self, mode: str, target: str, reason: str, time_limit: float = 0.0) -> None:
         """Begin with `mode` anew, as if nothing had been seen. A search gives up after `time_limit` [s] (0: never)."""

@@ -102,7 +102,7 @@ class TargetReading:
 
     def _chances(self, answer: Answer) -> tuple[dict[str, float], dict[str, float]]:
         """Return the probability of every meaning, and of every direction; raises UnusableAnswer."""
-        check_answer(answer, self.options)
+        check_answer("target", answer, self.options)
         chance = dict.fromkeys(self.meanings, 0.0)
         for meaning, probability in zip(self.meanings, answer.probabilities, strict=True):
             chance[meaning] += probability
@@ -198,8 +198,8 @@ class SurroundingsReading:
 
     def read(self, label: Answer, way: Answer, stamp: float) -> Surroundings:
         """Return what was ahead in a picture taken at `stamp` [s]; raises UnusableAnswer."""
-        check_answer(label, self.labels)
-        check_answer(way, self.ways)
+        check_answer("label", label, self.labels)
+        check_answer("way", way, self.ways)
         left, center, right, none = (way.probability(option) for option in self.ways)
         return Surroundings(
             stamp=stamp,
@@ -213,11 +213,11 @@ class SurroundingsReading:
         )
 
 
-def check_answer(answer: Answer, options: Sequence[str]) -> None:
+def check_answer(name: str, answer: Answer, options: Sequence[str]) -> None:
     """Raise UnusableAnswer unless the answer is a proper distribution over `options` and its value the best one."""
 
     def unusable(problem: str) -> UnusableAnswer:
-        return UnusableAnswer(f"answer {answer.name!r} {problem}")
+        return UnusableAnswer(f"answer {name!r} {problem}")
 
     if tuple(answer.options) != tuple(options):
         raise unusable(f"has the options {list(answer.options)}, asked were {list(options)}")

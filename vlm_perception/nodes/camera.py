@@ -15,9 +15,10 @@ from sensor_msgs.msg import Image
 
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import Faults, one_line
-from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
+from vlm_perception.parameters import START, parameter
 from vlm_perception.perception.address import shown, without_secrets
 from vlm_perception.perception.source import SILENCE, Source, SourceError, locate, open_source
 
@@ -36,6 +37,7 @@ class Parameters:
     source: str = parameter(
         "0",
         "Video file, folder of images, image, number or path of a webcam (0, /dev/video0), or address (rtsp://...)",
+        when=START,
         shown=shown,
     )
     rate: float = parameter(
@@ -44,10 +46,15 @@ class Parameters:
         unit="Hz",
         minimum=0.0,
         maximum=1000.0,
+        when=START,
     )
-    loop: bool = parameter(False, "Start a recording again at its end; otherwise the node ends", dynamic=True)
-    wait_for_subscriber: bool = parameter(True, "A recording begins when somebody subscribes to camera/image_raw")
-    frame_id: str = parameter("camera_optical_frame", "Frame of the pictures (REP 103: z forward, x right, y down)")
+    loop: bool = parameter(False, "Start a recording again at its end; otherwise the node ends")
+    wait_for_subscriber: bool = parameter(
+        True, "A recording begins when somebody subscribes to camera/image_raw", when=START
+    )
+    frame_id: str = parameter(
+        "camera_optical_frame", "frame_id of the images (REP 103: z forward, x right, y down)", when=START
+    )
 
     def __post_init__(self) -> None:
         if not self.source.strip():

@@ -5,8 +5,19 @@ from __future__ import annotations
 import math
 
 from vlm_perception import msg
-from vlm_perception.perception.observer import MirroredChoice
-from vlm_perception.questions import Answer, Choice, ClosedQuestion, Question, Score, Text, Usage, YesNo
+from vlm_perception.questions import (
+    MAX_OPTION_CHARACTERS,
+    Answer,
+    Choice,
+    ClosedQuestion,
+    MirroredChoice,
+    Question,
+    Score,
+    Text,
+    Usage,
+    YesNo,
+    check_text,
+)
 from vlm_perception.text import printable
 
 UINT32, UINT64 = 2**32 - 1, 2**64 - 1
@@ -23,27 +34,33 @@ _TYPE_NAMES = {getattr(msg.Question, name): name for name in ("CHOICE", "YES_NO"
 
 
 def question_from_message(message: msg.Question, max_new_tokens: int = 64) -> Question:
-    """Return the typed question; ValueError says what is wrong with it. `max_new_tokens` is for a text."""
+    """Return the typed question; ValueError names it and says what is wrong. `max_new_tokens` is for a text."""
+    check_text("the name of a question", message.name, MAX_OPTION_CHARACTERS)
+    try:
+        return _typed(message, max_new_tokens)
+    except ValueError as error:
+        raise ValueError(f"question {message.name!r:.100}: {error}") from None
+
+
+def _typed(message: msg.Question, max_new_tokens: int) -> Question:
     kind = TYPES.get(message.type)
     options, descriptions = tuple(message.options), tuple(message.descriptions)
     if kind is None:
         known = ", ".join(f"{number} ({name})" for number, name in sorted(_TYPE_NAMES.items()))
-        raise ValueError(f"question {message.name!r:.100} has type {message.type}, expected one of {known}")
+        raise ValueError(f"it has type {message.type}, expected one of {known}")
     if kind is Text:
         if descriptions:
-            raise ValueError(
-                f"text question {message.name!r:.100} has descriptions {list(descriptions)!r:.100}, expected none"
-            )
-        return Text(message.name, message.prompt, max_new_tokens, phrases=options)
+            raise ValueError(f"a text question has the descriptions {list(descriptions)!r:.100}, expected none")
+        return Text(message.prompt, max_new_tokens, phrases=options)
     if kind is YesNo and not options:
         options = YesNo.options
-    return kind(message.name, message.prompt, options, descriptions)  # type: ignore[call-arg]
+    return kind(message.prompt, options, descriptions)  # type: ignore[call-arg]
 
 
-def question_to_message(question: Question) -> msg.Question:
-    """Return `question` as a message."""
+def question_to_message(name: str, question: Question) -> msg.Question:
+    """Return `question` as a message; its answer carries the same `name`."""
     kind = next(number for number, kind in TYPES.items() if type(question) is kind)
-    message = msg.Question(name=question.name, type=kind, prompt=question.prompt)
+    message = msg.Question(name=name, type=kind, prompt=question.prompt)
     if isinstance(question, ClosedQuestion):
         message.options, message.descriptions = list(question.options), list(question.descriptions)
     elif isinstance(question, Text):
@@ -51,10 +68,10 @@ def question_to_message(question: Question) -> msg.Question:
     return message
 
 
-def answer_to_message(answer: Answer) -> msg.Answer:
-    """Return `answer` as a message, whatever a model gave: what the message cannot hold is cut to what it can."""
+def answer_to_message(name: str, answer: Answer) -> msg.Answer:
+    """Return `answer` to the question of that `name` as a message: what a message cannot hold is cut to what it can."""
     message = msg.Answer(
-        name=answer.name,
+        name=name,
         value=printable(answer.value),
         confidence=answer.confidence,
         options=list(answer.options),
@@ -74,7 +91,6 @@ def answer_from_message(message: msg.Answer) -> Answer:
     """Return the answer that `message` carries."""
     usage = Usage(message.seconds, message.time_to_first_token, message.tokens, message.peak_memory)
     return Answer(
-        message.name,
         message.value,
         message.confidence,
         tuple(message.options),

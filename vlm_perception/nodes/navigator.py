@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
@@ -30,32 +30,75 @@ from std_msgs.msg import Header
 
 from vlm_perception.action import SearchTarget
 from vlm_perception.models.scope import unknown_target
+from vlm_perception.msg import Answer as AnswerMessage
 from vlm_perception.msg import ModelScope, NavigationState, TargetSighting
 from vlm_perception.navigation.behaviours import Tuning
-from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepth
-from vlm_perception.navigation.motion import Command, Limits
+from vlm_perception.navigation.depth import DepthSensor, Points, UnusableDepth
+from vlm_perception.navigation.motion import Command
 from vlm_perception.navigation.pilot import MODES, Pilot
+from vlm_perception.navigation.settings import NavigationSettings
 from vlm_perception.navigation.sighting import (
     Sighting,
-    SurroundingsReading,
-    TargetReading,
     UnusableAnswer,
     check_target,
 )
 from vlm_perception.nodes.conversions import answer_from_message, question_to_message
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level, without_numbers
 from vlm_perception.nodes.faults import one_line
-from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.services import create_service
-from vlm_perception.perception.observer import MirroredChoice
-from vlm_perception.questions import Answer, Choice, Question
+from vlm_perception.parameters import START, group, parameter
+from vlm_perception.questions import Answer
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
 STATE_PERIOD = 1.0
 """[s] between two messages about a state that stays as it is."""
 TOLD_AGAIN = 5.0
 """[s] until the log tells a state again that comes and goes."""
+CONTROL_RATE = 20.0
+"""How often [Hz] velocity is published."""
+NEW_NAMES = {
+    "label_prompt": "surroundings.prompt",
+    "label_options": "surroundings.options",
+    "obstacle_labels": "surroundings.obstacles",
+    "wall_labels": "surroundings.walls",
+    "passage_labels": "surroundings.passages",
+    "way_prompt": "way.prompt",
+    "way_options": "way.options",
+    "blocked": "way.blocked_threshold",
+    "target_prompt": "target.prompt",
+    "target_options": "target.options",
+    "mirror_check": "target.mirror_check",
+    "see": "target.seen_threshold",
+    "field_of_view": "camera.field_of_view",
+    "camera_height": "camera.height",
+    "camera_pitch": "camera.pitch",
+    "depth_image": "depth.image",
+    "laser_scan": "depth.scan",
+    "scan_pose": "depth.scan_pose",
+    "stop_distance": "depth.stop_distance",
+    "near_distance": "depth.near_distance",
+    "robot_width": "robot.width",
+    "robot_height": "robot.height",
+    "forward_speed": "limits.forward_speed",
+    "turn_speed": "limits.turn_speed",
+    "forward_acceleration": "limits.forward_acceleration",
+    "turn_acceleration": "limits.turn_acceleration",
+    "braking": "limits.braking",
+}
+CONSTANTS = (
+    "arrive",
+    "arrive_answers",
+    "control_rate",
+    "creep_speed",
+    "detour_distance",
+    "lost_wait",
+    "max_depth_age",
+    "memory",
+    "near",
+    "viewpoint_distance",
+)
 LAST_WORD_TIMEOUT = 0.5
 """How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
 
@@ -64,227 +107,41 @@ LAST_WORD_TIMEOUT = 0.5
 class Parameters:
     """The parameters of the navigator."""
 
-    autostart: bool = parameter(True, "Configure and activate by itself")
-    # Asking
+    autostart: bool = parameter(True, "Configure and activate without being told to", when=START)
     ask_rate: float = parameter(
         10.0,
-        "How often to ask the classifier; 0: about every picture, as far as the model keeps up",
+        "How often to ask the classifier; 0: about every image, as far as the model keeps up",
         unit="Hz",
         minimum=0.0,
         maximum=100.0,
-        dynamic=True,
     )
     ask_timeout: float = parameter(
         2.0,
-        "Without an answer for so long the question counts as lost; with ask_rate 0 that waits for a picture, too",
+        "Without an answer for so long the question counts as lost; with ask_rate 0 that waits for an image, too",
         unit="s",
         minimum=0.1,
         maximum=120.0,
-        dynamic=True,
     )
-    max_answer_age: float = parameter(
-        0.8,
-        "The robot stands still when the newest answered picture is older",
-        unit="s",
-        minimum=0.05,
-        maximum=120.0,
-        dynamic=True,
+    navigation: NavigationSettings = group(NavigationSettings, prefix="")
+    search_time_limit: float = parameter(
+        0.0, "A search set by service gives up after so long; 0: never", unit="s", minimum=0.0, maximum=86400.0
     )
-    label_prompt: str = parameter("what is ahead?", "Question about the way ahead", dynamic=True)
-    label_options: tuple[str, ...] = parameter(
-        ("clear", "obstacle", "wall", "doorway", "corridor"), "Its possible answers", dynamic=True
-    )
-    obstacle_labels: tuple[str, ...] = parameter(
-        ("obstacle",), "Those of label_options that mean a thing close ahead", dynamic=True
-    )
-    wall_labels: tuple[str, ...] = parameter(
-        ("wall",), "Those of label_options that mean a wall ahead, farther than an obstacle", dynamic=True
-    )
-    passage_labels: tuple[str, ...] = parameter(
-        ("doorway", "corridor"), "Those of label_options that lead somewhere", dynamic=True
-    )
-    way_prompt: str = parameter("which way is clear?", "Question about clear ways", dynamic=True)
-    way_options: tuple[str, ...] = parameter(
-        ("left", "center", "right", "none"), "Its answers for left, center, right and none, in this order", dynamic=True
-    )
-    target_prompt: str = parameter(
-        "where is the {target}?", "Question about the target, whose name replaces {target}", dynamic=True
-    )
-    target_options: tuple[str, ...] = parameter(
-        ("no", "left near", "left far", "center near", "center far", "right near", "right far"),
-        "Its possible answers",
-        dynamic=True,
-    )
-    target_meanings: tuple[str, ...] = parameter(
-        ("absent", "left near", "left far", "center near", "center far", "right near", "right far"),
-        "What each of target_options means: absent, or left, center or right with near or far",
-        dynamic=True,
-    )
-    field_of_view: float = parameter(
-        1.31, "Of the camera, horizontally", unit="rad", minimum=0.1, maximum=3.0, dynamic=True
-    )
-    mirror_check: bool = parameter(
-        False,
-        "Ask about the target in the mirrored picture too; answers that contradict each other count as none. A model "
-        "that knows left from right does not need it, and each answer takes nearly twice as long",
-        dynamic=True,
-    )
+    enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel", when=START)
+    base_frame: str = parameter("base_link", "frame_id of a TwistStamped", when=START)
     allow_nano: bool = parameter(
         False,
         "Drive even on answers that the model was not taught to give, as nano's about any but the simulator's images; "
         "for experiments",
-        dynamic=True,
-    )
-    # Depth
-    depth_image: bool = parameter(False, "Use camera/depth/image_raw, which has the camera's view")
-    laser_scan: bool = parameter(False, "Use scan")
-    max_depth_age: float = parameter(
-        0.5, "Depth that is older does not count", unit="s", minimum=0.05, maximum=10.0, dynamic=True
-    )
-    camera_height: float = parameter(
-        0.3, "Of the camera above the floor", unit="m", minimum=0.0, maximum=5.0, dynamic=True
-    )
-    camera_pitch: float = parameter(
-        0.12, "How far the camera looks down", unit="rad", minimum=-1.5, maximum=1.5, dynamic=True
-    )
-    scan_pose: tuple[float, ...] = parameter(
-        (0.0, 0.0, 0.0),
-        "Where the laser is, seen from the camera: ahead [m], left [m], turned left [rad]",
-        minimum=-10.0,
-        maximum=10.0,
-        dynamic=True,
-    )
-    robot_width: float = parameter(
-        0.5, "What the robot needs to pass, with some room to spare", unit="m", minimum=0.05, maximum=5.0, dynamic=True
-    )
-    robot_height: float = parameter(0.5, "The same upwards", unit="m", minimum=0.05, maximum=5.0, dynamic=True)
-    stop_distance: float = parameter(
-        0.35,
-        "No driving on with anything nearer to the camera in the way",
-        unit="m",
-        minimum=0.0,
-        maximum=10.0,
-        dynamic=True,
-    )
-    near_distance: float = parameter(
-        1.0,
-        "A target is not near when depth has nothing nearer in its direction",
-        unit="m",
-        minimum=0.0,
-        maximum=20.0,
-        dynamic=True,
-    )
-    # Motion
-    control_rate: float = parameter(20.0, "How often velocity is published", unit="Hz", minimum=5.0, maximum=100.0)
-    enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel")
-    base_frame: str = parameter("base_link", "frame_id of a TwistStamped")
-    forward_speed: float = parameter(0.7, "Highest speed", unit="m/s", minimum=0.01, maximum=2.0, dynamic=True)
-    turn_speed: float = parameter(2.0, "Highest turning speed", unit="rad/s", minimum=0.1, maximum=3.0, dynamic=True)
-    creep_speed: float = parameter(0.08, "Speed where it is close", unit="m/s", minimum=0.01, maximum=1.0, dynamic=True)
-    forward_acceleration: float = parameter(1.2, "Limit", unit="m/s^2", minimum=0.05, maximum=10.0, dynamic=True)
-    turn_acceleration: float = parameter(
-        5.0, "Limit; a turn may end twice as fast", unit="rad/s^2", minimum=0.1, maximum=50.0, dynamic=True
-    )
-    braking: float = parameter(
-        1.5,
-        "Deceleration in ordinary stops; on doubt the robot stops at once",
-        unit="m/s^2",
-        minimum=0.1,
-        maximum=50.0,
-        dynamic=True,
-    )
-    # Behaviour
-    search_time_limit: float = parameter(
-        0.0,
-        "A search set by service gives up after so long; 0: never",
-        unit="s",
-        minimum=0.0,
-        maximum=86400.0,
-        dynamic=True,
-    )
-    memory: float = parameter(
-        0.25, "Time constant with which earlier answers fade", unit="s", minimum=0.01, maximum=10.0, dynamic=True
-    )
-    see: float = parameter(0.65, "The target is seen from this probability up", minimum=0.5, maximum=0.99, dynamic=True)
-    lose: float = parameter(0.35, "The target is lost below this probability", minimum=0.01, maximum=0.9, dynamic=True)
-    blocked: float = parameter(
-        0.55, "The way is blocked from this probability up", minimum=0.05, maximum=0.9, dynamic=True
-    )
-    clear: float = parameter(
-        0.35, "A blocked way is clear again below this probability", minimum=0.01, maximum=0.9, dynamic=True
-    )
-    near: float = parameter(0.6, "The target is near from this probability up", minimum=0.5, maximum=0.99, dynamic=True)
-    arrive: float = parameter(
-        0.7, "Arrived from this probability of near and center up", minimum=0.5, maximum=0.99, dynamic=True
-    )
-    arrive_answers: int = parameter(
-        3, "Arrived after so many such answers in a row", minimum=1, maximum=20, dynamic=True
-    )
-    blind_distance: float = parameter(
-        0.3,
-        "No driving further than this beyond where the newest answered picture was taken",
-        unit="m",
-        minimum=0.02,
-        maximum=1.0,
-        dynamic=True,
-    )
-    watched_distance: float = parameter(
-        0.6, "The same while there is depth", unit="m", minimum=0.02, maximum=5.0, dynamic=True
-    )
-    viewpoint_distance: float = parameter(
-        1.25, "From one place to look around to the next", unit="m", minimum=0.2, maximum=10.0, dynamic=True
-    )
-    detour_distance: float = parameter(
-        0.75, "To the side of what is in the way", unit="m", minimum=0.2, maximum=5.0, dynamic=True
-    )
-    lost_wait: float = parameter(
-        1.0, "How long a lost target is awaited", unit="s", minimum=0.0, maximum=60.0, dynamic=True
     )
 
-    def __post_init__(self) -> None:
-        if "{target}" not in self.target_prompt:
-            raise ValueError(f"target_prompt is {self.target_prompt!r}, expected {{target}} in it")
-        self.questions("target")
-        self.target_reading(), self.surroundings_reading(), self.depth_reading()
-        self.tuning(), self.limits()
-
-    def questions(self, target: str) -> list[Question]:
-        """Return what to ask about a picture, without the last question when there is no target."""
-        questions: list[Question] = [
-            Choice("label", self.label_prompt, self.label_options),
-            Choice("way", self.way_prompt, self.way_options),
-        ]
-        if target:
-            prompt = self.target_prompt.replace("{target}", target)
-            questions.append(Choice("target", prompt, self.target_options))
-            if self.mirror_check:
-                questions.append(MirroredChoice("mirrored target", prompt, self.target_options))
-        return questions
-
-    def target_reading(self) -> TargetReading:
-        return TargetReading(self.target_options, self.target_meanings, self.field_of_view)
-
-    def surroundings_reading(self) -> SurroundingsReading:
-        return SurroundingsReading(
-            self.label_options, self.obstacle_labels, self.wall_labels, self.passage_labels, self.way_options
-        )
-
-    def depth_reading(self) -> DepthReading:
-        return _pick(DepthReading, self)
-
-    def tuning(self) -> Tuning:
-        return _pick(Tuning, self)
-
-    def limits(self) -> Limits:
-        return _pick(Limits, self)
-
-
-T = TypeVar("T")
-
-
-def _pick(kind: type[T], parameters: Parameters) -> T:
-    """Return the dataclass `kind` made of the parameters that have its fields' names."""
-    return kind(**{field.name: getattr(parameters, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        **{old: f"its name is {new!r}" for old, new in NEW_NAMES.items()},
+        "clear": "it is 0.2 below 'way.blocked_threshold'",
+        "lose": "it is 0.3 below 'target.seen_threshold'",
+        "target_meanings": "write 'target.options' in their usual order",
+        "watched_distance": "it is twice 'blind_distance'",
+        **dict.fromkeys(CONSTANTS, "it is a constant now"),
+    }
 
 
 class VelocityPublisher:
@@ -346,8 +203,9 @@ class Navigator(LifecycleNode):
         values = self._table.values
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active = False
-        period = 1.0 / values.control_rate
-        self._pilot = Pilot(period, values.tuning(), values.limits(), values.max_answer_age, values.max_depth_age)
+        period = 1.0 / CONTROL_RATE
+        settings = values.navigation
+        self._pilot = Pilot(period, Tuning.of(settings), settings.limits, settings.max_answer_age)
         self._announced: tuple[str, ...] = ()
         self._told: dict[tuple[str, ...], float] = {}
         self._goal: Goal | None = None
@@ -366,9 +224,9 @@ class Navigator(LifecycleNode):
         self.create_subscription(ModelScope, "model_scope", self._take_scope, latched)
         self.create_subscription(Odometry, "odom", self._take_odometry, qos_profile_sensor_data)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        if values.depth_image:
+        if settings.depth.image:
             self.create_subscription(Image, "camera/depth/image_raw", self._take_depth_image, newest)
-        if values.laser_scan:
+        if settings.depth.scan:
             self.create_subscription(LaserScan, "scan", self._take_laser_scan, newest)
         for kind, name, callback in (
             (SetSearchTarget, "set_search_target", self._set_search_target),
@@ -431,7 +289,8 @@ class Navigator(LifecycleNode):
 
     def _adopt(self, values: Parameters) -> None:
         """Take new parameters; everything about them has been checked."""
-        self._pilot.adopt(values.tuning(), values.limits(), values.max_answer_age, values.max_depth_age)
+        settings = values.navigation
+        self._pilot.adopt(Tuning.of(settings), settings.limits, settings.max_answer_age)
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Whatever goes wrong inside stops the robot, is told, and leaves the node running."""
@@ -560,8 +419,8 @@ class Navigator(LifecycleNode):
             return
         if self._are_several():
             return
-        questions = values.questions("" if self._pilot.mode == "explore" else self._pilot.target)
-        request = Ask.Request(questions=[question_to_message(q) for q in questions])
+        questions = values.navigation.questions("" if self._pilot.mode == "explore" else self._pilot.target)
+        request = Ask.Request(questions=[question_to_message(*named) for named in questions.items()])
         if not values.ask_rate:
             request.newer_than = self._seen
         self._question = self._ask.call_async(request)
@@ -597,7 +456,7 @@ class Navigator(LifecycleNode):
             self._ask.remove_pending_request(self._question)
             self._question = None
 
-    def _take_answers(self, future: Future, questions: list[Question]) -> None:
+    def _take_answers(self, future: Future, questions: Iterable[str]) -> None:
         if future is not self._question:
             return
         self._question = None
@@ -616,12 +475,12 @@ class Navigator(LifecycleNode):
             return
         try:
             stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
-            answers = _answers_to(questions, [answer_from_message(message) for message in response.answers])
-            values = self._table.values
-            surroundings = values.surroundings_reading().read(answers["label"], answers["way"], stamp)
-            sighting = values.target_reading().read(answers["target"], stamp) if "target" in answers else None
+            answers = _answers_to(questions, response.answers)
+            settings = self._table.values.navigation
+            surroundings = settings.surroundings_reading().read(answers["label"], answers["way"], stamp)
+            sighting = settings.target_reading().read(answers["target"], stamp) if "target" in answers else None
             if "mirrored target" in answers:
-                values.target_reading().check_mirrored(answers["target"], answers["mirrored target"])
+                settings.target_reading().check_mirrored(answers["target"], answers["mirrored target"])
         except UnusableAnswer as error:
             self._pilot.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return
@@ -656,10 +515,10 @@ class Navigator(LifecycleNode):
         self._pilot.track.take(message, self._now())
 
     def _take_depth_image(self, message: Image) -> None:
-        self._take_depth(self._pilot.depth_image, self._table.values.depth_reading().read_image, message)
+        self._take_depth(self._pilot.depth_image, self._table.values.navigation.depth_reading().read_image, message)
 
     def _take_laser_scan(self, message: LaserScan) -> None:
-        self._take_depth(self._pilot.laser_scan, self._table.values.depth_reading().read_scan, message)
+        self._take_depth(self._pilot.laser_scan, self._table.values.navigation.depth_reading().read_scan, message)
 
     def _take_depth(
         self, sensor: DepthSensor, read: Callable[[Any, float], Points], message: Image | LaserScan
@@ -737,8 +596,8 @@ class Navigator(LifecycleNode):
 
     def _missing_depth(self) -> str:
         """Return which sensor is meant to be used and is not, or an empty text."""
-        values = self._table.values
-        wanted = ((values.depth_image, self._pilot.depth_image), (values.laser_scan, self._pilot.laser_scan))
+        depth = self._table.values.navigation.depth
+        wanted = ((depth.image, self._pilot.depth_image), (depth.scan, self._pilot.laser_scan))
         missing = [sensor.name for used, sensor in wanted if used and not sensor.in_use]
         return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else ""
 
@@ -758,12 +617,12 @@ class Navigator(LifecycleNode):
         return self.get_clock().now().nanoseconds * 1e-9
 
 
-def _answers_to(questions: list[Question], answers: list[Answer]) -> dict[str, Answer]:
-    """Return the answers by name; raises UnusableAnswer unless there is one to each question."""
-    expected, given = [question.name for question in questions], [answer.name for answer in answers]
+def _answers_to(questions: Iterable[str], answers: Sequence[AnswerMessage]) -> dict[str, Answer]:
+    """Return the answers by name; raises UnusableAnswer unless there is one to each of the named questions."""
+    expected, given = list(questions), [answer.name for answer in answers]
     if given != expected:
         raise UnusableAnswer(f"there are answers to {given}, asked was {expected}")
-    return {answer.name: answer for answer in answers}
+    return {answer.name: answer_from_message(answer) for answer in answers}
 
 
 def _sighting_message(header: Header, target: str, sighting: Sighting) -> TargetSighting:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from vlm_perception.nodes.parameters import ParameterError, check, field_types, suggestion
+from vlm_perception.parameters import ParameterError, check, declared, suggestion
 
 LARGEST = 1 << 20
 """Of a parameters file [bytes]."""
@@ -167,7 +167,7 @@ def merge(
     A later section wins, as in rcl. Raises ParameterError, which names everything that is wrong, for a value of a
     wrong type or range, and for a name that the node does not have in a section that names the node.
     """
-    fields = field_types(definition)
+    fields, renamed = declared(definition), getattr(definition, "RENAMED", {})
     values: dict[str, Any] = {}
     errors = []
     for section in sections:
@@ -176,7 +176,7 @@ def merge(
                 if name in fields or name in OF_EVERY_NODE or name.startswith("qos_overrides."):
                     values[name] = value
                 elif section.called not in WILDCARDS:
-                    errors.append(f"there is no parameter {name!r:.100}: {suggestion(name, fields)}")
+                    errors.append(f"there is no parameter {name!r:.100}: {suggestion(name, fields, renamed)}")
     values.update(given or {})
     for name, type_ in OF_EVERY_NODE.items():
         if name in values and not isinstance(values[name], type_):
@@ -187,12 +187,12 @@ def merge(
         raise ParameterError(f"{node}: {'; '.join([*errors, str(error)])}") from None
     if errors:
         raise ParameterError(f"{node}: {'; '.join(errors)}")
-    return {name: getattr(checked, name) if name in fields else value for name, value in values.items()}
+    return {name: fields[name].value_in(checked) if name in fields else value for name, value in values.items()}
 
 
 def read_arguments(definition: type, given: Mapping[str, str]) -> dict[str, Any]:
     """Return what a command line has `given` for parameters of a node: a text for a text, else as in a file."""
-    types = {name: type_ for name, (_, type_) in field_types(definition).items()}
+    types = {name: one.type for name, one in declared(definition).items()}
     return {name: text if types.get(name) is str else _read_value(text, name) for name, text in given.items()}
 
 

@@ -18,12 +18,13 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from vlm_perception import __version__
-from vlm_perception.nodes.parameters import listed
 from vlm_perception.nodes.profile import use_profile
+from vlm_perception.parameters import listed
 from vlm_perception.perception.address import without_secrets
 from vlm_perception.text import one_line
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+SIGNALS = "signals"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 KEPT = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
@@ -31,7 +32,7 @@ KEPT = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
 
 
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
-    """Run the node that `make_node()` returns until a signal comes, and end the process with the exit code.
+    """Run the node that `make_node()` returns until a signal comes, and return the exit code.
 
     0 after SIGINT or SIGTERM, 1 with one line of explanation when the node cannot start (it raised
     ValueError or OSError, as for wrong parameters). A node may have
@@ -67,11 +68,12 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     code = _run(make_node, reader)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # what comes now must not kill what is ending well
-    # Python's own end waits for seconds on a busy machine while torch is taken down, longer than ros2 launch does, and
-    # could crash on a thread that hangs in a library (a model that loads, a stream that opens).
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    if any(thread.daemon and thread.name != SIGNALS for thread in threading.enumerate()):
+        # One hangs in a library (a model that loads, a stream that opens): Python's own end could crash on it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str:
@@ -105,7 +107,7 @@ def _run(make_node: Callable[[], Node], signals: int) -> int:
     try:
         node = make_node()
         finished: Future = getattr(node, "finished", None) or Future()
-        threading.Thread(target=_wait_for_signals, args=(signals, finished), name="signals", daemon=True).start()
+        threading.Thread(target=_wait_for_signals, args=(signals, finished), name=SIGNALS, daemon=True).start()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:

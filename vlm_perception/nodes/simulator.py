@@ -18,10 +18,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
 
 from vlm_perception.nodes.faults import one_line
-from vlm_perception.nodes.parameters import ParameterTable, parameter
+from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.services import create_service
+from vlm_perception.parameters import START, parameter
 from vlm_perception.simulation.room import Pose, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.srv import ResetSimulation
@@ -33,20 +34,27 @@ MAX_LAG = 0.2  # [s] of simulated time to catch up at once after a pause of the 
 class Parameters:
     """The parameters of the simulator."""
 
-    seed: int = parameter(0, "Which room", minimum=0, maximum=2**32 - 1)
-    width: int = parameter(640, "Width of the picture", unit="pixels", minimum=32, maximum=1920)
-    height: int = parameter(480, "Height of the picture", unit="pixels", minimum=32, maximum=1080)
+    seed: int = parameter(0, "Which room", minimum=0, maximum=2**32 - 1, when=START)
+    width: int = parameter(640, "Width of the image", unit="pixels", minimum=32, maximum=1920, when=START)
+    height: int = parameter(480, "Height of the image", unit="pixels", minimum=32, maximum=1080, when=START)
     multisampling: int = parameter(
-        4, "Samples of each pixel: fewer render faster, with harder edges", minimum=0, maximum=16
+        4, "Samples of each pixel: fewer render faster, with harder edges", minimum=0, maximum=16, when=START
     )
-    camera_rate: float = parameter(30.0, "How often a picture is published", unit="Hz", minimum=1.0, maximum=60.0)
+    camera_rate: float = parameter(
+        30.0, "How often an image is published", unit="Hz", minimum=1.0, maximum=60.0, when=START
+    )
     depth_rate: float = parameter(
-        0.0, "How often a depth image is published at most; 0 is never", unit="Hz", minimum=0.0, maximum=60.0
+        0.0,
+        "How often a depth image is published, at most; 0: never",
+        unit="Hz",
+        minimum=0.0,
+        maximum=60.0,
+        when=START,
     )
     cmd_vel_timeout: float = parameter(
-        0.3, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0, dynamic=True
+        0.3, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0
     )
-    camera_frame: str = parameter("camera_optical_frame", "frame_id of the pictures")
+    camera_frame: str = parameter("camera_optical_frame", "frame_id of the images", when=START)
 
 
 class Simulator(Node):

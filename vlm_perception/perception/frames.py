@@ -20,11 +20,13 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import PIL.Image
+
+from vlm_perception.perception.region import Region
 
 MAX_PIXELS = 100_000_000
 """More than any camera has: such an image is broken, or made to fill the memory. Raw and compressed alike."""
@@ -65,15 +67,39 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture and where it comes from: `image` is RGB, uint8, (height, width, 3), read-only; `stamp` [ns].
+    """An image of one `camera` with the `header` of its message.
 
-    `doubt`: why the image may not show what the camera sees, in words; "" if nothing speaks for that.
+    `full_image` is RGB, uint8, shape (height, width, 3), read-only. `arrival` is when the message came, `taken` when
+    the frame was taken up [s, monotonic]. `unchanged` [s, by the stamps]: for how long the camera has delivered this
+    very image, pixel by pixel. `region`: the part that is looked at, None for all of it. `doubt`: why the image may
+    not show what the camera sees, in words; "" if nothing speaks for that.
     """
 
-    image: np.ndarray
-    stamp: int
-    frame_id: str
+    camera: str
+    full_image: np.ndarray
+    header: Any
+    arrival: float
+    taken: float
+    unchanged: float = 0.0
+    region: Region | None = None
     doubt: str = ""
+
+    @functools.cached_property
+    def image(self) -> np.ndarray:
+        """What is looked at, as `full_image`."""
+        return self.region.of(self.full_image) if self.region else self.full_image
+
+    @property
+    def stamp(self) -> int:
+        """When the image was taken [ns]."""
+        return nanoseconds(self.header.stamp)
+
+
+class Decoded(NamedTuple):
+    """What a message shows, see `Frame`."""
+
+    image: np.ndarray
+    doubt: str
 
 
 @dataclass
@@ -104,15 +130,15 @@ def form_of(message: Any) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in words[:100])
 
 
-def decode(message: Any) -> Frame:
-    """Return the `Frame` of an `Image` or `CompressedImage` message; FrameError when it is not a picture."""
+def decode(message: Any) -> Decoded:
+    """Return what an `Image` or `CompressedImage` message shows; FrameError when it is not an image."""
     try:
         image, doubt = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
     except (cv2.error, MemoryError) as error:
         raise FrameError(f"the picture cannot be decoded: {' '.join(str(error).split())}") from None
     image = np.ascontiguousarray(image)
     image.flags.writeable = False  # so a model may keep what it has found out about this very picture
-    return Frame(image, stamp_of(message), message.header.frame_id, doubt)
+    return Decoded(image, doubt)
 
 
 def decode_file(data: bytes, name: str) -> np.ndarray:

@@ -1,43 +1,98 @@
-"""What the worker does by itself."""
+"""What perception does by itself: which questions recur, how often, and what becomes of their answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from vlm_perception.models.scope import Scope
-from vlm_perception.perception.reuse import ReuseSettings
+from vlm_perception.parameters import group, parameter
+from vlm_perception.perception.answer_cache import CacheSettings
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
 from vlm_perception.questions import Choice, Text
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the worker asks about every camera, how often [Hz], 0 is never; `max_age` [s] of a picture worth looking at.
+class LabelSettings:
+    """The question that labels the scene. ValueError when its parts do not fit together."""
 
-    Cameras that are due are looked at together: pictures are collected for at most `batch_window` [s], and at most
-    `max_batch` go to the model at once. With `follow_motion` the label is about what moves. `reuse` says when answers
-    are used again. Raises ValueError when the label and its smoothing do not fit together.
+    options: tuple[str, ...] = parameter(
+        ("clear", "obstacle", "wall", "doorway", "corridor"), "The labels that the scene may get"
+    )
+    prompt: str = parameter("what is ahead?", "What the model is asked for the label")
+    descriptions: tuple[str, ...] = parameter(
+        (), "What each label means, in more words: none, or one for each, which may be empty"
+    )
+    rate: float = parameter(
+        10.0, "How often the scene is labelled, at most; 0: never", unit="Hz", minimum=0.0, maximum=100.0
+    )
+    follow_motion: bool = parameter(
+        False, "For a camera that stands still: label only the part of the image where something moves"
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.descriptions) not in (0, len(self.options)):
+            raise ValueError(
+                f"there are {len(self.descriptions)} label.descriptions for {len(self.options)} label.options, "
+                "expected none or one for each: change both together with the service set_parameters_atomically"
+            )
+        self.question  # noqa: B018 - raises for what cannot be asked
+
+    @property
+    def question(self) -> Choice:
+        """What the model is asked."""
+        return Choice(self.prompt, self.options, self.descriptions)
+
+
+@dataclass(frozen=True)
+class DescriptionSettings:
+    """The question that describes the scene. ValueError when it cannot be asked."""
+
+    prompt: str = parameter("describe the scene", "What the model is asked for the description")
+    phrases: tuple[str, ...] = parameter(
+        (), "What a dual encoder may say in a description; none: the phrases that it usually has"
+    )
+    rate: float = parameter(
+        0.5, "How often the scene is described, at most; 0: never", unit="Hz", minimum=0.0, maximum=10.0
+    )
+    max_new_tokens: int = parameter(
+        64, "Longest description, and longest answer to a text question", unit="tokens", minimum=1, maximum=1024
+    )
+
+    def __post_init__(self) -> None:
+        self.question  # noqa: B018 - raises for what cannot be asked
+
+    @property
+    def question(self) -> Text:
+        """What the model is asked."""
+        return Text(self.prompt, self.max_new_tokens, self.phrases)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked about every camera.
+
+    Frames of several cameras are collected for at most `batch_window` [s], and at most `max_batch` go to the model at
+    once. Raises ValueError when the label and its smoothing do not fit together.
     """
 
-    label: Choice
-    label_rate: float
-    description: Text
-    description_rate: float
-    max_age: float
-    smoothing: SmoothingSettings
+    max_frame_age: float = parameter(
+        1.0, "An image older than this is not looked at", unit="s", minimum=0.05, maximum=3600.0
+    )
+    label: LabelSettings = group(LabelSettings)
+    description: DescriptionSettings = group(DescriptionSettings)
+    smoothing: SmoothingSettings = group(SmoothingSettings)
+    cache: CacheSettings = group(CacheSettings)
     batch_window: float = 0.05
     max_batch: int = 16
-    follow_motion: bool = False
-    reuse: ReuseSettings = ReuseSettings()
 
     def __post_init__(self) -> None:
         LabelSmoother(self.label.options, self.smoothing)
 
     def unknown(self, scope: Scope | None) -> str:
         """Return what of the label a model of this `scope` was not taught, in words; else ""."""
-        return scope.unknown(self.label) if scope and self.label_rate else ""
+        return scope.unknown(self.label.question) if scope and self.label.rate else ""
 
     @property
     def rates(self) -> dict[str, float]:
         """How often [Hz] each recurring question is asked."""
-        return {"label": self.label_rate, "description": self.description_rate}
+        return {"label": self.label.rate, "description": self.description.rate}

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vlm_perception.parameters import parameter
+
 METHODS = ("bayes", "majority", "none")
 MODEL_ERROR = 0.05
 """How often a model that is quite sure is wrong nevertheless: no single picture decides alone."""
@@ -19,30 +21,39 @@ MODEL_ERROR = 0.05
 
 @dataclass(frozen=True)
 class SmoothingSettings:
-    """How to smooth.
+    """How to smooth. ValueError when the values do not fit together.
 
-    `window` [s]: how long a picture counts for `majority`; for every method, a longer gap between
-    two pictures forgets all. `evidence_time` [s], for `bayes`: pictures closer in time than this
-    tell partly the same and count less, so that 5 and 30 pictures a second react alike.
-    `change_rate` [1/s], for `bayes`: how often the scene changes. The label is entered when its
-    belief reaches `enter` and left when it falls below `leave` (0..1).
+    `evidence_time` [s], for `bayes`: images closer in time than this tell partly the same and count less, so that 5
+    and 30 images a second react alike.
     """
 
-    method: str = "bayes"
-    window: float = 2.0
+    method: str = parameter("bayes", "How labels are smoothed over time", choices=METHODS)
+    window: float = parameter(
+        2.0,
+        "How long an image counts for majority; after a longer gap every method begins anew",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
+    )
+    change_rate: float = parameter(
+        0.2, "For bayes: how often the scene changes", unit="1/s", minimum=0.0, maximum=100.0
+    )
+    enter_threshold: float = parameter(
+        0.6, "A label is entered when its belief reaches this", minimum=0.0, maximum=1.0
+    )
+    leave_threshold: float = parameter(
+        0.4, "A label is left when its belief falls below this", minimum=0.0, maximum=1.0
+    )
     evidence_time: float = 0.2
-    change_rate: float = 0.2
-    enter: float = 0.6
-    leave: float = 0.4
     unknown: str = "unknown"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"smoothing {self.method!r} is not known, expected one of {', '.join(METHODS)}")
-        if not 0 <= self.leave <= self.enter <= 1:
+            raise ValueError(f"smoothing.method is {self.method!r}, expected one of {', '.join(METHODS)}")
+        if not 0 <= self.leave_threshold <= self.enter_threshold <= 1:
             raise ValueError(
-                f"smoothing leaves a label below {self.leave} and enters it from {self.enter}, "
-                "expected 0 <= leave <= enter <= 1"
+                f"smoothing.leave_threshold is {self.leave_threshold} and smoothing.enter_threshold "
+                f"{self.enter_threshold}, expected 0 <= leave_threshold <= enter_threshold <= 1"
             )
 
 
@@ -117,9 +128,9 @@ class LabelSmoother:
     def _decide(self) -> None:
         likeliest = max(self.belief)
         current = 0.0 if self._label is None else self.belief[self._label]
-        if likeliest >= self.settings.enter and likeliest > current:
+        if likeliest >= self.settings.enter_threshold and likeliest > current:
             self._label = self.belief.index(likeliest)
-        elif current < self.settings.leave:
+        elif current < self.settings.leave_threshold:
             self._label = None
 
     def _smoothed(self) -> SmoothedLabel:

@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from vlm_perception.questions import Answer
+
 STAGES = ("age", "wait", "decode", "encode", "answer", "describe", "publish", "whole")
 WINDOW = 300
 """Of how many pictures the percentiles are."""
@@ -143,8 +145,12 @@ class Spans:
         self._add(f"{self._camera} received", "wait", received, taken, stamp)
         self._add(self._camera, "decode", taken, decoded, stamp)
 
-    def answered(self, stamp: int, stage: str, asked: float, encoded: float, answered: float) -> None:
-        """The model was `asked`, had `encoded` the picture, has `answered`: the `stage` is "answer" or "describe"."""
+    def answered(self, stamp: int, answer: Answer, asked: float, answered: float) -> None:
+        """The model was `asked` and has `answered`, with this `answer` last."""
+        stage, encoded = "answer" if answer.options else "describe", asked
+        if usage := answer.usage:
+            asked = max(asked, answered - usage.seconds)
+            encoded = min(asked + usage.encoding, answered)
         if asked < self._told:
             return  # this answer came together with one that was told before it
         if encoded > asked:

@@ -21,10 +21,10 @@ from vlm_perception.tools.power import Draw, PowerMeter
 from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, THERE_PROMPT
 
 QUESTIONS: dict[str, Question] = {
-    "choice": Choice("choice", LABEL_PROMPT, LABELS),
-    "yes_no": YesNo("yes_no", THERE_PROMPT.format(target="red ball")),
-    "score": Score("score", "how near is the nearest thing?", ("far", "near", "very near")),
-    "text": Text("text", DESCRIPTION_PROMPT, max_new_tokens=60),
+    "choice": Choice(LABEL_PROMPT, LABELS),
+    "yes_no": YesNo(THERE_PROMPT.format(target="red ball")),
+    "score": Score("how near is the nearest thing?", ("far", "near", "very near")),
+    "text": Text(DESCRIPTION_PROMPT, max_new_tokens=60),
 }
 TOGETHER = "together"
 """The closed questions in one call, as the classifier asks them."""

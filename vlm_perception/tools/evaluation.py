@@ -62,7 +62,7 @@ class Setting:
         """
         parameters: dict[str, dict[str, object]] = {
             "simulator": {"width": 320, "height": 240, "multisampling": 0, "camera_rate": 20.0},
-            "classifier": {"model": self.model, "label_rate": 0.0, "description_rate": 0.0},
+            "classifier": {"model": self.model, "label.rate": 0.0, "description.rate": 0.0},
         }
         if self.delay:
             longer = 2.0 * self.delay

@@ -90,7 +90,7 @@ def pictures(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
         found = sample(arguments.frames, arguments.pictures, recursive=True)
         if len(found) < 2:
             raise ValueError(f"{arguments.frames} has {len(found)} pictures, expected at least 2")
-        questions = [Choice("label", arguments.prompt, tuple(arguments.labels))]
+        questions = [Choice(arguments.prompt, tuple(arguments.labels))]
         return found[::2], [(image, questions) for image in found[1::2]]
     if arguments.model != "nano":
         raise ValueError("--frames is not given: a folder of pictures or a video as your camera sees them")
@@ -108,6 +108,6 @@ def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
 
     for seed in seeds:
         for frame in frames(seed):
-            asked = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
+            asked = [Choice(LABEL_PROMPT, truth.LABELS), Choice(WAY_PROMPT, truth.WAYS)]
             names = targets(frame, seed)
-            yield frame.image, asked + [Choice(n, WHERE_PROMPT.format(target=n), truth.WHERE) for n in names]
+            yield frame.image, asked + [Choice(WHERE_PROMPT.format(target=n), truth.WHERE) for n in names]

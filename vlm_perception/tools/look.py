@@ -52,8 +52,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"vlm_perception look: {words}", file=sys.stderr)
 
     try:
-        label = Choice("label", arguments.prompt or PROMPT, tuple(arguments.labels))
-        asked = [YesNo(f"question {number}", words) for number, words in enumerate(arguments.ask, 1)]
+        label = Choice(arguments.prompt or PROMPT, tuple(arguments.labels))
+        asked = [YesNo(words) for words in arguments.ask]
         check_output(arguments.output)
         with ExitStack() as stack:
             # The source first: it is opened in a moment, a model is not.

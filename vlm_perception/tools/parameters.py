@@ -1,65 +1,118 @@
-"""Print the tables of all nodes' parameters, as they stand in the README."""
+"""Print the tables of all nodes' parameters, or write them and the files in config/ anew."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import textwrap
 from pathlib import Path
 
-BEGIN, END = "<!-- parameters -->\n", "<!-- end of parameters -->\n"
+from vlm_perception.parameters import CONFIGURE, LIVE, Declared, as_list, declared
+
+NODES = ("classifier", "navigator", "camera", "simulator")
+WIDTH = 100
+INTRODUCTION = """# Parameters
+
+Written by `vlm_perception parameters --write .`; do not edit.
+
+Every parameter has the default below, and `config/` holds a commented file per node with these defaults. The last
+column says when a parameter takes effect:
+
+- *live*: at once; `ros2 param set` changes it while the node runs. A change is checked as a whole before anything is
+  applied.
+- *configure*: when the node is configured. To change it, deactivate and clean up the node first (`ros2 lifecycle set`).
+- *start*: at the start of the node only.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--write", type=Path, metavar="README", help="put the tables between the marks of this file")
+    parser.add_argument("--write", type=Path, metavar="ROOT", help="write config/*.yaml and docs/parameters.md there")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the tables, or write them into the README."""
+    """Print the tables, or write the files below the root of the package."""
     if arguments.write is None:
-        print(tables())
+        print(page())
         return 0
-    text = arguments.write.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    arguments.write.write_text(f"{before}{BEGIN}{tables()}{END}{after}", encoding="utf-8")
+    for path, text in files().items():
+        (arguments.write / path).write_text(text, encoding="utf-8")
     return 0
 
 
-def tables() -> str:
-    """All tables in Markdown."""
-    from vlm_perception.nodes import camera, classifier, navigator, simulator
-
-    definitions = {
-        "classifier": classifier.Parameters,
-        "navigator": navigator.Parameters,
-        "camera": camera.Parameters,
-        "simulator": simulator.Parameters,
-    }
-    text = ""
-    for node, definition in definitions.items():
-        text += f"\n**{node}**\n\n| parameter | default | about |\n| --- | --- | --- |\n"
-        for field in dataclasses.fields(definition):
-            text += f"| `{field.name}` | {_default(field)} | {_about(field)} |\n"
-    return text + "\n"
+def files() -> dict[str, str]:
+    """Return what is generated, by its path below the root of the package."""
+    return {"docs/parameters.md": page(), **{f"config/{node}.yaml": parameter_file(node) for node in NODES}}
 
 
-def _default(field: dataclasses.Field) -> str:
-    value = field.default
+def page() -> str:
+    """Return the page of all parameters, in Markdown."""
+    return INTRODUCTION + "".join(f"\n## {node}\n\n{table(node)}" for node in NODES)
+
+
+def table(node: str) -> str:
+    """Return the table of a node's parameters, in Markdown."""
+    rows = [f"| `{one.name}` | {_default(one)} | {_about(one)} | {_when(one)} |" for one in _parameters(node)]
+    return "\n".join(["| parameter | default | about | when |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def parameter_file(node: str) -> str:
+    """Return a commented file of a node's parameters with their defaults."""
+    lines = [
+        f"# Parameters of the {node}, with their defaults. `/**` makes them hold in any namespace.",
+        "# (live) may change while the node runs, (configure) while it is unconfigured, (start) not at all.",
+        "/**:",
+        f"  {node}:",
+        "    ros__parameters:",
+    ]
+    above: list[str] = []
+    for one in _parameters(node):
+        *groups, name = one.name.split(".")
+        for depth, part in enumerate(groups):
+            if groups[: depth + 1] != above[: depth + 1]:
+                lines.append(f"{_indent(depth)}{part}:")
+        above = groups
+        indent = _indent(len(groups))
+        unit = one.field.metadata["unit"]
+        about = f"{_about(one)}{f' [{unit}]' if unit else ''} ({_when(one)})"
+        lines += [f"{indent}# {line}" for line in textwrap.wrap(about, WIDTH)]
+        lines.append(f"{indent}{name}: {_yaml(one.field.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _parameters(node: str) -> list[Declared]:
+    from vlm_perception.nodes.parameter_file import definition
+
+    return list(declared(definition(node)).values())
+
+
+def _indent(depth: int) -> str:
+    return "  " * (3 + depth)
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, bool):
-        words = str(value).lower()
-    elif isinstance(value, tuple):
-        words = ", ".join(str(item) for item in value)
-    else:
-        words = str(value) or '""'
-    unit = field.metadata["unit"]
-    return f"{words} {unit}" if unit else words
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def _about(field: dataclasses.Field) -> str:
-    about = field.metadata["description"]
-    low, high = field.metadata["minimum"], field.metadata["maximum"]
+def _default(one: Declared) -> str:
+    value = as_list(one.field.default)
+    words = ", ".join(map(str, value)) if isinstance(value, list) else _yaml(value).strip('"')
+    unit = one.field.metadata["unit"]
+    return f"{words or 'none'} {unit}".strip()
+
+
+def _about(one: Declared) -> str:
+    about = one.field.metadata["description"]
+    low, high = one.field.metadata["minimum"], one.field.metadata["maximum"]
     if low is not None and high is not None:
         about += f" ({low:g} to {high:g})"
-    if field.metadata["choices"]:
-        about += f" ({', '.join(field.metadata['choices'])})"
-    return about + (" *live*" if field.metadata["dynamic"] else "")
+    if one.field.metadata["choices"]:
+        about += f" ({', '.join(one.field.metadata['choices'])})"
+    return about
+
+
+def _when(one: Declared) -> str:
+    when = one.field.metadata["when"]
+    return when if when in (LIVE, CONFIGURE) else "start"

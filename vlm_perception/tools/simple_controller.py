@@ -15,6 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from vlm_perception.msg import NavigationState
+from vlm_perception.navigation.settings import MEANINGS
 from vlm_perception.navigation.sighting import ABSENT
 from vlm_perception.nodes.conversions import question_to_message
 from vlm_perception.nodes.navigator import Parameters
@@ -76,7 +77,7 @@ class SimpleController(Node):
         if self._question or self._state == "arrived" or time.monotonic() < self._asked + 1.0 / self._values.ask_rate:
             return
         self._asked = time.monotonic()
-        questions = [question_to_message(question) for question in self._values.questions(self._target)]
+        questions = [question_to_message(*named) for named in self._values.navigation.questions(self._target).items()]
         self._question = self._ask.call_async(Ask.Request(questions=questions))
         self._question.add_done_callback(self._take_answer)
 
@@ -88,9 +89,8 @@ class SimpleController(Node):
         if response.out_of_scope:
             self._take("", "stopped", 0.0, 0.0)
         elif response.success:  # a failure is no answer, and the command is held
-            values = self._values
             answer = next(answer for answer in response.answers if answer.name == "target")
-            meanings = dict(zip(values.target_options, values.target_meanings, strict=True))
+            meanings = dict(zip(self._values.navigation.target.options, MEANINGS, strict=True))
             self._take(answer.value, *obey(meanings[answer.value]))
         self._ask_when_due()
 

@@ -156,14 +156,14 @@ def _questions(frame: Frame, seed: int) -> list[tuple[str, ClosedQuestion, int]]
     """What is asked about a frame: the sort of question, the question, the index of the right option."""
     where = {item.name: item.where for item in frame.seen}
     asked: list[tuple[str, ClosedQuestion, int]] = [
-        ("scene label", Choice("label", LABEL_PROMPT, truth.LABELS), truth.LABELS.index(frame.label)),
-        ("clear way", Choice("way", WAY_PROMPT, truth.WAYS), truth.WAYS.index(frame.way)),
+        ("scene label", Choice(LABEL_PROMPT, truth.LABELS), truth.LABELS.index(frame.label)),
+        ("clear way", Choice(WAY_PROMPT, truth.WAYS), truth.WAYS.index(frame.way)),
     ]
     for name in targets(frame, seed):
         right = where.get(name, "no")
         asked += [
-            ("target", Choice(name, WHERE_PROMPT.format(target=name), truth.WHERE), truth.WHERE.index(right)),
-            ("yes or no", YesNo(f"{name}?", THERE_PROMPT.format(target=name)), int(right == "no")),
+            ("target", Choice(WHERE_PROMPT.format(target=name), truth.WHERE), truth.WHERE.index(right)),
+            ("yes or no", YesNo(THERE_PROMPT.format(target=name)), int(right == "no")),
         ]
     return asked
 

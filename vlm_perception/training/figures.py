@@ -107,10 +107,13 @@ def _measure_frame(model: Model, tally: Tally, frame: Frame, seed: int) -> None:
     visible = {item.name: item for item in frame.seen if item.visible}
     glimpsed = {item.name for item in frame.seen if not item.visible}
     asked = targets(frame, seed)
-    questions: list[Question] = [Choice("label", LABEL_PROMPT, truth.LABELS), Choice("way", WAY_PROMPT, truth.WAYS)]
-    questions += [Choice(name, WHERE_PROMPT.format(target=name), truth.WHERE) for name in asked]
-    questions.append(Text("description", DESCRIPTION_PROMPT, max_new_tokens=60))
-    answers = {answer.name: answer for answer in model.answer(frame.image, questions)}
+    questions: dict[str, Question] = {
+        "label": Choice(LABEL_PROMPT, truth.LABELS),
+        "way": Choice(WAY_PROMPT, truth.WAYS),
+        "description": Text(DESCRIPTION_PROMPT, max_new_tokens=60),
+    }
+    questions |= {name: Choice(WHERE_PROMPT.format(target=name), truth.WHERE) for name in asked}
+    answers = dict(zip(questions, model.answer(frame.image, list(questions.values())), strict=True))
 
     said = answers["label"].value
     tally.confusion[truth.LABELS.index(frame.label), truth.LABELS.index(said)] += 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
-from vlm_perception.nodes.channel import may_be_camera
+from vlm_perception.nodes.camera_topics import may_be_camera
 from vlm_perception.tools.checks.finding import Finding, green, red, yellow
 from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, Endpoint, Pictures, Seen
 

@@ -26,10 +26,12 @@ from vlm_perception.nodes.faults import Faults
 from vlm_perception.nodes.profile import shipped_profile
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.perception.annotation import annotate
+from vlm_perception.perception.camera import Camera
+from vlm_perception.perception.frames import Frame
 from vlm_perception.perception.off_mass import OffMass
-from vlm_perception.perception.smoothing import SmoothedLabel
-from vlm_perception.perception.view import Observation, View
-from vlm_perception.questions import Answer
+from vlm_perception.perception.outputs import Description, Label
+from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.trace import Trace
 from vlm_perception.text import printable
 
 FROZEN = 10.0
@@ -75,16 +77,17 @@ def names_of_cameras(topics: Sequence[str]) -> list[str]:
     return names
 
 
-class Channel:
-    """What `node` hears of one `camera` on its `topic`, and says about it.
+class CameraTopics:
+    """What `node` hears of one camera on its `topic`, and says about it.
 
-    Its topics begin with the camera's name where there are `several`.
+    `camera` is there while the node is configured. The topics begin with its `name` where there are `several`.
     """
 
-    def __init__(self, node: LifecycleNode, camera: str, topic: str, compressed: bool, several: bool) -> None:
-        self.camera = camera
+    def __init__(self, node: LifecycleNode, name: str, topic: str, compressed: bool, several: bool) -> None:
+        self.name = name
+        self.camera: Camera | None = None
         self._off_mass = OffMass()
-        self.faults = Faults(node.get_logger(), camera if several else "")
+        self.faults = Faults(node.get_logger(), name if several else "")
         self.refused_qos = ""
         self.out_of_scope = ""
         """Why the model was not taught to look at these images; written on them."""
@@ -94,7 +97,7 @@ class Channel:
         self._topic = f"{topic}/compressed" if compressed else topic
         self._full_topic = node.resolve_topic_name(self._topic)
         self._subscription: Any = None
-        prefix = f"{camera}/" if several else ""
+        prefix = f"{name}/" if several else ""
         self._label = node.create_lifecycle_publisher(msg.SceneLabel, f"{prefix}scene_label", 10)
         self._description = node.create_lifecycle_publisher(String, f"{prefix}scene_description", 10)
         self._annotated = node.create_lifecycle_publisher(Image, f"~/{prefix}annotated_image", IMAGES)
@@ -104,15 +107,30 @@ class Channel:
         self._lost = 0
         self._counted = (time.monotonic(), Counter[str]())
 
-    def open(self, on_picture: Callable[[Any], None]) -> None:
-        """Subscribe to the camera, if that is not so yet."""
+    def make_camera(self, settings: Settings, trace: Trace | None) -> Camera:
+        """Make the `camera` that the messages go to, and return it."""
+        clock = self._node.get_clock()
+        self.camera = Camera(self.name, settings, lambda: clock.now().nanoseconds, trace)
+        return self.camera
+
+    def open(self, wake: Callable[[], None]) -> None:
+        """Subscribe, if that is not so yet: each message goes to the camera, then `wake` is called."""
         if self._subscription:
             return
+        camera = self.camera
+        assert camera, "configure comes before activate"
+
+        def put(message: Any) -> None:
+            if problem := camera.put(message):
+                self.faults.add(*problem)
+            else:
+                wake()
+
         self.refused_qos = ""
         self._subscription = self._node.create_subscription(
             self._kind,
             self._topic,
-            on_picture,
+            put,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible_qos, message_lost=self._on_lost
@@ -141,52 +159,61 @@ class Channel:
 
     # What is seen
 
-    def publish_label(self, picture: Observation, answer: Answer, smoothed: SmoothedLabel, drawing_rate: float) -> None:
-        """Publish the label and, when somebody watches, at most at `drawing_rate` [Hz], the picture with it."""
-        label = msg.SceneLabel(
-            header=picture.header,
-            camera=picture.camera,
+    def publish_label(self, label: Label, drawing_rate: float) -> None:
+        """Publish the label and, when somebody watches, at most at `drawing_rate` [Hz], the image with it."""
+        frame, answer, smoothed = label.frame, label.answer, label.smoothed
+        message = msg.SceneLabel(
+            header=frame.header,
+            camera=frame.camera,
             label=smoothed.label,
             confidence=smoothed.confidence,
             raw_label=answer.value,
             choices=list(answer.options),
             probabilities=list(answer.probabilities),
-            inference_time=time.monotonic() - picture.taken,
+            inference_time=time.monotonic() - frame.taken,
             answer_age=answer.age,
         )
-        if region := picture.region:
-            label.region = RegionOfInterest(
+        if region := frame.region:
+            message.region = RegionOfInterest(
                 x_offset=region.x, y_offset=region.y, width=region.width, height=region.height
             )
-        self._label.publish(label)
+        self._label.publish(message)
         if problem := self._off_mass.update(answer.off_mass, time.monotonic()):
             self.faults.add("off mass", problem)
-        due = drawing_rate and picture.taken - self._drawn >= 1 / drawing_rate
+        due = drawing_rate and frame.taken - self._drawn >= 1 / drawing_rate
         if due and self._annotated.get_subscription_count():
-            self._drawn = picture.taken
-            words = self._words if picture.taken - self._words_at < WORDS_LAST else ""
-            drawn = annotate(picture.frame.image, *smoothed, words, answer.options, self.out_of_scope)
-            self._annotated.publish(image_message(picture, drawn))
+            self._drawn = frame.taken
+            words = self._words if frame.taken - self._words_at < WORDS_LAST else ""
+            drawn = annotate(frame.full_image, *smoothed, words, answer.options, self.out_of_scope)
+            self._annotated.publish(image_message(frame, drawn))
 
-    def publish_description(self, picture: Observation, answer: Answer) -> None:
+    def publish_description(self, description: Description) -> None:
         """Publish the words."""
-        self._words, self._words_at = printable(answer.value), picture.taken
+        self._words, self._words_at = printable(description.answer.value), description.frame.taken
         self._description.publish(String(data=self._words))
 
     # How it is
 
-    def health(self, view: View, max_age: float) -> Health:
-        """How the camera is, of which the worker has the `view`."""
-        if silence := self.silence(view):
+    def watch(self) -> None:
+        """Count what has come to be wrong with the stream; to be called some times a second."""
+        for problem in self.camera.watch() if self.camera else ():
+            self.faults.add(*problem)
+
+    @property
+    def health(self) -> Health:
+        """How the camera is, while it is there."""
+        camera = self.camera
+        assert camera, "only a configured node has cameras"
+        if silence := self.silence:
             return Health(Level.ERROR, silence)
-        if lasting := view.stream.problem(max_age):
+        if lasting := camera.problem:
             gone = "" if self._node.count_publishers(self._full_topic) else f" {self._why_no_picture()}"
             return Health(Level.ERROR, lasting.words + gone)
         if fault := self.faults.recent:
             return Health(Level.WARN, fault, logged=True)
-        if view.doubt:
-            return Health(Level.WARN, view.doubt)
-        if (seconds := view.unchanged) > FROZEN and not self.is_simulated:
+        if camera.doubt:
+            return Health(Level.WARN, camera.doubt)
+        if (seconds := camera.unchanged) > FROZEN and not self.is_simulated:
             words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
             return Health(Level.WARN, words)
         if self.out_of_scope:
@@ -206,14 +233,19 @@ class Channel:
             return False
         return any(SIMULATOR in types for _, types in services)
 
-    def silence(self, view: View) -> str:
-        """Why not one image has come yet, in words; "" if one has."""
-        return "" if view.stream.form or not self._subscription else self.refused_qos or self._why_no_picture()
+    @property
+    def silence(self) -> str:
+        """Why not one image has come yet, in words; "" if one has, or nobody listens."""
+        if not self._subscription or (self.camera and self.camera.monitor.form):
+            return ""
+        return self.refused_qos or self._why_no_picture()
 
-    def figures(self, view: View) -> dict[str, object]:
-        """The camera's figures; rates are those since the last call, and too many losses since then are a fault."""
-        now = time.monotonic()
-        counts = Counter({"pictures": view.newest.received, "lost": self._lost, **view.counts})
+    def metrics(self) -> dict[str, object]:
+        """Return the camera's figures; rates are since the last call, and too many losses since then are a fault."""
+        if not (camera := self.camera):
+            return self.faults.figures()
+        now, pipeline = time.monotonic(), camera.pipeline
+        counts = Counter({"pictures": camera.slot.received, "lost": self._lost, **pipeline.counts})
         since, before = self._counted
         seconds = max(now - since, 1e-3)
         self._counted = (now, counts)
@@ -226,19 +258,19 @@ class Channel:
             for name in ("pictures", "labels", "descriptions", "asks")
         }
         figures["pictures lost on the way"] = self._lost
-        figures["pictures replaced by newer ones"] = view.newest.dropped
-        stream = view.stream
-        if stream.form:
-            figures["picture"] = stream.form
-            figures["changes of size or encoding"] = stream.changes
-            figures["picture unchanged for [s]"] = view.unchanged
-        if stream.stamp is not None:
-            figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - stream.stamp) * 1e-9
-            figures["picture came ago [s]"] = now - stream.arrival
+        figures["pictures replaced by newer ones"] = camera.slot.dropped
+        monitor = camera.monitor
+        if monitor.form:
+            figures["picture"] = monitor.form
+            figures["changes of size or encoding"] = monitor.changes
+            figures["picture unchanged for [s]"] = camera.unchanged
+        if monitor.stamp is not None:
+            figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - monitor.stamp) * 1e-9
+            figures["picture came ago [s]"] = now - monitor.arrival
         if self._off_mass.value is not None:
             figures["probability outside the labels (off_mass)"] = self._off_mass.value
-        figures |= view.reuse.figures() | {"labels about a region": view.counts["regions"]}
-        return figures | view.spans.figures() | self.faults.figures()
+        figures |= pipeline.cache.figures() | {"labels about a region": pipeline.counts["regions"]}
+        return figures | camera.spans.figures() | self.faults.figures()
 
     def _why_no_picture(self) -> str:
         topic, kind = self._full_topic, self._kind.__name__
@@ -274,9 +306,9 @@ def missing_profile() -> str:
     )
 
 
-def image_message(picture: Observation, image: np.ndarray) -> Image:
-    """Return the RGB `image` as a message with the header of `picture`."""
-    message = Image(header=picture.header, height=image.shape[0], width=image.shape[1], encoding="rgb8")
+def image_message(frame: Frame, image: np.ndarray) -> Image:
+    """Return the RGB `image` as a message with the header of `frame`."""
+    message = Image(header=frame.header, height=image.shape[0], width=image.shape[1], encoding="rgb8")
     message.step = image.shape[1] * 3
     message.data = array.array("B", image.tobytes())  # a hundred times faster than the bytes themselves
     return message

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from vlm_perception.parameters import parameter
 from vlm_perception.questions import Answer, Question
 
 SIZE = (16, 12)
@@ -31,24 +32,35 @@ LEAST_PERIODS = 2.5
 
 
 @dataclass(frozen=True)
-class ReuseSettings:
+class CacheSettings:
     """When an answer may be used again.
 
-    `threshold`, from 0 to 255, is the largest difference of two pictures that show the same scene, 0 is never; for an
-    answer that is less sure than `SURE` it is as much smaller as its log-odds are, and 0 for one that is as likely
-    wrong; for free words it is half. The newest `scenes` are remembered for each question, those first forgotten that
-    were not met for the longest time. No answer is older than `lifetime` [s], and after `refresh` [s], or
-    `LEAST_PERIODS` of its question if that is longer, without the model it is asked again, whatever the picture shows.
+    For an answer that is less sure than `SURE`, the `threshold` is as much smaller as its log-odds are, and 0 for one
+    that is as likely wrong; for free words it is half. The newest `scenes` are remembered for each question, those
+    first forgotten that were not met for the longest time. No answer is older than `lifetime` [s]. `refresh` is at
+    least `LEAST_PERIODS` of the question.
     """
 
-    threshold: float = 0.0
+    threshold: float = parameter(
+        0.0,
+        "An answer is used again while no part of the image differs by more than this; 0: never",
+        unit="grey levels",
+        minimum=0.0,
+        maximum=255.0,
+    )
+    refresh: float = parameter(
+        2.0,
+        "After so long without the model it is asked again, even if the image has not changed",
+        unit="s",
+        minimum=0.0,
+        maximum=3600.0,
+    )
     scenes: int = 64
     lifetime: float = 300.0
-    refresh: float = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class Scene:
     """What the model answered about a scene, and when [s]."""
 
     shape: tuple[int, ...]
@@ -57,7 +69,7 @@ class Memory:
     at: float
 
 
-class Reuse:
+class AnswerCache:
     """Remembers answers of one camera. Pure: time comes in [s].
 
     A question is another one with any other word, option or description in it. `counts` says how often an answer was
@@ -67,10 +79,10 @@ class Reuse:
     NORM = cv2.NORM_INF
     """How the difference of two thumbnails is measured."""
 
-    def __init__(self, settings: ReuseSettings) -> None:
+    def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter()
-        self._memories: dict[Question, list[Memory]] = {}
+        self._scenes: dict[Question, list[Scene]] = {}
         """The question that was asked last at the end, and so the scene that was met last."""
         self._asked: dict[Question, float] = {}
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
@@ -83,18 +95,18 @@ class Reuse:
         settings = self.settings
         if not settings.threshold:
             return None
-        difference, memory = self._nearest(question, image)
-        if memory is None or difference > settings.threshold * sureness(memory.answer):
+        difference, scene = self._nearest(question, image)
+        if scene is None or difference > settings.threshold * sureness(scene.answer):
             self.counts["miss"] += 1
             return None
         refresh = max(settings.refresh, LEAST_PERIODS * period)
-        if now - memory.at >= settings.lifetime or now - self._asked[question] >= refresh:
+        if now - scene.at >= settings.lifetime or now - self._asked[question] >= refresh:
             self.counts["refresh"] += 1
             return None
         self.counts["hit"] += 1
-        self._memories[question].remove(memory)
-        self._memories[question].append(memory)
-        return replace(memory.answer, usage=None, age=now - memory.at)
+        self._scenes[question].remove(scene)
+        self._scenes[question].append(scene)
+        return replace(scene.answer, usage=None, age=now - scene.at)
 
     def keep(self, question: Question, image: np.ndarray, answer: Answer, now: float) -> None:
         """Remember the `answer` that the model gave to `question` about `image`, in place of an older one."""
@@ -102,12 +114,12 @@ class Reuse:
             return
         difference, older = self._nearest(question, image)
         same = older if difference <= self.settings.threshold else None
-        scenes = [memory for memory in self._memories.pop(question, []) if memory is not same]
-        scenes.append(Memory(image.shape, self._thumbnail(image), answer, now))
-        self._memories[question] = scenes[-self.settings.scenes :]
+        scenes = [scene for scene in self._scenes.pop(question, []) if scene is not same]
+        scenes.append(Scene(image.shape, self._thumbnail(image), answer, now))
+        self._scenes[question] = scenes[-self.settings.scenes :]
         self._asked[question] = now
-        for retired in list(self._memories)[:-QUESTIONS]:
-            del self._memories[retired], self._asked[retired]
+        for retired in list(self._scenes)[:-QUESTIONS]:
+            del self._scenes[retired], self._asked[retired]
 
     def figures(self) -> dict[str, object]:
         """How often answers were used again, for the diagnostics; none while they never are."""
@@ -118,17 +130,17 @@ class Reuse:
 
     def clear(self) -> None:
         """Forget all answers."""
-        self._memories.clear()
+        self._scenes.clear()
         self._asked.clear()
         self._seen = None
 
-    def _nearest(self, question: Question, image: np.ndarray) -> tuple[float, Memory | None]:
+    def _nearest(self, question: Question, image: np.ndarray) -> tuple[float, Scene | None]:
         """The scene that is most like what `image` shows, if any is known, and how much they differ."""
         thumbnail = self._thumbnail(image)
         known = [
-            (cv2.norm(memory.thumbnail, thumbnail, self.NORM), memory)
-            for memory in self._memories.get(question, ())
-            if memory.shape == image.shape
+            (cv2.norm(scene.thumbnail, thumbnail, self.NORM), scene)
+            for scene in self._scenes.get(question, ())
+            if scene.shape == image.shape
         ]
         return min(known, key=lambda pair: pair[0], default=(math.inf, None))
 

@@ -11,17 +11,20 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from perception_settings import settings, with_label
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.perception.reuse import Reuse, ReuseSettings
-from vlm_perception.perception.settings import Settings
+from vlm_perception.perception.answer_cache import AnswerCache, CacheSettings
+from vlm_perception.perception.camera import Camera
+from vlm_perception.perception.outputs import Description, Fault, Label, Loaded
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
-from vlm_perception.perception.worker import Ask, Worker
+from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Text, Usage
 
-LABEL = Choice("label", "what is ahead?", ("clear", "wall"))
-WORDS = Text("description", "describe the scene")
-SETTINGS = ReuseSettings(threshold=8.0, scenes=3, lifetime=60.0, refresh=10.0)
+LABEL = Choice("what is ahead?", ("clear", "wall"))
+WORDS = Text("describe the scene")
+NAMES = {LABEL.prompt: "label", WORDS.prompt: "description"}
+SETTINGS = CacheSettings(threshold=8.0, scenes=3, lifetime=60.0, refresh=10.0)
 
 
 def scene(seed, noise=0.0):
@@ -36,69 +39,69 @@ def scene(seed, noise=0.0):
 def answer(value="clear", question=LABEL, sure=0.99):
     usage = Usage(1.0, 1.0, 0, 0)
     if isinstance(question, Text):
-        return Answer(question.name, value, sure, usage=usage)
-    return Answer(question.name, value, sure, question.options, (sure, 1 - sure), usage)
+        return Answer(value, sure, usage=usage)
+    return Answer(value, sure, question.options, (sure, 1 - sure), usage)
 
 
 @pytest.fixture
-def reuse():
-    return Reuse(SETTINGS)
+def cache():
+    return AnswerCache(SETTINGS)
 
 
-def test_the_same_scene_gets_its_answer_again_with_its_age_and_at_no_cost(reuse):
-    assert reuse.find(LABEL, scene(1, noise=8), 0.0) is None
-    reuse.keep(LABEL, scene(1, noise=8), answer(), 0.0)
-    again = reuse.find(LABEL, scene(1, noise=8), 1.5)
+def test_the_same_scene_gets_its_answer_again_with_its_age_and_at_no_cost(cache):
+    assert cache.find(LABEL, scene(1, noise=8), 0.0) is None
+    cache.keep(LABEL, scene(1, noise=8), answer(), 0.0)
+    again = cache.find(LABEL, scene(1, noise=8), 1.5)
     assert again == answer() and again.age == 1.5 and again.usage is None
-    assert reuse.figures() == {"reuse, hits": 1, "reuse, misses": 1, "reuse, forced refreshes": 0}
+    assert cache.figures() == {"reuse, hits": 1, "reuse, misses": 1, "reuse, forced refreshes": 0}
 
 
 def test_off_is_the_default():
-    reuse = Reuse(ReuseSettings())
-    reuse.keep(LABEL, scene(1), answer(), 0.0)
-    assert reuse.find(LABEL, scene(1), 0.1) is None and reuse.figures() == {}
+    cache = AnswerCache(CacheSettings())
+    cache.keep(LABEL, scene(1), answer(), 0.0)
+    assert cache.find(LABEL, scene(1), 0.1) is None and cache.figures() == {}
 
 
 @pytest.mark.parametrize("size", [20, 40, 80])
-def test_something_new_that_is_small_is_another_scene(reuse, size):
+def test_something_new_that_is_small_is_another_scene(cache, size):
     before = np.full((240, 320, 3), 128, np.uint8)
-    reuse.keep(LABEL, before, answer(), 0.0)
+    cache.keep(LABEL, before, answer(), 0.0)
     after = before.copy()
     after[100 : 100 + size, 150 : 150 + size, 0] = 200
-    assert reuse.find(LABEL, after, 0.1) is None
+    assert cache.find(LABEL, after, 0.1) is None
 
 
-def test_a_change_of_colour_alone_is_another_scene(reuse):
+def test_a_change_of_colour_alone_is_another_scene(cache):
     """Red and blue of the same brightness: a hash of grey values would call them the same."""
     red, blue = np.full((240, 320, 3), 60, np.uint8), np.full((240, 320, 3), 60, np.uint8)
     red[60:120, 80:160] = 200, 40, 40
     blue[60:120, 80:160] = 40, 82, 200
-    reuse.keep(LABEL, red, answer(), 0.0)
-    assert reuse.find(LABEL, blue, 0.1) is None
+    cache.keep(LABEL, red, answer(), 0.0)
+    assert cache.find(LABEL, blue, 0.1) is None
 
 
-def test_slow_drift_is_judged_against_the_picture_that_the_model_saw(reuse):
+def test_slow_drift_is_judged_against_the_picture_that_the_model_saw(cache):
     first = np.full((48, 64, 3), 100, np.uint8)
-    reuse.keep(LABEL, first, answer(), 0.0)
-    found = [reuse.find(LABEL, first + np.uint8(step), 0.1 * step) is not None for step in range(1, 20)]
+    cache.keep(LABEL, first, answer(), 0.0)
+    found = [cache.find(LABEL, first + np.uint8(step), 0.1 * step) is not None for step in range(1, 20)]
     assert found == [step <= SETTINGS.threshold for step in range(1, 20)]
 
 
 @pytest.mark.parametrize(("sure", "tolerated"), [(1.0, 8), (0.99, 8), (0.9, 3), (0.7, 1), (0.5, 0), (0.3, 0)])
-def test_the_less_sure_an_answer_is_the_less_the_picture_may_change(reuse, sure, tolerated):
+def test_the_less_sure_an_answer_is_the_less_the_picture_may_change(cache, sure, tolerated):
     image = np.full((48, 64, 3), 100, np.uint8)
-    reuse.keep(LABEL, image, answer(sure=sure), 0.0)
-    reuse.keep(WORDS, image, answer("a room", WORDS, sure), 0.0)
+    cache.keep(LABEL, image, answer(sure=sure), 0.0)
+    cache.keep(WORDS, image, answer("a room", WORDS, sure), 0.0)
     for question, most in ((LABEL, tolerated), (WORDS, 4)):
-        found = [reuse.find(question, image + np.uint8(step), 0.1) is not None for step in range(12)]
+        found = [cache.find(question, image + np.uint8(step), 0.1) is not None for step in range(12)]
         assert found == [step <= most for step in range(12)]
 
 
-def test_an_unsure_answer_about_a_scene_is_replaced_by_the_next_one(reuse):
+def test_an_unsure_answer_about_a_scene_is_replaced_by_the_next_one(cache):
     for step in range(5):
-        assert reuse.find(LABEL, np.full((48, 64, 3), 100 + step, np.uint8), 0.1 * step) is None
-        reuse.keep(LABEL, np.full((48, 64, 3), 100 + step, np.uint8), answer(sure=0.5), 0.1 * step)
-    assert len(reuse._memories[LABEL]) == 1
+        assert cache.find(LABEL, np.full((48, 64, 3), 100 + step, np.uint8), 0.1 * step) is None
+        cache.keep(LABEL, np.full((48, 64, 3), 100 + step, np.uint8), answer(sure=0.5), 0.1 * step)
+    assert len(cache._scenes[LABEL]) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,90 +114,90 @@ def test_an_unsure_answer_about_a_scene_is_replaced_by_the_next_one(reuse):
         {"descriptions": ("nothing near", "a wall")},
     ],
 )
-def test_never_across_a_change_of_what_is_asked(reuse, changed):
-    reuse.keep(LABEL, scene(1), answer(), 0.0)
-    assert reuse.find(dataclasses.replace(LABEL, **changed), scene(1), 0.1) is None
-    assert reuse.find(LABEL, scene(1), 0.1) is not None
+def test_never_across_a_change_of_what_is_asked(cache, changed):
+    cache.keep(LABEL, scene(1), answer(), 0.0)
+    assert cache.find(dataclasses.replace(LABEL, **changed), scene(1), 0.1) is None
+    assert cache.find(LABEL, scene(1), 0.1) is not None
 
 
-def test_the_length_and_the_phrases_of_free_words_belong_to_the_question(reuse):
-    reuse.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
-    assert reuse.find(WORDS, scene(1), 0.1).value == "a room"
-    assert reuse.find(dataclasses.replace(WORDS, max_new_tokens=5), scene(1), 0.1) is None
-    assert reuse.find(dataclasses.replace(WORDS, phrases=("a room", "a hall")), scene(1), 0.1) is None
+def test_the_length_and_the_phrases_of_free_words_belong_to_the_question(cache):
+    cache.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
+    assert cache.find(WORDS, scene(1), 0.1).value == "a room"
+    assert cache.find(dataclasses.replace(WORDS, max_new_tokens=5), scene(1), 0.1) is None
+    assert cache.find(dataclasses.replace(WORDS, phrases=("a room", "a hall")), scene(1), 0.1) is None
 
 
-def test_another_size_of_the_picture_is_another_scene(reuse):
-    reuse.keep(LABEL, np.zeros((48, 64, 3), np.uint8), answer(), 0.0)
-    assert reuse.find(LABEL, np.zeros((96, 128, 3), np.uint8), 0.1) is None
+def test_another_size_of_the_picture_is_another_scene(cache):
+    cache.keep(LABEL, np.zeros((48, 64, 3), np.uint8), answer(), 0.0)
+    assert cache.find(LABEL, np.zeros((96, 128, 3), np.uint8), 0.1) is None
 
 
-def test_a_scene_is_recognised_on_the_way_back_and_the_nearest_one_counts(reuse):
+def test_a_scene_is_recognised_on_the_way_back_and_the_nearest_one_counts(cache):
     for number, value in enumerate(("clear", "wall")):
-        reuse.keep(LABEL, scene(number), answer(value), float(number))
-    assert [reuse.find(LABEL, scene(number, noise=4), 5.0).value for number in (1, 0)] == ["wall", "clear"]
+        cache.keep(LABEL, scene(number), answer(value), float(number))
+    assert [cache.find(LABEL, scene(number, noise=4), 5.0).value for number in (1, 0)] == ["wall", "clear"]
     close = np.full((48, 64, 3), 100, np.uint8)
-    reuse.keep(LABEL, close, answer("clear"), 5.0)
-    scenes = reuse._memories[LABEL]
+    cache.keep(LABEL, close, answer("clear"), 5.0)
+    scenes = cache._scenes[LABEL]
     scenes.append(dataclasses.replace(scenes[-1], thumbnail=scenes[-1].thumbnail + 6))
-    assert reuse.find(LABEL, close + np.uint8(1), 5.1).age == pytest.approx(0.1)
+    assert cache.find(LABEL, close + np.uint8(1), 5.1).age == pytest.approx(0.1)
 
 
-def test_the_scene_that_was_not_met_for_the_longest_time_is_forgotten_first(reuse):
+def test_the_scene_that_was_not_met_for_the_longest_time_is_forgotten_first(cache):
     for number in range(3):
-        reuse.keep(LABEL, scene(number), answer(), 0.0)
-    assert reuse.find(LABEL, scene(0), 1.0)
-    reuse.keep(LABEL, scene(3), answer(), 1.0)
-    assert [reuse.find(LABEL, scene(n), 1.0) is not None for n in range(4)] == [True, False, True, True]
+        cache.keep(LABEL, scene(number), answer(), 0.0)
+    assert cache.find(LABEL, scene(0), 1.0)
+    cache.keep(LABEL, scene(3), answer(), 1.0)
+    assert [cache.find(LABEL, scene(n), 1.0) is not None for n in range(4)] == [True, False, True, True]
 
 
 def test_label_and_description_do_not_push_each_other_out():
-    reuse = Reuse(dataclasses.replace(SETTINGS, scenes=1))
-    reuse.keep(LABEL, scene(1), answer(), 0.0)
-    reuse.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
-    assert reuse.find(LABEL, scene(1), 1.0) and reuse.find(WORDS, scene(1), 1.0)
-    reuse.keep(LABEL, scene(2), answer(), 1.0)
-    assert reuse.find(LABEL, scene(1), 1.0) is None and reuse.find(WORDS, scene(1), 1.0)
+    cache = AnswerCache(dataclasses.replace(SETTINGS, scenes=1))
+    cache.keep(LABEL, scene(1), answer(), 0.0)
+    cache.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
+    assert cache.find(LABEL, scene(1), 1.0) and cache.find(WORDS, scene(1), 1.0)
+    cache.keep(LABEL, scene(2), answer(), 1.0)
+    assert cache.find(LABEL, scene(1), 1.0) is None and cache.find(WORDS, scene(1), 1.0)
 
 
-def test_questions_that_are_asked_no_more_are_forgotten(reuse):
+def test_questions_that_are_asked_no_more_are_forgotten(cache):
     retired = [dataclasses.replace(LABEL, prompt=f"what is there at {hour}?") for hour in range(10)]
     for question in retired:
-        reuse.keep(question, scene(1), answer(), 0.0)
-    assert [reuse.find(question, scene(1), 1.0) is not None for question in retired] == [False] * 6 + [True] * 4
+        cache.keep(question, scene(1), answer(), 0.0)
+    assert [cache.find(question, scene(1), 1.0) is not None for question in retired] == [False] * 6 + [True] * 4
 
 
-def test_no_answer_outlives_its_time(reuse):
-    reuse.keep(LABEL, scene(1), answer(), 0.0)
+def test_no_answer_outlives_its_time(cache):
+    cache.keep(LABEL, scene(1), answer(), 0.0)
     for now in range(5, 65, 5):  # the model is asked about other scenes meanwhile
-        reuse.keep(LABEL, scene(2), answer(), float(now))
-        assert (reuse.find(LABEL, scene(1), now + 0.5) is not None) == (now + 0.5 < SETTINGS.lifetime)
+        cache.keep(LABEL, scene(2), answer(), float(now))
+        assert (cache.find(LABEL, scene(1), now + 0.5) is not None) == (now + 0.5 < SETTINGS.lifetime)
 
 
-def test_after_some_time_without_the_model_it_is_asked_whatever_the_picture(reuse):
-    reuse.keep(LABEL, scene(1), answer(), 0.0)
-    assert reuse.find(LABEL, scene(1), 9.9)
-    assert reuse.find(LABEL, scene(1), 10.0) is None and reuse.counts["refresh"] == 1
-    reuse.keep(LABEL, scene(1), answer("wall"), 10.0)
-    assert reuse.find(LABEL, scene(1), 10.1).value == "wall"
-    assert len(reuse._memories[LABEL]) == 1, "the new answer replaces the old one"
+def test_after_some_time_without_the_model_it_is_asked_whatever_the_picture(cache):
+    cache.keep(LABEL, scene(1), answer(), 0.0)
+    assert cache.find(LABEL, scene(1), 9.9)
+    assert cache.find(LABEL, scene(1), 10.0) is None and cache.counts["refresh"] == 1
+    cache.keep(LABEL, scene(1), answer("wall"), 10.0)
+    assert cache.find(LABEL, scene(1), 10.1).value == "wall"
+    assert len(cache._scenes[LABEL]) == 1, "the new answer replaces the old one"
 
 
 @pytest.mark.parametrize("jitter", [-0.1, 0.1])
 def test_what_is_asked_rarely_is_used_again_twice_however_short_the_refresh(jitter):
-    reuse = Reuse(dataclasses.replace(SETTINGS, refresh=2.0))
-    reuse.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
-    assert [reuse.find(WORDS, scene(1), now + jitter, 2.0) is not None for now in (2.0, 4.0, 6.0)] == [
+    cache = AnswerCache(dataclasses.replace(SETTINGS, refresh=2.0))
+    cache.keep(WORDS, scene(1), answer("a room", WORDS), 0.0)
+    assert [cache.find(WORDS, scene(1), now + jitter, 2.0) is not None for now in (2.0, 4.0, 6.0)] == [
         True,
         True,
         False,
     ]
 
 
-def test_clear_forgets(reuse):
-    reuse.keep(LABEL, scene(1), answer(), 0.0)
-    reuse.clear()
-    assert reuse.find(LABEL, scene(1), 0.1) is None
+def test_clear_forgets(cache):
+    cache.keep(LABEL, scene(1), answer(), 0.0)
+    cache.clear()
+    assert cache.find(LABEL, scene(1), 0.1) is None
 
 
 # In the worker
@@ -212,7 +215,8 @@ class Scripted:
         return self.answer_batch([image], questions)[0]
 
     def answer_batch(self, images, questions):
-        self.asked += [(image.shape[:2], [question.name for question in questions]) for image in images]
+        names = [NAMES.get(question.prompt, "other") for question in questions]
+        self.asked += [(image.shape[:2], names) for image in images]
         if self.during:
             self.during()
         if self.error:
@@ -224,7 +228,7 @@ class Scripted:
         if isinstance(question, Text):
             return answer(("dark", "bright")[bright], question)
         p = (0.01, 0.99) if bright else (0.99, 0.01)
-        return Answer(question.name, question.options[bright], 0.99, question.options, p)
+        return Answer(question.options[bright], 0.99, question.options, p)
 
     def describe_self(self):
         return {}
@@ -234,11 +238,11 @@ class Bench:
     """A worker that sees one scene after the other; `told` grows by what it says of each."""
 
     def __init__(self, **changes):
-        values = {"label": LABEL, "label_rate": 1000.0, "description": WORDS, "description_rate": 0.0, "max_age": 60.0}
-        reuse = ReuseSettings(threshold=8.0, lifetime=1000.0, refresh=1000.0)
-        self.settings = Settings(**{**values, "smoothing": SmoothingSettings(), "reuse": reuse, **changes})
+        cache = CacheSettings(threshold=8.0, lifetime=1000.0, refresh=1000.0)
+        self.settings = settings(LABEL, WORDS, **{"label_rate": 1000.0, "cache": cache, **changes})
         self.model, self.told, self.news = Scripted(), [], threading.Condition()
-        self.worker = Worker(lambda: self.model, self.settings, self, time.time_ns)
+        self.camera = Camera("camera", self.settings, time.time_ns)
+        self.worker = Worker(lambda: self.model, self.settings, [self.camera], self.publish)
         self.worker.look(True)
         self.worker.start()
         self.wait(lambda: self.worker.state == "ready")
@@ -272,14 +276,13 @@ class Bench:
             is_bigendian=0,
             data=array.array("B", image.tobytes()),
         )
-        self.worker.put("camera", message)
+        self.camera.put(message)
+        self.worker.wake()
 
     def ask(self, *questions):
         """Ask about the picture that was shown last; return the answers."""
         self.told.clear()
-        self.worker.ask(Ask("camera", questions, self.tell, self.fail))
-        self.wait(lambda: self.told)
-        return self.told[0][1]
+        return self.worker.ask(self.camera, questions).result(20).answers
 
     def wait(self, condition):
         with self.news:
@@ -287,7 +290,7 @@ class Bench:
 
     def wait_until_forgotten(self):
         deadline = time.monotonic() + 20
-        while self.worker.views["camera"].reuse._memories and time.monotonic() < deadline:
+        while self.camera.pipeline.cache._scenes and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def tell(self, picture, answers):
@@ -295,26 +298,15 @@ class Bench:
             self.told.append((picture, answers))
             self.news.notify_all()
 
-    def fail(self, error):
-        raise AssertionError(error)
-
-    def loaded(self, worker):
-        with self.news:
-            self.news.notify_all()
-
-    def failed(self, worker, error):
-        raise AssertionError(error)
-
-    def labelled(self, picture, answer, smoothed):
-        self.tell(picture, answer)
-
-    def described(self, picture, answer):
-        self.tell(picture, answer)
-
-    def fault(self, camera, kind, error):
-        with self.news:
-            self.told.append((None, kind))
-            self.news.notify_all()
+    def publish(self, output):
+        if isinstance(output, Label | Description):
+            self.tell(output.frame, output.answer)
+        elif isinstance(output, Fault):
+            self.tell(None, output.kind)
+        else:
+            assert isinstance(output, Loaded), output
+            with self.news:
+                self.news.notify_all()
 
 
 @pytest.fixture
@@ -346,10 +338,10 @@ def test_a_reused_label_bears_the_new_picture_and_its_age_and_the_model_is_left_
     assert [a.value for a in (fresh, again, other, back)] == ["clear", "clear", "wall", "clear"]
     assert [a.age > 0 for a in (fresh, again, other, back)] == [False, True, False, True]
     assert again.age == pytest.approx(second.taken - first.taken) and again.probabilities == fresh.probabilities
-    stamps = [picture.frame.stamp for picture in (first, second, third, fourth)]
-    assert sorted(set(stamps)) == stamps and second.frame.image[0, 0, 0] == 103
-    assert one.worker.views["camera"].counts["labels"] == 4
-    assert one.worker.views["camera"].reuse.figures()["reuse, hits"] == 2
+    stamps = [picture.stamp for picture in (first, second, third, fourth)]
+    assert sorted(set(stamps)) == stamps and second.image[0, 0, 0] == 103
+    assert one.camera.pipeline.counts["labels"] == 4
+    assert one.camera.pipeline.cache.figures()["reuse, hits"] == 2
 
 
 def test_what_others_ask_is_never_answered_from_memory(bench):
@@ -368,7 +360,7 @@ def test_another_vocabulary_is_asked_anew_at_once(bench):
     one = bench()
     one.show(grey(100))
     wider = dataclasses.replace(LABEL, options=("free", "blocked"))
-    one.worker.change(dataclasses.replace(one.settings, label=wider))
+    one.worker.change(with_label(one.settings, wider))
     _, given = one.show(grey(101))
     assert given.value == "free" and given.age == 0
 
@@ -398,16 +390,16 @@ def test_stopping_and_starting_within_one_call_of_the_model_forgets_what_was_see
     one.put(grey(200))
     one.wait(lambda: one.model.during is None)
     picture, fresh = one.show(moving(50))
-    view = one.worker.views["camera"]
-    assert fresh.age == 0 and len(view.reuse._memories[LABEL]) == 1
+    pipeline = one.camera.pipeline
+    assert fresh.age == 0 and len(pipeline.cache._scenes[LABEL]) == 1
     assert picture.region is None, "nothing has been seen to move"
     first = LabelSmoother(LABEL.options, SmoothingSettings())
-    first.update(picture.frame.stamp, fresh.probabilities)
-    assert view.smoother.belief == first.belief
+    first.update(picture.stamp, fresh.probabilities)
+    assert pipeline._smoother.belief == first.belief
 
 
 def test_the_rare_words_of_an_unchanged_scene_are_used_again_though_their_refresh_is_short(bench):
-    one = bench(label_rate=0.0, description_rate=2.0, reuse=ReuseSettings(threshold=8.0, refresh=0.0))
+    one = bench(label_rate=0.0, description_rate=2.0, cache=CacheSettings(threshold=8.0, refresh=0.0))
     assert one.show(grey(100))[1].age == 0
     assert one.show(grey(101))[1].age > 0
 
@@ -424,7 +416,7 @@ def test_the_long_way_gives_the_same_labels(bench):
     """Scenes in any order, each several times: reused answers are those that the model would have given."""
     levels = [int(level) for level in np.random.default_rng(0).choice([20, 60, 100, 160, 200, 240], 40)]
     short = bench()
-    long = bench(reuse=ReuseSettings())
+    long = bench(cache=CacheSettings())
     said = [[one.show(grey(level))[1].value for level in levels] for one in (short, long)]
     assert said[0] == said[1] and len(short.model.asked) == 6 and len(long.model.asked) == 40
 
@@ -445,10 +437,10 @@ def test_the_label_is_about_what_moves_and_the_answers_to_others_about_the_whole
     assert region.x <= 50 and region.x + region.width >= 90 and region.y <= 80 and region.y + region.height >= 130
     assert one.model.asked[-1] == ((region.height, region.width), ["label"])
     assert part.age == 0, "the region is another picture than the whole"
-    one.ask(Choice("side", "where?", ("left", "right")))
-    assert one.model.asked[-1] == ((240, 320), ["side"])
+    one.ask(Choice("where?", ("left", "right")))
+    assert one.model.asked[-1] == ((240, 320), ["other"])
     assert one.show(moving(50))[0].region is None, "it stands still"
-    assert one.worker.views["camera"].counts["regions"] == 1
+    assert one.camera.pipeline.counts["regions"] == 1
 
 
 def test_without_follow_motion_all_of_the_picture_is_looked_at(bench):

@@ -17,16 +17,14 @@ class Problem(NamedTuple):
     words: str
 
 
-class Stream:
+class StreamMonitor:
     """Judges the messages of one camera. `clock` returns the time of their stamps [ns], which may be simulated.
 
-    `noticed` hears of every fault once: of a message that is not worth looking at when it comes, of a state that
-    lasts when it begins. One thread admits and watches; any other may ask for the `problem`.
+    One thread admits and watches; any other may ask for the `problem`.
     """
 
-    def __init__(self, clock: Callable[[], int], noticed: Callable[[str, str], None]) -> None:
+    def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
-        self._noticed = noticed
         self.changes = 0
         """How often the pictures changed their size or encoding."""
         self.begin()
@@ -41,41 +39,46 @@ class Stream:
         """Between the newest stamp and the one before it [s]."""
         self._heard = -math.inf
         self._lasting = ""
+        self._jump: Problem | None = None
         self._ticked = (self._clock(), time.monotonic())
 
-    def admit(self, message: Any, max_age: float) -> bool:
-        """Whether `message` is newer than what came before; later ones may be older again after `max_age` [s]."""
+    def admit(self, message: Any, max_age: float) -> Problem | None:
+        """Take in `message`; return why it is not newer than what came before, None when it is.
+
+        After `max_age` [s] without a newer stamp, older ones are good again.
+        """
         self._look_at_clock()
         stamp, self._heard = stamp_of(message), time.monotonic()
         if self.stamp is not None and self._heard - self.arrival <= max_age and stamp < self.stamp:
             behind = (self.stamp - stamp) * 1e-9
-            self._noticed(
+            return Problem(
                 "stamp jumped back",
-                f"a picture is stamped {behind:.3f} s before the one that came before it, and passed over: "
+                f"an image is stamped {behind:.3f} s before the one that came before it, and is skipped: "
                 "does more than one camera publish here, was its clock set?",
             )
-            return False
         if stamp == self.stamp:
-            self._noticed(
+            return Problem(
                 "repeated stamp",
-                "a picture has the stamp of the one before and is passed over: is the camera frozen, or does its "
+                "an image has the stamp of the one before and is skipped: is the camera frozen, or does its "
                 "driver stamp only once?",
             )
-            return False
         if self.form and self.form != form_of(message):
             self.changes += 1
         self.period = self._heard - self.arrival
         self.stamp, self.arrival, self.form = stamp, self._heard, form_of(message)
-        return True
+        return None
 
-    def watch(self, max_age: float) -> None:
-        """Notice what has come to be wrong; to be called some times a second."""
+    def watch(self, max_age: float) -> list[Problem]:
+        """Return what has come to be wrong since the last call; to be called some times a second."""
         self._look_at_clock()
+        new = [self._jump] if self._jump else []
+        self._jump = None
         problem = self.problem(max_age)
         kind = problem.kind if problem else ""
         if problem and kind != self._lasting:
-            self._noticed(*problem)
+            new.append(problem)
         self._lasting = kind
+        return new
 
     def problem(self, max_age: float) -> Problem | None:
         """Why nothing that came is worth looking at now, after at most `max_age` [s]; None before the first came."""
@@ -116,6 +119,5 @@ class Stream:
             self._ticked = (now, steady)
         if now < ticked:
             self.stamp = None
-            self._noticed(
-                "clock jumped back", f"the clock jumped back by {(ticked - now) * 1e-9:.1f} s: all begins anew"
-            )
+            words = f"the clock jumped back by {(ticked - now) * 1e-9:.1f} s: all begins anew"
+            self._jump = Problem("clock jumped back", words)

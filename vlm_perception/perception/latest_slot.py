@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Newest(Generic[Item]):
+class LatestSlot(Generic[Item]):
     """Holds the newest item that was put. Any thread may put, any thread may take.
 
     `received` counts what was put, `dropped` what was replaced before anybody took it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from vlm_perception.perception.newest import Newest
+from vlm_perception.perception.latest_slot import LatestSlot
 
 
 def test_the_newest_replaces_the_one_before_and_is_taken_once():
-    slot = Newest()
+    slot = LatestSlot()
     for number in range(5):
         slot.put(number)
     assert slot.take() == 4
@@ -17,7 +17,7 @@ def test_the_newest_replaces_the_one_before_and_is_taken_once():
 
 
 def test_a_taken_item_is_not_counted_as_dropped():
-    slot = Newest()
+    slot = LatestSlot()
     for number in range(3):
         slot.put(number)
         assert slot.take() == number
@@ -25,7 +25,7 @@ def test_a_taken_item_is_not_counted_as_dropped():
 
 
 def test_clear_forgets_without_counting_a_drop():
-    slot = Newest()
+    slot = LatestSlot()
     slot.put(1)
     slot.clear()
     slot.put(2)
@@ -33,7 +33,7 @@ def test_clear_forgets_without_counting_a_drop():
 
 
 def test_waiting_ends_with_the_item_or_with_none():
-    slot = Newest()
+    slot = LatestSlot()
     assert slot.take(timeout=0.01) is None
     thread = threading.Timer(0.05, slot.put, ["late"])
     thread.start()
@@ -42,7 +42,7 @@ def test_waiting_ends_with_the_item_or_with_none():
 
 
 def test_nothing_is_lost_or_invented_between_threads():
-    slot, taken = Newest(), []
+    slot, taken = LatestSlot(), []
     consumer_done = threading.Event()
 
     def consume():

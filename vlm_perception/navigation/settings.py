@@ -1,0 +1,191 @@
+"""What a user may set of how a robot searches and drives; what he cannot set sensibly are constants of `Tuning`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlm_perception.navigation.depth import DepthReading
+from vlm_perception.navigation.motion import Limits
+from vlm_perception.navigation.sighting import ABSENT, DIRECTIONS, RANGES, SurroundingsReading, TargetReading
+from vlm_perception.parameters import START, group, parameter
+from vlm_perception.questions import Choice, MirroredChoice, Question
+
+MEANINGS = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
+"""What the options of the target question mean, in this order."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """The question about the target, and when its answers are believed. ValueError for what cannot be asked."""
+
+    prompt: str = parameter("where is the {target}?", "Question about the target, whose name replaces {target}")
+    options: tuple[str, ...] = parameter(
+        ("no", "left near", "left far", "center near", "center far", "right near", "right far"),
+        f"The model's words for {', '.join(MEANINGS)}, in this order",
+    )
+    mirror_check: bool = parameter(
+        False,
+        "Ask about the target in the mirrored image too; answers that contradict each other count as none. A model "
+        "that knows left from right does not need it, and each answer takes nearly twice as long",
+    )
+    seen_threshold: float = parameter(
+        0.65, "The target is seen from this probability up, and lost 0.3 below it", minimum=0.5, maximum=0.99
+    )
+
+    def __post_init__(self) -> None:
+        if "{target}" not in self.prompt:
+            raise ValueError(f"target.prompt is {self.prompt!r}, expected {{target}} in it")
+        if len(self.options) != len(MEANINGS):
+            raise ValueError(
+                f"target.options are {list(self.options)}, expected {len(MEANINGS)} words, for {', '.join(MEANINGS)}"
+            )
+        self.questions("target")
+
+    def questions(self, target: str) -> dict[str, Question]:
+        """Return what to ask about `target`, by name."""
+        prompt = self.prompt.replace("{target}", target)
+        questions: dict[str, Question] = {"target": Choice(prompt, self.options)}
+        if self.mirror_check:
+            questions["mirrored target"] = MirroredChoice(prompt, self.options)
+        return questions
+
+
+@dataclass(frozen=True)
+class SurroundingsSettings:
+    """The question about what is ahead, and what its labels mean. ValueError for what cannot be asked."""
+
+    prompt: str = parameter("what is ahead?", "Question about what is ahead")
+    options: tuple[str, ...] = parameter(
+        ("clear", "obstacle", "wall", "doorway", "corridor"), "Its possible answers"
+    )
+    obstacles: tuple[str, ...] = parameter(("obstacle",), "Those of the options that mean a thing close ahead")
+    walls: tuple[str, ...] = parameter(
+        ("wall",), "Those of the options that mean a wall ahead, farther than an obstacle"
+    )
+    passages: tuple[str, ...] = parameter(
+        ("doorway", "corridor"), "Those of the options that lead to another place"
+    )
+
+    def __post_init__(self) -> None:
+        self.question  # noqa: B018 - raises for what cannot be asked
+
+    @property
+    def question(self) -> Choice:
+        """What the model is asked."""
+        return Choice(self.prompt, self.options)
+
+
+@dataclass(frozen=True)
+class WaySettings:
+    """The question about clear ways, and when a way is blocked. ValueError for what cannot be asked."""
+
+    prompt: str = parameter("which way is clear?", "Question about clear ways")
+    options: tuple[str, ...] = parameter(
+        ("left", "center", "right", "none"), "The model's words for left, center, right and none, in this order"
+    )
+    blocked_threshold: float = parameter(
+        0.55, "The way is blocked from this probability up, and clear again 0.2 below it", minimum=0.25, maximum=0.9
+    )
+
+    def __post_init__(self) -> None:
+        self.question  # noqa: B018 - raises for what cannot be asked
+
+    @property
+    def question(self) -> Choice:
+        """What the model is asked."""
+        return Choice(self.prompt, self.options)
+
+
+@dataclass(frozen=True)
+class CameraMounting:
+    """How the camera sees the world."""
+
+    field_of_view: float = parameter(1.31, "Of the camera, horizontally", unit="rad", minimum=0.1, maximum=3.0)
+    height: float = parameter(0.3, "Of the camera above the floor", unit="m", minimum=0.0, maximum=5.0)
+    pitch: float = parameter(0.12, "How far the camera looks down", unit="rad", minimum=-1.5, maximum=1.5)
+
+
+@dataclass(frozen=True)
+class DepthSettings:
+    """Which depth is used, and what follows from it."""
+
+    image: bool = parameter(False, "Use camera/depth/image_raw, which has the camera's view", when=START)
+    scan: bool = parameter(False, "Use the laser scan on the topic scan", when=START)
+    scan_pose: tuple[float, ...] = parameter(
+        (0.0, 0.0, 0.0),
+        "Where the laser is, seen from the camera: ahead [m], left [m], turned left [rad]",
+        minimum=-10.0,
+        maximum=10.0,
+    )
+    stop_distance: float = parameter(
+        0.35,
+        "The robot does not drive on with anything in its way that is nearer to the camera",
+        unit="m",
+        minimum=0.0,
+        maximum=10.0,
+    )
+    near_distance: float = parameter(
+        1.0,
+        "A target is not near when depth has nothing nearer in its direction",
+        unit="m",
+        minimum=0.0,
+        maximum=20.0,
+    )
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the robot needs to pass, with some room to spare."""
+
+    width: float = parameter(0.5, "What the robot needs to pass", unit="m", minimum=0.05, maximum=5.0)
+    height: float = parameter(0.5, "What the robot needs upwards", unit="m", minimum=0.05, maximum=5.0)
+
+
+@dataclass(frozen=True)
+class NavigationSettings:
+    """Everything that a user may set of how a robot searches and drives. ValueError when it does not fit together."""
+
+    max_answer_age: float = parameter(
+        0.8,
+        "The robot stands still when the newest answered image is older",
+        unit="s",
+        minimum=0.05,
+        maximum=120.0,
+    )
+    blind_distance: float = parameter(
+        0.3,
+        "The robot drives no further than this beyond where the newest answered image was taken; with depth, twice as "
+        "far",
+        unit="m",
+        minimum=0.02,
+        maximum=1.0,
+    )
+    target: TargetSettings = group(TargetSettings)
+    surroundings: SurroundingsSettings = group(SurroundingsSettings)
+    way: WaySettings = group(WaySettings)
+    camera: CameraMounting = group(CameraMounting)
+    depth: DepthSettings = group(DepthSettings)
+    robot: Footprint = group(Footprint)
+    limits: Limits = group(Limits)
+
+    def __post_init__(self) -> None:
+        self.target_reading(), self.surroundings_reading(), self.depth_reading()
+
+    def questions(self, target: str) -> dict[str, Question]:
+        """Return what to ask about an image, by name, without the target's questions when there is none."""
+        questions: dict[str, Question] = {"label": self.surroundings.question, "way": self.way.question}
+        return questions | (self.target.questions(target) if target else {})
+
+    def target_reading(self) -> TargetReading:
+        """Return what the answers about the target mean."""
+        return TargetReading(self.target.options, MEANINGS, self.camera.field_of_view)
+
+    def surroundings_reading(self) -> SurroundingsReading:
+        """Return what the answers about what is ahead mean."""
+        ahead = self.surroundings
+        return SurroundingsReading(ahead.options, ahead.obstacles, ahead.walls, ahead.passages, self.way.options)
+
+    def depth_reading(self) -> DepthReading:
+        """Return how depth images and scans are read."""
+        camera, depth = self.camera, self.depth
+        return DepthReading(camera.field_of_view, camera.height, camera.pitch, depth.scan_pose, depth.stop_distance)
