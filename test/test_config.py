@@ -28,13 +28,7 @@ def definition(name):
         module = importlib.import_module(f"vlm_perception.nodes.{name}")
     except ImportError as error:
         pytest.skip(f"{name} cannot be imported: {error}")
-    tables = [
-        value
-        for key, value in vars(module).items()
-        if key.endswith("Parameters") and value.__module__ == module.__name__
-    ]
-    assert len(tables) == 1
-    return tables[0]
+    return module.Parameters
 
 
 @pytest.mark.parametrize("name", NODES)

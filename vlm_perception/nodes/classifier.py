@@ -11,19 +11,15 @@ import dataclasses
 import os
 import resource
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.task import Future
 
 from vlm_perception.models import memory
 from vlm_perception.models.address import is_address, shown
@@ -32,128 +28,26 @@ from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.scope import Scope
 from vlm_perception.msg import ModelScope
-from vlm_perception.nodes import conversions
+from vlm_perception.nodes.ask_service import AskService, in_executor
 from vlm_perception.nodes.camera_topics import CameraTopics, names_of_cameras
+from vlm_perception.nodes.classifier_parameters import Parameters
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import Faults, one_line
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
-from vlm_perception.nodes.services import create_service
-from vlm_perception.parameters import CONFIGURE, START, ParameterError, group, parameter
-from vlm_perception.perception.frames import nanoseconds
+from vlm_perception.parameters import ParameterError
 from vlm_perception.perception.outputs import Description, Failed, Fault, Label, Loaded, NotAnsweredError, Output, Reply
-from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.trace import Trace
 from vlm_perception.perception.worker import Worker
-from vlm_perception.questions import Question, check_request
-from vlm_perception.srv import Ask
+from vlm_perception.questions import Question
 
-MAX_QUESTIONS = 64
-SERVER_PATIENCE = 4.0
-"""A call of a server, with all its tries, may take so many times `ask_timeout`."""
-LABEL_NAMES = {"s": "options", "_prompt": "prompt", "_descriptions": "descriptions", "_rate": "rate"}
-DESCRIPTION_NAMES = ("prompt", "phrases", "rate", "max_new_tokens")
-CONSTANTS = (
-    "attn_implementation",
-    "batch_window",
-    "cudnn_benchmark",
-    "max_batch",
-    "requests_in_flight",
-    "reuse_lifetime",
-    "reuse_scenes",
-    "smoothing_evidence_time",
-    "unknown_label",
-)
 WATCH_PERIOD = 0.1
 """How often time-outs are looked for [s]."""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of the classifier."""
-
-    autostart: bool = parameter(True, "Configure and activate without being told to", when=START)
-    model: str = parameter(
-        "nano",
-        "The shipped model 'nano', a model folder or a server's address; of several with commas, the first that "
-        "can be loaded (a path with a comma or a blank at its end in quotes: '/data/a,b', nano); a server that was not "
-        "named at start is refused later, see allow_remote_model",
-        when=CONFIGURE,
-    )
-    allow_remote_model: bool = parameter(
-        False, "model may name a server that it did not name at start, by anybody on the ROS network", when=START
-    )
-    loading: LoadOptions = group(LoadOptions, prefix="")
-    camera_topics: tuple[str, ...] = parameter(
-        ("camera/image_raw",),
-        "Where the images come from. A camera's name is its topic without the last segment; with several cameras, the "
-        "topics about a camera begin with its name: front/scene_label",
-        when=START,
-    )
-    image_transport: str = parameter(
-        "raw",
-        "raw: camera/image_raw; compressed: camera/image_raw/compressed",
-        choices=("raw", "compressed"),
-        when=START,
-    )
-    perception: Settings = group(Settings, prefix="")
-    ask_timeout: float = parameter(
-        5.0,
-        "A question that is not answered by then has failed; a server gets four times as long at configure",
-        unit="s",
-        minimum=0.05,
-        maximum=600.0,
-    )
-    annotated_image_rate: float = parameter(
-        5.0,
-        "How often a label is drawn on its image when somebody subscribes, at most; 0: never",
-        unit="Hz",
-        minimum=0.0,
-        maximum=100.0,
-    )
-    trace_file: str = parameter(
-        "", "File for a trace of where the time of each image goes, for ui.perfetto.dev; none if empty", when=START
-    )
-
-    RENAMED: ClassVar[Mapping[str, str]] = {
-        **{f"label{old}": f"its name is 'label.{new}'" for old, new in LABEL_NAMES.items()},
-        **{f"description_{name}": f"its name is 'description.{name}'" for name in DESCRIPTION_NAMES},
-        "follow_motion": "its name is 'label.follow_motion'",
-        "smoothing": "its name is 'smoothing.method'",
-        "smoothing_window": "its name is 'smoothing.window'",
-        "smoothing_change_rate": "its name is 'smoothing.change_rate'",
-        "enter_threshold": "its name is 'smoothing.enter_threshold'",
-        "leave_threshold": "its name is 'smoothing.leave_threshold'",
-        "reuse_threshold": "its name is 'cache.threshold'",
-        "reuse_refresh": "its name is 'cache.refresh'",
-        "tf32": "set 'dtype' to tf32",
-        "temperatures": "they stand in the model folder's decision.json: vlm_perception calibrate --write",
-        "empty_picture": "it stands in the model folder's decision.json: vlm_perception calibrate --write",
-        "request_timeout": "it follows 'ask_timeout'",
-        **dict.fromkeys(CONSTANTS, "it is a constant now"),
-    }
-
-    def __post_init__(self) -> None:
-        names_of_cameras(self.camera_topics)
-
-    def load_options(self) -> LoadOptions:
-        """How the model is loaded."""
-        return dataclasses.replace(self.loading, request_timeout=SERVER_PATIENCE * self.ask_timeout)
 
 
 def addresses(models: str) -> set[str]:
     """Return the addresses of servers in a list of models."""
     return {name for name in models.replace(",", " ").split() if is_address(name)}
-
-
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """An `ask` that waits for its `reply`; `outcome` completes it, in the executor's thread."""
-
-    reply: concurrent.futures.Future[Reply]
-    outcome: Future
-    deadline: float
-    newer: bool
 
 
 Load = Callable[[str, LoadOptions, Callable[[str], None]], Model]
@@ -184,13 +78,16 @@ class Classifier(LifecycleNode):
         self._passed_over: list[str] = []
         self._faults = Faults(self.get_logger())
         self._hung_since: float | None = None
-        self._waiting: list[Waiting] = []
         self._cameras = self._make_cameras(self._table.values)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._scopes = self.create_publisher(ModelScope, "model_scope", latched)
-        # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
-        failed = partial(self._faults.add, "internal")
-        create_service(self, Ask, "ask", self._ask, failed, callback_group=ReentrantCallbackGroup())
+        self._asks = AskService(
+            self,
+            self._ask,
+            lambda camera, questions: self._out_of_scope(self._camera(camera), questions),
+            lambda: self._table.values,
+            partial(self._faults.add, "internal"),
+        )
         self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         several = self._cameras.values() if len(self._cameras) > 1 else ()
         Diagnostics(self, self._health, {topics.name: partial(self._camera_health, topics) for topics in several})
@@ -302,24 +199,13 @@ class Classifier(LifecycleNode):
 
     # Questions
 
-    async def _ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
-        try:
-            topics = self._camera(request.camera)
-            if reason := self._not_ready() or self._refused_qos(topics):
-                raise NotAnsweredError(reason)
-            questions = self._read(request)
-            self._refuse_unknown_targets(questions.values())
-            frame, answers = await self._reply(topics, list(questions.values()), nanoseconds(request.newer_than))
-        except Exception as error:  # what the model failed with, too: whoever asked hears of it
-            response.message = one_line(error)
-            return response
-        response.success = True
-        response.header = frame.header
-        response.answers = list(map(conversions.answer_to_message, questions, answers))
-        response.inference_time = time.monotonic() - frame.taken
-        response.unchanged = frame.unchanged
-        response.out_of_scope = self._out_of_scope(topics, questions.values())
-        return response
+    def _ask(self, camera: str, questions: Sequence[Question], newer_than: int) -> concurrent.futures.Future[Reply]:
+        """Ask about the newest frame of `camera`; NotAnsweredError or ValueError when that cannot be done now."""
+        topics = self._camera(camera)
+        if reason := self._not_ready() or self._refused_qos(topics):
+            raise NotAnsweredError(reason)
+        self._refuse_unknown_targets(questions)
+        return self._worker.ask(topics.camera, questions, newer_than)
 
     def _refuse_unknown_targets(self, questions: Iterable[Question]) -> None:
         """Raise ValueError where a question is about a target that the model cannot know."""
@@ -337,27 +223,6 @@ class Classifier(LifecycleNode):
             return f"{scope.about}, and {foreign}"
         return next(filter(None, map(scope.unknown, questions)), "")
 
-    def _reply(self, topics: CameraTopics, questions: list[Question], newer_than: int) -> Future:
-        """Return an rclpy future of the worker's reply; it fails after `ask_timeout`."""
-        outcome = Future()
-        reply = self._worker.ask(topics.camera, questions, newer_than)
-        deadline = time.monotonic() + self._table.values.ask_timeout
-        waiting = Waiting(reply, outcome, deadline, bool(newer_than))
-        self._waiting.append(waiting)
-        reply.add_done_callback(lambda _: self._in_executor(self._complete, waiting))
-        return outcome
-
-    def _complete(self, waiting: Waiting, problem: str = "") -> None:
-        if waiting not in self._waiting:
-            return
-        self._waiting.remove(waiting)
-        if problem:
-            waiting.outcome.set_exception(NotAnsweredError(problem))
-        elif error := waiting.reply.exception():
-            waiting.outcome.set_exception(error)
-        else:
-            waiting.outcome.set_result(waiting.reply.result())
-
     def _camera(self, name: str) -> CameraTopics:
         """That of the camera of this `name`, or the first if it is empty; ValueError when there is no such camera."""
         found = self._cameras.get(name or next(iter(self._cameras)))
@@ -369,28 +234,9 @@ class Classifier(LifecycleNode):
     def _refused_qos(topics: CameraTopics) -> str:
         return "" if topics.camera and topics.camera.monitor.form else topics.refused_qos
 
-    def _read(self, request: Ask.Request) -> dict[str, Question]:
-        """The questions by name; ValueError when they are not as they should be."""
-        if not 1 <= len(request.questions) <= MAX_QUESTIONS:
-            raise ValueError(f"there are {len(request.questions)} questions, expected 1 to {MAX_QUESTIONS}")
-        tokens = self._table.values.perception.description.max_new_tokens
-        names = Counter(question.name for question in request.questions)
-        if repeated := sorted(name for name, count in names.items() if count > 1):
-            raise ValueError(
-                f"the names {repeated!r:.200} are used more than once, expected every question to have its own"
-            )
-        asked = {question.name: conversions.question_from_message(question, tokens) for question in request.questions}
-        check_request(list(asked.values()))
-        return asked
-
     def _watch(self) -> None:
-        """Nobody waits for ever, and a model or a camera that stands still is noticed."""
-        now = time.monotonic()
-        for waiting in [one for one in self._waiting if one.deadline < now]:
-            why = "the model is busy or too slow"
-            if waiting.reply.cancel() and waiting.newer:
-                why += ", or no newer picture came: is the camera slower?"
-            self._complete(waiting, f"no answer within {self._table.values.ask_timeout:g} s (ask_timeout): {why}")
+        """Notice asks that wait too long, and a model or a camera that stands still."""
+        self._asks.watch()
         if not self._worker:
             return
         self._listen()
@@ -409,18 +255,12 @@ class Classifier(LifecycleNode):
         limit = self._table.values.ask_timeout
         if since is None or time.monotonic() - since <= limit:
             return ""
-        several = self._worker.frames_at_once > 1
-        what = f"{self._worker.frames_at_once} pictures" if several else "one picture"
+        frames = self._worker.frames_at_once
+        what = f"{frames} pictures" if frames > 1 else "one picture"
         return (
             f"the model has been at {what} for longer than ask_timeout ({limit:g} s): if it is only "
-            f"slow, raise that{', lower max_batch' if several else ''} or choose a smaller model; if it hangs, end the "
-            "process and start it again"
+            "slow, raise that or choose a smaller model; if it hangs, end the process and start it again"
         )
-
-    def _in_executor(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """Call `callback` in the executor's thread, from the worker's."""
-        if (executor := self.executor) is not None:
-            executor.create_task(callback, *arguments)
 
     def _not_ready(self) -> str:
         """Why nothing can be answered now; else ""."""
@@ -461,7 +301,7 @@ class Classifier(LifecycleNode):
             self.get_logger().info(one_line(f"model ready: {facts}"))
             self._publish_scope(output)
         elif isinstance(output, Failed):
-            self._in_executor(self._give_up, source, one_line(output.error))
+            in_executor(self, self._give_up, source, one_line(output.error))
 
     def _publish_scope(self, loaded: Loaded) -> None:
         scope = loaded.scope or Scope("", {})

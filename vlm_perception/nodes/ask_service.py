@@ -1,0 +1,124 @@
+"""The service `ask`: from a message of questions to a message of answers, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+
+from vlm_perception.nodes import conversions
+from vlm_perception.nodes.classifier_parameters import Parameters
+from vlm_perception.nodes.faults import one_line
+from vlm_perception.nodes.services import create_service
+from vlm_perception.perception.frames import nanoseconds
+from vlm_perception.perception.outputs import NotAnsweredError, Reply
+from vlm_perception.questions import Question, check_request
+from vlm_perception.srv import Ask
+
+MAX_QUESTIONS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A call that waits for its `reply`; `outcome` completes it, in the executor's thread."""
+
+    reply: concurrent.futures.Future[Reply]
+    outcome: Future
+    deadline: float
+    newer: bool
+
+
+class AskService:
+    """Offers `ask` on `node`.
+
+    `ask(camera, questions, newer_than)` returns the future of a reply, or raises with the reason in words.
+    `out_of_scope(camera, questions)` says why the model was not taught to answer them; else "". `parameters()` are the
+    classifier's; `failed` hears of a response that could not be made.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        ask: Callable[[str, Sequence[Question], int], concurrent.futures.Future[Reply]],
+        out_of_scope: Callable[[str, Iterable[Question]], str],
+        parameters: Callable[[], Parameters],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._node = node
+        self._ask = ask
+        self._out_of_scope = out_of_scope
+        self._parameters = parameters
+        self._waiting: list[Waiting] = []
+        # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
+        create_service(node, Ask, "ask", self._answer, failed, callback_group=ReentrantCallbackGroup())
+
+    def watch(self) -> None:
+        """Fail what has waited for too long; to be called some times a second."""
+        now = time.monotonic()
+        for waiting in [one for one in self._waiting if one.deadline < now]:
+            why = "the model is busy or too slow"
+            if waiting.reply.cancel() and waiting.newer:
+                why += ", or no newer picture came: is the camera slower?"
+            limit = self._parameters().ask_timeout
+            self._complete(waiting, f"no answer within {limit:g} s (ask_timeout): {why}")
+
+    async def _answer(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
+        try:
+            questions = self._read(request)
+            reply = self._ask(request.camera, list(questions.values()), nanoseconds(request.newer_than))
+            frame, answers = await self._outcome(reply, bool(nanoseconds(request.newer_than)))
+        except Exception as error:  # what the model failed with, too: whoever asked hears of it
+            response.message = one_line(error)
+            return response
+        response.success = True
+        response.header = frame.header
+        response.answers = list(map(conversions.answer_to_message, questions, answers))
+        response.inference_time = time.monotonic() - frame.taken
+        response.unchanged = frame.unchanged
+        response.out_of_scope = self._out_of_scope(request.camera, questions.values())
+        return response
+
+    def _read(self, request: Ask.Request) -> dict[str, Question]:
+        """Return the questions by name; ValueError when they are not as they should be."""
+        if not 1 <= len(request.questions) <= MAX_QUESTIONS:
+            raise ValueError(f"there are {len(request.questions)} questions, expected 1 to {MAX_QUESTIONS}")
+        tokens = self._parameters().perception.description.max_new_tokens
+        names = Counter(question.name for question in request.questions)
+        if repeated := sorted(name for name, count in names.items() if count > 1):
+            raise ValueError(
+                f"the names {repeated!r:.200} are used more than once, expected every question to have its own"
+            )
+        asked = {question.name: conversions.question_from_message(question, tokens) for question in request.questions}
+        check_request(list(asked.values()))
+        return asked
+
+    def _outcome(self, reply: concurrent.futures.Future[Reply], newer: bool) -> Future:
+        """Return an rclpy future of the `reply`; it fails after `ask_timeout`."""
+        waiting = Waiting(reply, Future(), time.monotonic() + self._parameters().ask_timeout, newer)
+        self._waiting.append(waiting)
+        reply.add_done_callback(lambda _: in_executor(self._node, self._complete, waiting))
+        return waiting.outcome
+
+    def _complete(self, waiting: Waiting, problem: str = "") -> None:
+        if waiting not in self._waiting:
+            return
+        self._waiting.remove(waiting)
+        if problem:
+            waiting.outcome.set_exception(NotAnsweredError(problem))
+        elif error := waiting.reply.exception():
+            waiting.outcome.set_exception(error)
+        else:
+            waiting.outcome.set_result(waiting.reply.result())
+
+
+def in_executor(node: Node, callback: Callable[..., None], *arguments: Any) -> None:
+    """Call `callback` in the thread of the node's executor, from any thread."""
+    if (executor := node.executor) is not None:
+        executor.create_task(callback, *arguments)
