@@ -131,7 +131,7 @@ def test_two_clients_at_once_and_cancels_at_any_moment(ros):
     state = world.states[-1]
     assert (state.mode, state.target, state.state) == ("idle", "", "stopped")
     pilot = world.navigator._pilot
-    assert world.navigator._goal is None and world.navigator._question is None
+    assert world.navigator._search.goal is None and not world.navigator._classifier.is_waiting
     assert "error" not in pilot.evidence.faults
     assert world.set_target("red ball").success
     world.until_twist(lambda twist: twist.linear.x > 0.1, "driving as if nothing had been")

@@ -92,7 +92,7 @@ class World:
         self.states = ros.collect(NavigationState, "navigation_state", LATCHED)
         self.sightings = ros.collect(TargetSighting, "target_sighting")
         ros.until(lambda: self.states and self.states[-1].reason.startswith("no target yet"), "start of the navigator")
-        ros.until(lambda: self.navigator._ask.service_is_ready(), "classifier")
+        ros.until(lambda: not self.navigator._classifier.missing(), "classifier")
         ros.until(lambda: self.ros.node.count_publishers("cmd_vel"), "cmd_vel")
 
     def set_target(self, target):
@@ -350,7 +350,7 @@ def test_a_listener_of_the_other_type_is_noticed(ros):
     navigator = ros.add(Navigator())
     autostart(navigator)
     classifier.answers["target"] = "center far"
-    ros.until(lambda: navigator._ask.service_is_ready(), "classifier")
+    ros.until(lambda: not navigator._classifier.missing(), "classifier")
     ros.call(SetSearchTarget, "set_search_target", SetSearchTarget.Request(target="red ball"))
     ros.until(lambda: "nobody listens to /cmd_vel" in navigator._check().message, "warning")
     listener = (

@@ -95,7 +95,7 @@ def test_a_robot_stands_still_where_nano_looks_at_anything_but_the_simulator(ros
     def moves():
         return any(twist != Twist() for twist in twists)
 
-    ros.until(lambda: navigator._scope.targets, "what the model knows", 60)
+    ros.until(lambda: navigator._classifier.scope.targets, "what the model knows", 60)
     refused = set_target("red motorcycle")
     assert not refused.success and "'red motorcycle'" in refused.message and "red ball" in refused.message
     refused = ros.set_parameter("classifier", "label.options", ["kitchen", "office"])

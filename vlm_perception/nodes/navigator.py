@@ -6,192 +6,44 @@ stops the robot at once when the node is deactivated or ends.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
-from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.node import NodeNameNonExistentError
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image, LaserScan
 from std_msgs.msg import Header
 
 from vlm_perception.action import SearchTarget
-from vlm_perception.models.scope import unknown_target
 from vlm_perception.msg import Answer as AnswerMessage
-from vlm_perception.msg import ModelScope, NavigationState, TargetSighting
+from vlm_perception.msg import TargetSighting
 from vlm_perception.navigation.behaviours import Tuning
 from vlm_perception.navigation.depth import DepthSensor, Points, UnusableDepth
-from vlm_perception.navigation.motion import Command
 from vlm_perception.navigation.pilot import MODES, Pilot
-from vlm_perception.navigation.settings import NavigationSettings
-from vlm_perception.navigation.sighting import (
-    Sighting,
-    UnusableAnswer,
-    check_target,
-)
-from vlm_perception.nodes.conversions import answer_from_message, question_to_message
-from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level, without_numbers
+from vlm_perception.navigation.sighting import Sighting, UnusableAnswer
+from vlm_perception.nodes.classifier_client import AskError, ClassifierClient
+from vlm_perception.nodes.conversions import answer_from_message
+from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import one_line
+from vlm_perception.nodes.navigator_parameters import Parameters
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
+from vlm_perception.nodes.search_action import SearchAction
 from vlm_perception.nodes.services import create_service
-from vlm_perception.parameters import START, group, parameter
+from vlm_perception.nodes.state_publisher import StatePublisher
+from vlm_perception.nodes.velocity_publisher import VelocityPublisher
 from vlm_perception.questions import Answer
-from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
+from vlm_perception.srv import SetNavigationMode, SetSearchTarget
 
-STATE_PERIOD = 1.0
-"""[s] between two messages about a state that stays as it is."""
-TOLD_AGAIN = 5.0
-"""[s] until the log tells a state again that comes and goes."""
 CONTROL_RATE = 20.0
 """How often [Hz] velocity is published."""
-NEW_NAMES = {
-    "label_prompt": "surroundings.prompt",
-    "label_options": "surroundings.options",
-    "obstacle_labels": "surroundings.obstacles",
-    "wall_labels": "surroundings.walls",
-    "passage_labels": "surroundings.passages",
-    "way_prompt": "way.prompt",
-    "way_options": "way.options",
-    "blocked": "way.blocked_threshold",
-    "target_prompt": "target.prompt",
-    "target_options": "target.options",
-    "mirror_check": "target.mirror_check",
-    "see": "target.seen_threshold",
-    "field_of_view": "camera.field_of_view",
-    "camera_height": "camera.height",
-    "camera_pitch": "camera.pitch",
-    "depth_image": "depth.image",
-    "laser_scan": "depth.scan",
-    "scan_pose": "depth.scan_pose",
-    "stop_distance": "depth.stop_distance",
-    "near_distance": "depth.near_distance",
-    "robot_width": "robot.width",
-    "robot_height": "robot.height",
-    "forward_speed": "limits.forward_speed",
-    "turn_speed": "limits.turn_speed",
-    "forward_acceleration": "limits.forward_acceleration",
-    "turn_acceleration": "limits.turn_acceleration",
-    "braking": "limits.braking",
-}
-CONSTANTS = (
-    "arrive",
-    "arrive_answers",
-    "control_rate",
-    "creep_speed",
-    "detour_distance",
-    "lost_wait",
-    "max_depth_age",
-    "memory",
-    "near",
-    "viewpoint_distance",
-)
-LAST_WORD_TIMEOUT = 0.5
-"""How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of the navigator."""
-
-    autostart: bool = parameter(True, "Configure and activate without being told to", when=START)
-    ask_rate: float = parameter(
-        10.0,
-        "How often to ask the classifier; 0: about every image, as far as the model keeps up",
-        unit="Hz",
-        minimum=0.0,
-        maximum=100.0,
-    )
-    ask_timeout: float = parameter(
-        2.0,
-        "Without an answer for so long the question counts as lost; with ask_rate 0 that waits for an image, too",
-        unit="s",
-        minimum=0.1,
-        maximum=120.0,
-    )
-    navigation: NavigationSettings = group(NavigationSettings, prefix="")
-    search_time_limit: float = parameter(
-        0.0, "A search set by service gives up after so long; 0: never", unit="s", minimum=0.0, maximum=86400.0
-    )
-    enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel", when=START)
-    base_frame: str = parameter("base_link", "frame_id of a TwistStamped", when=START)
-    allow_nano: bool = parameter(
-        False,
-        "Drive even on answers that the model was not taught to give, as nano's about any but the simulator's images; "
-        "for experiments",
-    )
-
-    RENAMED: ClassVar[Mapping[str, str]] = {
-        **{old: f"its name is {new!r}" for old, new in NEW_NAMES.items()},
-        "clear": "it is 0.2 below 'way.blocked_threshold'",
-        "lose": "it is 0.3 below 'target.seen_threshold'",
-        "target_meanings": "write 'target.options' in their usual order",
-        "watched_distance": "it is twice 'blind_distance'",
-        **dict.fromkeys(CONSTANTS, "it is a constant now"),
-    }
-
-
-class VelocityPublisher:
-    """Publishes commands on `cmd_vel`, as Twist or as TwistStamped."""
-
-    TYPES = (Twist, TwistStamped)
-
-    def __init__(self, node: LifecycleNode, stamped: bool, frame: str) -> None:
-        self._node = node
-        self._stamped = stamped
-        self._frame = frame
-        self._publisher = node.create_publisher(self.TYPES[stamped], "cmd_vel", 1)
-
-    def publish(self, command: Command) -> None:
-        twist = Twist()
-        twist.linear.x, twist.angular.z = float(command.forward), float(command.turn)
-        if self._stamped:
-            header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
-            self._publisher.publish(TwistStamped(header=header, twist=twist))
-        else:
-            self._publisher.publish(twist)
-
-    def flush(self) -> None:
-        """Wait until everybody who listens reliably has what was published, for a moment at most."""
-        self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD_TIMEOUT))
-
-    def problem(self) -> str:
-        """Return why nobody acts on the commands, or an empty text."""
-        if self._publisher.get_subscription_count():
-            return ""
-        topic = self._publisher.topic_name
-        name = self.TYPES[self._stamped].__name__
-        others = {info.topic_type.split("/")[-1] for info in self._node.get_subscriptions_info_by_topic(topic)}
-        if self.TYPES[not self._stamped].__name__ in others:
-            other = self.TYPES[not self._stamped].__name__
-            flag = str(not self._stamped).lower()
-            return f"{topic} is listened to as {other}, not as {name}: set enable_stamped_cmd_vel to {flag}"
-        return (
-            f"nobody listens to {topic}: start the robot's base, or name its topic (ros2 launch: "
-            "cmd_vel_topic:=/your/topic; ros2 run: -r cmd_vel:=/your/topic)"
-        )
-
-
-@dataclass
-class Goal:
-    """A search that was asked for through the action; `started` by the pilot's time. `done` gets the result."""
-
-    handle: ServerGoalHandle
-    started: float
-    done: Future
 
 
 class Navigator(LifecycleNode):
@@ -206,22 +58,13 @@ class Navigator(LifecycleNode):
         period = 1.0 / CONTROL_RATE
         settings = values.navigation
         self._pilot = Pilot(period, Tuning.of(settings), settings.limits, settings.max_answer_age)
-        self._announced: tuple[str, ...] = ()
-        self._told: dict[tuple[str, ...], float] = {}
-        self._goal: Goal | None = None
-        self._question: Future | None = None
-        self._asked = -math.inf
-        self._seen = Time()  # when the picture of the newest answer was taken
         self._answered = 0
         self._answered_before = (time.monotonic(), 0)
 
         self._velocity = VelocityPublisher(self, values.enable_stamped_cmd_vel, values.base_frame)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._states = self.create_publisher(NavigationState, "navigation_state", latched)
+        self._state_publisher = StatePublisher(self, self._pilot)
         self._sightings = self.create_publisher(TargetSighting, "target_sighting", 10)
-        self._ask = self.create_client(Ask, "ask")
-        self._scope = ModelScope()
-        self.create_subscription(ModelScope, "model_scope", self._take_scope, latched)
+        self._classifier = ClassifierClient(self)
         self.create_subscription(Odometry, "odom", self._take_odometry, qos_profile_sensor_data)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         if settings.depth.image:
@@ -233,19 +76,11 @@ class Navigator(LifecycleNode):
             (SetNavigationMode, "set_navigation_mode", self._set_navigation_mode),
         ):
             create_service(self, kind, name, callback, self._stop_after)
-        self._action = ActionServer(
-            self,
-            SearchTarget,
-            "search_target",
-            self._execute,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-        )
+        self._search = SearchAction(self, self._start_goal, lambda: self._pilot.time)
         # Steady time: the wheels must be stopped even when a simulated clock stands still.
         self.create_timer(period, self._guarded(self._control), clock=self._steady)
-        # A subscriber that is volatile, as rqt is, hears the state too, however long it stays the same.
-        self.create_timer(STATE_PERIOD, self._publish_state, clock=self._steady)
         self._diagnostics = Diagnostics(self, self._check)
-        self._announce()
+        self._state_publisher.announce()
 
     # Life
 
@@ -282,7 +117,7 @@ class Navigator(LifecycleNode):
         """Stop at once and leave the mode."""
         was_active, self._active = self._active, False
         self._start("idle", self._pilot.target, reason)
-        self._announce()
+        self._state_publisher.announce()
         if was_active:
             self._velocity.publish(self._pilot.stop())
             self._velocity.flush()
@@ -314,10 +149,9 @@ class Navigator(LifecycleNode):
 
     def _start(self, mode: str, target: str, reason: str, time_limit: float = 0.0) -> None:
         """Begin with `mode` anew; a running goal is preempted."""
-        if self._goal:
-            self._end_goal(ServerGoalHandle.abort, False, f"preempted: {reason}")
+        self._search.abort(f"preempted: {reason}")
         self._pilot.start(mode, target, reason, time_limit)
-        self._drop_question()
+        self._classifier.drop()
 
     def _set_search_target(
         self, request: SetSearchTarget.Request, response: SetSearchTarget.Response
@@ -329,14 +163,14 @@ class Navigator(LifecycleNode):
                 self._start("idle", "", "search ended" if ended else "the target was taken away")
                 response.message = "stopped"
             else:
-                target = self._check_target(request.target)
+                target = self._classifier.check_target(request.target)
                 mode = "follow" if self._pilot.mode == "follow" else "search"
                 self._start(mode, target, f"the new target is {target}", self._table.values.search_time_limit)
                 response.message = f"{mode}: {target}"
             response.success = True
         except ValueError as error:
             response.success, response.message = False, str(error)
-        self._announce()
+        self._state_publisher.announce()
         return response
 
     def _set_navigation_mode(
@@ -353,123 +187,50 @@ class Navigator(LifecycleNode):
             response.success, response.message = True, f"the mode is {mode}"
         except ValueError as error:
             response.success, response.message = False, str(error)
-        self._announce()
+        self._state_publisher.announce()
         return response
-
-    def _check_target(self, given: str) -> str:
-        """Return the name of the target that is meant; ValueError says why it is none, or none that the model knows."""
-        target = check_target(given)
-        if self._scope.targets and target not in self._scope.targets:
-            raise ValueError(unknown_target(target, self._scope.targets, self._scope.about))
-        return target
-
-    def _take_scope(self, message: ModelScope) -> None:
-        self._scope = message
 
     def _check_active(self) -> None:
         if not self._active:
             name = self.get_fully_qualified_name()
             raise ValueError(f"the navigator is not active: ros2 lifecycle set {name} activate")
 
-    async def _execute(self, handle: ServerGoalHandle) -> SearchTarget.Result:
-        """Search for the goal's target until it is found, cancelled, preempted or out of time."""
-        limit = handle.request.time_limit
-        try:
-            self._check_active()
-            target = self._check_target(handle.request.target)
-            if not (math.isfinite(limit) and limit >= 0.0):
-                raise ValueError(f"the time limit is {limit} s, expected 0 (none) or more")
-        except ValueError as error:
-            self.get_logger().warning(f"search_target: {error}")
-            handle.abort()
-            return SearchTarget.Result(found=False, message=str(error))
+    def _start_goal(self, goal: SearchTarget.Goal) -> None:
+        """Search for the target of an action's goal; ValueError says why not."""
+        limit = goal.time_limit
+        self._check_active()
+        target = self._classifier.check_target(goal.target)
+        if not (math.isfinite(limit) and limit >= 0.0):
+            raise ValueError(f"the time limit is {limit} s, expected 0 (none) or more")
         self._start("search", target, f"the new goal is {target}", limit)
-        self._goal = Goal(handle, self._pilot.time, Future())
-        self._announce()
-        return await self._goal.done
-
-    def _end_goal(self, finish: Callable[[ServerGoalHandle], None], found: bool, message: str) -> None:
-        assert self._goal is not None
-        goal, self._goal = self._goal, None
-        if goal.handle.is_active:
-            finish(goal.handle)
-        took = max(0.0, self._pilot.time - goal.started)
-        goal.done.set_result(SearchTarget.Result(found=found, time=took, message=message))
+        self._state_publisher.announce()
 
     # Asking
 
     def _ask_when_due(self) -> None:
-        values, steady = self._table.values, time.monotonic()
+        values, classifier = self._table.values, self._classifier
         if not self._active or not self._pilot.is_busy:
             return
-        if self._question is not None:
-            if steady - self._asked < values.ask_timeout:
-                return
-            self._drop_question()
-            limit = f"{values.ask_timeout:g} s (ask_timeout)"
-            self._pilot.fail(
-                "time-out",
-                f"the classifier did not answer within {limit}: does it hang, or is its model or the camera slower?",
-            )
-        if values.ask_rate > 0.0 and steady - self._asked < 1.0 / values.ask_rate:
-            return
-        self._asked = steady
-        if not self._ask.service_is_ready():
-            self._pilot.fail("no classifier", self._no_classifier())
-            return
-        if self._are_several():
+        if problem := classifier.drop_late(values.ask_timeout):
+            self._pilot.fail("time-out", problem)
+        if not classifier.is_due(values.ask_rate):
             return
         questions = values.navigation.questions("" if self._pilot.mode == "explore" else self._pilot.target)
-        request = Ask.Request(questions=[question_to_message(*named) for named in questions.items()])
-        if not values.ask_rate:
-            request.newer_than = self._seen
-        self._question = self._ask.call_async(request)
-        self._question.add_done_callback(self._guarded(lambda future: self._take_answers(future, questions)))
-
-    def _no_classifier(self) -> str:
-        return f"no classifier: nobody offers {self.resolve_service_name(self._ask.service_name)}; does it run?"
-
-    def _are_several(self) -> bool:
-        """Stand still when more than one classifier could answer: whose answer comes first is chance."""
-        service = self._ask.service_name
-        if (count := self.count_services(service)) < 2:
-            return False
-        self._pilot.fail(
-            "several classifiers",
-            f"{count} nodes offer {service}: {', '.join(self._nodes_with(service))}; end all but one, or remap. One "
-            "that was killed still counts for some seconds",
-        )
-        return True
-
-    def _nodes_with(self, service: str) -> list[str]:
-        """Return the full names of the nodes that offer `service`, as far as they can be found out."""
-        names = []
-        for name, namespace in sorted(self.get_node_names_and_namespaces()):
-            with contextlib.suppress(NodeNameNonExistentError):  # it has just gone
-                if service in dict(self.get_service_names_and_types_by_node(name, namespace)):
-                    names.append(f"{namespace.rstrip('/')}/{name}")
-        return names
-
-    def _drop_question(self) -> None:
-        """What it answers, if ever, is not wanted any more."""
-        if self._question is not None:
-            self._ask.remove_pending_request(self._question)
-            self._question = None
-
-    def _take_answers(self, future: Future, questions: Iterable[str]) -> None:
-        if future is not self._question:
+        try:
+            future = classifier.ask(questions, newer=not values.ask_rate)
+        except AskError as error:
+            self._pilot.fail(error.kind, str(error))
             return
-        self._question = None
-        if self._are_several():
+        future.add_done_callback(self._guarded(partial(self._take_answers, list(questions))))
+
+    def _take_answers(self, questions: Sequence[str], future: Future) -> None:
+        try:
+            response = self._classifier.response(future)
+        except AskError as error:
+            self._pilot.fail(error.kind, str(error))
             return
-        if future.exception() is not None:
-            self._pilot.fail("failure", f"asking the classifier failed: {future.exception()}")
+        if response is None:
             return
-        response = future.result()
-        if not response.success:
-            self._pilot.fail("failure", f"the classifier cannot answer: {response.message or 'it does not say why'}")
-            return
-        self._seen = response.header.stamp
         if response.out_of_scope and not self._table.values.allow_nano:
             self._pilot.fail("out of scope", f"{response.out_of_scope} (or set allow_nano)")
             return
@@ -491,25 +252,24 @@ class Navigator(LifecycleNode):
             assert self._pilot.evidence.sighting is not None
             message = _sighting_message(response.header, self._pilot.target, self._pilot.evidence.sighting)
             self._sightings.publish(message)
-            self._give_feedback(message)
+            self._search.give_feedback(self._pilot.decision.state, message)
         self._ask_when_due()
 
     # Moving
 
     def _control(self) -> None:
         """One step: look at the evidence, decide, limit, publish."""
-        if self._goal and self._goal.handle.is_cancel_requested:
-            self._end_goal(ServerGoalHandle.canceled, False, "cancelled")
+        if self._search.is_cancel_requested:
+            self._search.cancel()
             self._start("idle", self._pilot.target, "the goal was cancelled")
         self._ask_when_due()
         command = self._pilot.step(self._now(), time.monotonic())
         if command is not None:
             self._velocity.publish(command)
         decision = self._pilot.decision
-        if self._goal and decision.found is not None:
-            finish = ServerGoalHandle.succeed if decision.found else ServerGoalHandle.abort
-            self._end_goal(finish, decision.found, decision.reason)
-        self._announce()
+        if decision.found is not None:
+            (self._search.succeed if decision.found else self._search.abort)(decision.reason)
+        self._state_publisher.announce()
 
     def _take_odometry(self, message: Odometry) -> None:
         self._pilot.track.take(message, self._now())
@@ -531,34 +291,6 @@ class Navigator(LifecycleNode):
         self._pilot.see(sensor, points, time.monotonic())
 
     # Telling
-
-    def _announce(self) -> None:
-        """Publish the state if it changed, by more than a number in its reason."""
-        pilot, decision = self._pilot, self._pilot.decision
-        state = (pilot.mode, pilot.target, decision.state, without_numbers(decision.reason))
-        if state == self._announced:
-            return
-        # While a target is looked for the reason changes often; what is wrong then, the diagnostics log.
-        told = state if pilot.mode == "idle" else state[:3]
-        now = time.monotonic()
-        if told != self._announced[: len(told)] and now - self._told.get(told, -math.inf) > TOLD_AGAIN:
-            self._told = {each: at for each, at in self._told.items() if now - at < TOLD_AGAIN} | {told: now}
-            target = f" {pilot.target!r}" if pilot.target else ""
-            self.get_logger().info(f"{pilot.mode}{target}: {decision.state}: {decision.reason}")
-        self._announced = state
-        self._publish_state()
-
-    def _publish_state(self) -> None:
-        pilot, decision = self._pilot, self._pilot.decision
-        message = NavigationState(mode=pilot.mode, target=pilot.target, state=decision.state, reason=decision.reason)
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._states.publish(message)
-
-    def _give_feedback(self, sighting: TargetSighting) -> None:
-        if self._goal and self._goal.handle.is_active:
-            self._goal.handle.publish_feedback(
-                SearchTarget.Feedback(state=self._pilot.decision.state, sighting=sighting)
-            )
 
     def _check(self) -> Health:
         pilot, decision = self._pilot, self._pilot.decision
@@ -583,8 +315,8 @@ class Navigator(LifecycleNode):
         if not self._active:
             return Health(Level.WARN, decision.reason, values)
         if not pilot.is_busy:
-            if not self._ask.service_is_ready():
-                return Health(Level.WARN, self._no_classifier(), values)
+            if problem := self._classifier.missing():
+                return Health(Level.WARN, problem, values)
             return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
         doubt = pilot.doubt(now, steady)
         if doubt:

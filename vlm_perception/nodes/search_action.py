@@ -1,0 +1,78 @@
+"""The action `search_target`: one goal at a time; a new one preempts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.task import Future
+
+from vlm_perception.action import SearchTarget
+from vlm_perception.msg import TargetSighting
+
+
+@dataclass
+class Goal:
+    """A search that was asked for; `started` [s] by the action's clock. `done` gets the result."""
+
+    handle: ServerGoalHandle
+    started: float
+    done: Future
+
+
+class SearchAction:
+    """The server of the action. `start` begins with a goal or refuses it with a ValueError; `clock` tells time [s]."""
+
+    def __init__(self, node: Node, start: Callable[[SearchTarget.Goal], None], clock: Callable[[], float]) -> None:
+        self._node = node
+        self._start = start
+        self._clock = clock
+        self.goal: Goal | None = None
+        self._server = ActionServer(
+            node, SearchTarget, "search_target", self._execute, cancel_callback=lambda _: CancelResponse.ACCEPT
+        )
+
+    async def _execute(self, handle: ServerGoalHandle) -> SearchTarget.Result:
+        """Search for the goal's target until it is found, cancelled, preempted or out of time."""
+        try:
+            self._start(handle.request)
+        except ValueError as error:
+            self._node.get_logger().warning(f"search_target: {error}")
+            handle.abort()
+            return SearchTarget.Result(found=False, message=str(error))
+        self.goal = Goal(handle, self._clock(), Future())
+        return await self.goal.done
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """Whether there is a goal that is to be cancelled."""
+        return self.goal is not None and self.goal.handle.is_cancel_requested
+
+    def succeed(self, message: str) -> None:
+        """End the goal, if there is one: its target is found."""
+        self._end(ServerGoalHandle.succeed, True, message)
+
+    def abort(self, message: str) -> None:
+        """End the goal, if there is one: it was given up."""
+        self._end(ServerGoalHandle.abort, False, message)
+
+    def cancel(self) -> None:
+        """End the goal, if there is one, as its client asked for."""
+        self._end(ServerGoalHandle.canceled, False, "cancelled")
+
+    def give_feedback(self, state: str, sighting: TargetSighting) -> None:
+        """Tell the client of the goal, if there is one, how the search goes."""
+        if self.goal and self.goal.handle.is_active:
+            self.goal.handle.publish_feedback(SearchTarget.Feedback(state=state, sighting=sighting))
+
+    def _end(self, finish: Callable[[ServerGoalHandle], None], found: bool, message: str) -> None:
+        if self.goal is None:
+            return
+        goal, self.goal = self.goal, None
+        if goal.handle.is_active:
+            finish(goal.handle)
+        took = max(0.0, self._clock() - goal.started)
+        goal.done.set_result(SearchTarget.Result(found=found, time=took, message=message))
