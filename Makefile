@@ -14,7 +14,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-cache bench-frames bench-export setup clean
+.PHONY: help demo test test-quick lint doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-cache bench-frames bench-export setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: setup  ## Watch the robot find TARGET in the room of SEED
 
 test: setup  ## Run all tests
 	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-quick: setup  ## Run the tests that need no ROS and are quick (a minute)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile -m "not ros and not slow" $(ARGS)
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .

@@ -36,6 +36,13 @@ def _own_domain() -> Any:
 _DOMAIN_LOCK = _own_domain()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark `ros` what stands in test/nodes or takes the fixture `ros`; other modules say it themselves."""
+    for item in items:
+        if item.path.parent.name == "nodes" or "ros" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ros)
+
+
 class Ros:
     """The nodes under test and one node of the test itself, `node`, all spun in the test's thread."""
 

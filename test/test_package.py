@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import vlm_perception
 from vlm_perception.tools import cli
 
-ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "vlm_perception"
 PURE_ROOMS = ("models", "perception", "navigation", "simulation", "training")
 PROFILE = ROOT / "config" / "fastdds.xml"
@@ -90,6 +90,12 @@ def test_nothing_outside_imports_the_tools_and_only_tools_the_nodes():
             assert room in ("nodes", "tools") or not name.startswith("vlm_perception.nodes"), file
 
 
+def test_no_test_module_imports_another():
+    """What several of them need stands in test/helpers."""
+    for file in (ROOT / "test").rglob("*.py"):
+        assert not [name for name in imports(file) if re.match(r"(test_\w+|conftest)\b", name)], file
+
+
 def test_every_ros_wheel_is_pinned():
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements" / "ros.txt").read_text().splitlines()]
     unpinned = [line for line in lines if line and not re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)]
@@ -147,6 +153,7 @@ def test_a_signal_during_the_imports_ends_an_executable_without_a_traceback(tmp_
     assert (result.returncode, result.stdout, result.stderr) == (status, "", "")
 
 
+@pytest.mark.ros
 @pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS: there is no rclpy here")
 def test_the_profile_gives_every_process_64_mib_of_shared_memory():
     """A participant maps its own segment; Fast DDS prints errors about a profile and goes on without."""
@@ -161,6 +168,7 @@ def test_the_profile_gives_every_process_64_mib_of_shared_memory():
     assert max(int(end, 16) - int(start, 16) for start, end in segments) >= 64 * 2**20
 
 
+@pytest.mark.ros
 @pytest.mark.skipif(importlib.util.find_spec("ament_index_python") is None, reason="needs ROS: there is no ament index")
 def test_ros_finds_the_executables_and_the_files():
     from ament_index_python.packages import get_package_prefix, get_package_share_directory

@@ -1,11 +1,11 @@
 """The README tells what the code does."""
 
 import re
-from pathlib import Path
+
+from paths import ROOT
 
 from vlm_perception.tools import cli
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

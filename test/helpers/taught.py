@@ -2,7 +2,7 @@
 
 What the model learns comes from the template alone: the tokens of a conversation with its answer. So a mistake of ours
 about where an answer stands shows, which a comparison with scores that share the mistake does not.
-As a command it teaches every family: `python test/taught.py [FAMILY ...]`.
+As a command it teaches every family: `python test/helpers/taught.py [FAMILY ...]`.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ import json
 import sys
 from pathlib import Path
 
+import blip2_models
 import cv2
+import dual_encoders
 import numpy as np
 import pytest
-import test_blip2
-import test_contrastive
 import tiny_models
 import torch
 from safetensors import safe_open
@@ -44,7 +44,7 @@ PICTURES = [picture(seed) for seed in range(6)]
 
 
 def label(family):
-    return Choice("what is ahead?", test_contrastive.LABELS.get(family, ("wall", "clear", "corridor")))
+    return Choice("what is ahead?", dual_encoders.LABELS.get(family, ("wall", "clear", "corridor")))
 
 
 def check(family):
@@ -70,12 +70,12 @@ def original(tmp_path_factory):
         if family not in made:
             made[family] = tmp_path_factory.mktemp(family)
             if family in DUAL:
-                for part in test_contrastive.build(family, made[family]):
+                for part in dual_encoders.build(family, made[family]):
                     part.save_pretrained(made[family])
             elif family in CHAT:
                 tiny_models.save(family, made[family])
             else:
-                test_blip2.save(made[family], *test_blip2.KINDS[family])
+                blip2_models.save(made[family], *blip2_models.KINDS[family])
         return made[family]
 
     return folder

@@ -37,6 +37,7 @@ from model_server import (
     system_one,
     tidy,
 )  # fmt: skip
+from paths import ROOT
 from PIL import Image
 
 from vlm_perception.models import remote, wire
@@ -54,7 +55,6 @@ WHERE = Choice(
 THERE = YesNo("Is there a ball?")
 RISK = Score("How near is the wall?", ("far", "near", "very near"))
 WORDS = Text("Describe the picture.", max_new_tokens=6)
-ROOT = Path(__file__).parents[1]
 
 
 def random_image(seed: int) -> np.ndarray:

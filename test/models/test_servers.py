@@ -13,7 +13,6 @@ import traceback
 import tracemalloc
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from model_server import (
     tidy,
     words,
 )  # fmt: skip
+from paths import ROOT
 
 from vlm_perception.models import remote, wire
 from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_url, shown
@@ -50,7 +50,6 @@ WHERE = Choice("Where is the ball?", ("left", "center", "right"))
 WORDS = Text("Describe the picture.", max_new_tokens=6)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 EXACT = pytest.approx((4 / 7, 2 / 7, 1 / 7))
-ROOT = Path(__file__).parents[1]
 STREAM = {"Content-Type": "text/event-stream"}
 
 

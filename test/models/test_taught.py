@@ -1,7 +1,7 @@
 """A model that was taught by the labels of its stock chat template is right by ours wherever it is by `generate`.
 
 Three families that differ most: a space before the answer in a byte-level tokenizer, an answer without one in a
-tokenizer of pieces, a prompt that ends inside a thought. `python test/taught.py` teaches all of them.
+tokenizer of pieces, a prompt that ends inside a thought. `python test/helpers/taught.py` teaches all of them.
 """
 
 import pytest

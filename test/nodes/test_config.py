@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("rclpy")
 
@@ -18,7 +18,7 @@ from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.parameters import as_list, declared
 from vlm_perception.tools import parameters as generated
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = ROOT / "config"
 NODES = ["camera", "classifier", "navigator", "simulator"]
 
 

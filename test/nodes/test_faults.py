@@ -6,10 +6,10 @@ from __future__ import annotations
 import array
 import math
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 pytest.importorskip("rclpy")
 pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
@@ -503,7 +503,7 @@ def test_an_activation_that_fails_frees_the_model_and_can_be_tried_again(ros):
 @pytest.mark.parametrize("victim", ["navigator", "classifier"])
 def test_a_node_that_is_killed_leaves_a_base_that_stands_still(ros, tmp_path, monkeypatch, victim):
     pytest.importorskip("mujoco")
-    profile = Path(__file__).parents[1] / "config" / "fastdds.xml"
+    profile = ROOT / "config" / "fastdds.xml"
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
     small = {"width": 320, "height": 240, "multisampling": 0}
     truth = ros.collect(Odometry, "simulator/ground_truth")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 
 launch_pytest = pytest.importorskip("launch_pytest", reason="needs launch_pytest, as in a ROS 2 distribution")
 
@@ -22,7 +23,7 @@ from sensor_msgs.msg import Image
 
 from vlm_perception.msg import SceneLabel
 
-LAUNCH = Path(__file__).parents[1] / "launch"
+LAUNCH = ROOT / "launch"
 EXIT_CODES: dict[str, int] = {}
 
 

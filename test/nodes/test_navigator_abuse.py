@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("rclpy")
 
 from action_msgs.msg import GoalStatus
+from navigator_world import World, driving, is_zero
 from rclpy.action import ActionClient
-from test_navigator_node import World, driving, is_zero
 
 from vlm_perception.action import SearchTarget
 from vlm_perception.navigation.pilot import MODES

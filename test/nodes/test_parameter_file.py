@@ -6,6 +6,7 @@ import dataclasses
 import string
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("rclpy")
 
@@ -202,10 +203,8 @@ def test_what_the_launch_files_write_arrives_as_it_was(ros, tmp_path):
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_shipped_file_is_good_as_a_users_file(name):
-    from test_config import CONFIG
-
     table = definition(name)
-    values = merge(table, f"/{name}", read_sections(CONFIG / f"{name}.yaml"))
+    values = merge(table, f"/{name}", read_sections(ROOT / "config" / f"{name}.yaml"))
     assert check(table, values) == table() and len(values) == len(declared(table))
 
 

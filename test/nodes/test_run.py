@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("rclpy")
 
@@ -20,7 +21,6 @@ import vlm_perception
 from vlm_perception.nodes.profile import use_profile
 from vlm_perception.parameters import declared
 
-ROOT = Path(__file__).parents[1]
 NODE = """
 import sys
 from rclpy.node import Node

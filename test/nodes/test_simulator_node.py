@@ -3,6 +3,9 @@
 import math
 
 import pytest
+
+pytest.importorskip("rclpy")
+
 import rclpy
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry

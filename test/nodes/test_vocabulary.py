@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
 
-import test_contrastive
+import dual_encoders
 import tiny_models
+from classifier_world import GREEN, RED, Scripted, World
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from test_classifier_node import GREEN, RED, Scripted, World
 
 from vlm_perception.models.loader import NANO_FOLDER, load_first, load_model
 from vlm_perception.models.scope import FILE
@@ -151,7 +151,7 @@ def test_labels_that_the_model_cannot_read_are_named_and_the_node_goes_on(ros, t
 
 
 def test_a_dual_encoder_says_and_answers_in_chinese_and_its_phrases_change(ros, tmp_path):
-    for part in test_contrastive.build("chinese_clip", tmp_path):
+    for part in dual_encoders.build("chinese_clip", tmp_path):
         part.save_pretrained(tmp_path)
     world = World(
         ros, load=load_first, model=str(tmp_path), device="cpu", dtype="float32", label__options=["门口", "墙"],

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built", exc_type=ImportError)
 
+from classifier_world import World
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from test_classifier_node import World
 
 from vlm_perception.nodes.camera_topics import missing_profile
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import cv2
 import pytest
 
+pytest.importorskip("rclpy")
+
 from vlm_perception.simulation.room import NAMES, make_room
 from vlm_perception.tools import demo
 from vlm_perception.tools.episode import choose_target
 
 SEED = 202
+pytestmark = pytest.mark.ros
 
 
 def run(*arguments: str, output: Path, where: Path | None = None) -> subprocess.CompletedProcess:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny_models
+from paths import ROOT
 from safetensors.torch import save_file
 
 from vlm_perception.models import memory, onnx_tower
@@ -25,7 +26,6 @@ from vlm_perception.tools import doctor
 from vlm_perception.tools.checks import machine, model
 from vlm_perception.tools.checks.finding import Finding, Level, green, red, yellow
 
-ROOT = Path(__file__).parents[1]
 GIB = 2**30
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("rclpy")
 import rclpy
@@ -27,7 +28,8 @@ from vlm_perception.tools.checks import graph, middleware
 from vlm_perception.tools.checks.finding import Finding, Level
 from vlm_perception.tools.checks.seen import Endpoint, Pictures, Seen, look
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.ros
+
 PROFILE = ROOT / "config" / "fastdds.xml"
 GREEN, YELLOW, RED = Level
 

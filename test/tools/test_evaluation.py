@@ -39,6 +39,7 @@ def episode(**facts) -> Episode:
     return Episode(**{**usual, **facts})
 
 
+pytestmark = pytest.mark.ros
 NOTHING = episode(arrived=False, found=False, distance=None, seconds=40.0)
 
 
