@@ -8,13 +8,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rclpy import get_rmw_implementation_identifier
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
-from rclpy.node import NodeNameNonExistentError
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
@@ -23,8 +23,10 @@ from std_msgs.msg import String
 from vlm_perception import msg
 from vlm_perception.nodes.diagnostics import Health, Level
 from vlm_perception.nodes.faults import Faults
+from vlm_perception.nodes.graph import services_of
 from vlm_perception.nodes.profile import shipped_profile
 from vlm_perception.nodes.qos import IMAGES
+from vlm_perception.nodes.services import guarded
 from vlm_perception.perception.annotation import annotate
 from vlm_perception.perception.camera import Camera
 from vlm_perception.perception.frames import Frame
@@ -130,7 +132,7 @@ class CameraTopics:
         self._subscription = self._node.create_subscription(
             self._kind,
             self._topic,
-            put,
+            guarded(put, partial(self.faults.add, "internal")),
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible_qos, message_lost=self._on_lost
@@ -227,11 +229,8 @@ class CameraTopics:
         return bool(ends) and all(map(self._is_simulator, ends))
 
     def _is_simulator(self, end: Any) -> bool:
-        try:
-            services = self._node.get_service_names_and_types_by_node(end.node_name, end.node_namespace)
-        except NodeNameNonExistentError:  # it has just come, or just gone
-            return False
-        return any(SIMULATOR in types for _, types in services)
+        services = services_of(self._node, end.node_name, end.node_namespace)
+        return any(SIMULATOR in types for types in services.values())
 
     @property
     def silence(self) -> str:

@@ -35,6 +35,7 @@ from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import Faults, one_line
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
+from vlm_perception.nodes.services import guarded
 from vlm_perception.parameters import ParameterError
 from vlm_perception.perception.outputs import Description, Failed, Fault, Label, Loaded, NotAnsweredError, Output, Reply
 from vlm_perception.perception.trace import Trace
@@ -81,14 +82,15 @@ class Classifier(LifecycleNode):
         self._cameras = self._make_cameras(self._table.values)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._scopes = self.create_publisher(ModelScope, "model_scope", latched)
+        failed = partial(self._faults.add, "internal")
         self._asks = AskService(
             self,
             self._ask,
             lambda camera, questions: self._out_of_scope(self._camera(camera), questions),
             lambda: self._table.values,
-            partial(self._faults.add, "internal"),
+            failed,
         )
-        self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(WATCH_PERIOD, guarded(self._watch, failed), clock=Clock(clock_type=ClockType.STEADY_TIME))
         several = self._cameras.values() if len(self._cameras) > 1 else ()
         Diagnostics(self, self._health, {topics.name: partial(self._camera_health, topics) for topics in several})
 

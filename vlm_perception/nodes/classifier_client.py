@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Mapping
 
 from builtin_interfaces.msg import Time
-from rclpy.node import Node, NodeNameNonExistentError
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
@@ -16,6 +15,7 @@ from vlm_perception.models.scope import unknown_target
 from vlm_perception.msg import ModelScope
 from vlm_perception.navigation.sighting import check_target
 from vlm_perception.nodes.conversions import question_to_message
+from vlm_perception.nodes.graph import services_of
 from vlm_perception.questions import Question
 from vlm_perception.srv import Ask
 
@@ -128,7 +128,6 @@ class ClassifierClient:
         """Return the full names of the nodes that offer `service`, as far as they can be found out."""
         names = []
         for name, namespace in sorted(self._node.get_node_names_and_namespaces()):
-            with contextlib.suppress(NodeNameNonExistentError):  # it has just gone
-                if service in dict(self._node.get_service_names_and_types_by_node(name, namespace)):
-                    names.append(f"{namespace.rstrip('/')}/{name}")
+            if service in services_of(self._node, name, namespace):
+                names.append(f"{namespace.rstrip('/')}/{name}")
         return names

@@ -110,18 +110,26 @@ class Diagnostics:
         health = self._examine()
         self._log.tell(health)
         array = DiagnosticArray(status=[_status(name, health)])
-        array.status += [_status(f"{name}: {part}", check()) for part, check in self._parts.items()]
+        array.status += [_status(f"{name}: {part}", _checked(check)) for part, check in self._parts.items()]
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
     def _examine(self) -> Health:
         """How the node is; the reason is the clock where a simulated time is waited for that nobody gives."""
-        health = self._check()
+        health = _checked(self._check)
         if not self._node.get_parameter("use_sim_time").value or self._node.get_clock().now().nanoseconds:
             return health
         instead = f"ros2 param set {self._node.get_fully_qualified_name()} use_sim_time false"
         words = f"use_sim_time is set and nobody publishes /clock: start the simulation, or {instead}"
         return replace(health, level=Level.ERROR, message=words, logged=False)
+
+
+def _checked(check: Callable[[], Health]) -> Health:
+    """How it is by `check`; a check that fails must not end the node."""
+    try:
+        return check()
+    except Exception as error:
+        return Health(Level.ERROR, f"a mistake in this package, please report it: {one_line(repr(error))}")
 
 
 def _status(name: str, health: Health) -> DiagnosticStatus:

@@ -1,4 +1,4 @@
-"""Services that cannot take their node down."""
+"""Callbacks and services that cannot take their node down."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from rclpy.node import Node
 from rclpy.serialization import serialize_message
 
 from vlm_perception.nodes.faults import one_line
+
+
+def guarded(callback: Callable[..., None], failed: Callable[[Exception], None]) -> Callable[..., None]:
+    """Return a callback that calls `callback`; `failed` hears of what that raises.
+
+    Otherwise the exception would leave the executor and end the process.
+    """
+
+    def call(*arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:
+            failed(error)
+
+    return call
 
 
 def create_service(
@@ -26,7 +41,7 @@ def create_service(
     `message` says so; otherwise the exception would leave the executor and end the process.
     """
 
-    async def guarded(request: Any, response: Any) -> Any:
+    async def respond(request: Any, response: Any) -> Any:
         try:
             answer = callback(request, response)
             if inspect.isawaitable(answer):
@@ -37,4 +52,4 @@ def create_service(
             return kind.Response(message=f"{name} failed, which is a mistake in this package: {one_line(error)}")
         return answer
 
-    return node.create_service(kind, name, guarded, **more)
+    return node.create_service(kind, name, respond, **more)
