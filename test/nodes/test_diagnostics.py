@@ -19,6 +19,8 @@ from sensor_msgs.msg import Image
 from vlm_perception.nodes import diagnostics
 from vlm_perception.nodes.camera_topics import CameraTopics
 from vlm_perception.nodes.diagnostics import HOLDS, Diagnostics, Health, Level, ReasonLog
+from vlm_perception.nodes.graph import services_of
+from vlm_perception.nodes.services import guarded
 from vlm_perception.perception.settings import Settings
 from vlm_perception.srv import ResetSimulation
 
@@ -133,3 +135,29 @@ def test_the_advice_names_the_way_of_launch_and_that_of_run(ros):
     topics.open(lambda: None)
     words = topics.silence
     assert "ros2 launch: image_topic:=" in words and "ros2 run: -r camera/image_raw:=" in words
+
+
+def test_a_node_that_the_graph_does_not_know_yet_offers_nothing(ros):
+    node = ros.add(Node("asks"))
+    assert services_of(node, "_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_") == {}, "what Fast DDS gives at first"
+    assert services_of(node, "nobody", "/") == {}
+    ros.node.create_service(ResetSimulation, "reset", lambda request, response: response)
+    ros.until(lambda: "/reset" in services_of(node, ros.node.get_name(), "/"), "service")
+
+
+def test_a_check_that_fails_is_told_and_leaves_the_node_running(ros):
+    def fail():
+        raise RuntimeError("the graph is gone")
+
+    made = Diagnostics(ros.add(Node("failing")), fail, {"front": fail})
+    heard = ros.collect(DiagnosticArray, "/diagnostics")
+    made.publish()
+    ros.until(lambda: heard, "diagnostics")
+    assert [status.level for status in heard[0].status] == [bytes([2])] * 2
+    assert "the graph is gone" in heard[0].status[0].message
+
+
+def test_what_a_callback_raises_is_told_and_goes_no_further():
+    failures = []
+    guarded(lambda number: 1 / number, failures.append)(0)
+    assert isinstance(failures[0], ZeroDivisionError)
