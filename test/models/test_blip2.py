@@ -24,6 +24,8 @@ QUESTIONS = [
 
 from blip2_models import KINDS, QFORMER, QUERIES, bert_tokenizer, images, random_image, save
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request, tmp_path_factory):

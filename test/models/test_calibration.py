@@ -15,6 +15,8 @@ from vlm_perception.tools import cli
 from vlm_perception.training import calibrate, dataset, nano
 from vlm_perception.training.calibrate import Asked, Quality
 
+pytestmark = pytest.mark.slow
+
 SIDE = Choice("where is it?", ("left", "right", "no"))
 BALL = YesNo("is there a ball?")
 RISK = Score("how near?", ("far", "near"))

@@ -32,6 +32,8 @@ from vlm_perception.models.describer import REQUEST
 from vlm_perception.models.loader import load_model
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
+pytestmark = pytest.mark.slow
+
 
 def load(family, folder, **options):
     model = load_model(str(folder), "cpu", **{"dtype": "float32"} | options)

@@ -27,6 +27,8 @@ from vlm_perception.tools import cli
 pytest.importorskip("onnxscript", reason="needs the extra [onnx]")
 from vlm_perception.models.onnx_export import export
 
+pytestmark = pytest.mark.slow
+
 NANO, CLIP, SIGLIP, CHINESE = "nano", "clip", "siglip", "chinese_clip"
 DUAL = (CLIP, SIGLIP, CHINESE)
 CHAT = ("llava-1.5", "gemma-3")

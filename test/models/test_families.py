@@ -34,6 +34,8 @@ from vlm_perception.models.precision import settle
 from vlm_perception.models.processor import load_processor
 from vlm_perception.questions import Choice, ClosedQuestion, Question, Score, Text, YesNo
 
+pytestmark = pytest.mark.slow
+
 NEED_TORCHVISION = {"lfm2-vl", "mistral-3", "phi-4-multimodal"}
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 RECENT = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)

@@ -24,6 +24,8 @@ from vlm_perception.models.folder import NANO_FOLDER, check_folder
 from vlm_perception.models.loader import load_first, load_model, model_names
 from vlm_perception.models.options import LoadOptions
 
+pytestmark = pytest.mark.slow
+
 INDEX = "model.safetensors.index.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 IMAGES = ("preprocessor_config.json", "processor_config.json")

@@ -23,6 +23,8 @@ from vlm_perception.models.weights import read_headers
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.training import nano
 
+pytestmark = pytest.mark.slow
+
 LABEL = Choice(nano.LABEL_PROMPT, ("clear", "obstacle", "wall", "doorway", "corridor"))
 SIDE = Choice("where is it?", ("left", "right"))
 INDEX = "model.safetensors.index.json"

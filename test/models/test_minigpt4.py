@@ -20,6 +20,8 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.questions import Choice, Text
 from vlm_perception.tools import cli, minigpt4
 
+pytestmark = pytest.mark.slow
+
 TOWER, BLOCKS, PATCH, EDGE = 88, 40, 14, 28
 """The tower's width is that of one of its heads; EVA-CLIP has one block more than BLIP-2 uses."""
 QFORMER, LAYERS, QUERIES = 64, 2, 3

@@ -15,6 +15,8 @@ from vlm_perception.training import figures
 from vlm_perception.training.dataset import random_pose
 from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT, THERE_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(400, 410)  # neither of training nor of testing
 
 

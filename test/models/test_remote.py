@@ -48,6 +48,8 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.models.remote import Limits, RemoteModel
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-topsecret-0123456789"
 WHERE = Choice(
     "Where is the ball?", ("left", "left near", "right"), ("", "so near that it fills the view", "")

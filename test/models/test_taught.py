@@ -7,6 +7,8 @@ tokenizer of pieces, a prompt that ends inside a thought. `python test/helpers/t
 import pytest
 import taught
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("family", ["smolvlm", "llava-phi-3", taught.THINKING])
 def test_a_taught_model_answers_as_its_generate(family, tmp_path):

@@ -335,6 +335,7 @@ def test_a_slow_model_is_slow_but_right(delay, limit):
         assert room.distance < 0.75 and room.closest > 0.2
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_not_found():
     for seed in range(3):
         room = KinematicRoom(seed, target="pink elephant", wrong=0.1)
@@ -342,6 +343,7 @@ def test_what_is_not_there_is_not_found():
         assert decision.found is False and room.closest > 0.2
 
 
+@pytest.mark.slow
 def test_exploring_goes_far_and_touches_nothing():
     for seed in range(4):
         room = KinematicRoom(seed, wrong=0.05)

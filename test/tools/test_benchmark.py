@@ -36,6 +36,8 @@ from vlm_perception.tools.benchmarking import (
 from vlm_perception.tools.power import Draw, PowerMeter
 from vlm_perception.tools.usual import Said, clean, usual_way
 
+pytestmark = pytest.mark.slow
+
 PICTURES = drawn(2)
 
 

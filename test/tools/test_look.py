@@ -18,6 +18,8 @@ from vlm_perception.tools import cli
 from vlm_perception.tools.pictures import ON_THE_SHEET, Asked, Canvas, Kept, Video
 from vlm_perception.training.prompts import LABEL_PROMPT
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["clear", "obstacle", "wall"]
 
 
