@@ -37,7 +37,7 @@ lint: setup  ## Check style and types
 doctor: setup  ## Say what is wrong with ROS, camera, libraries, GPU and model, and what to do about it
 	@$(RUN) doctor $(ARGS)
 
-evaluate: setup  ## Search in ROOMS rooms from FIRST_SEED on, answers DELAY seconds late, beside a simple controller
+evaluate: setup  ## Search in ROOMS rooms from FIRST_SEED on, answers DELAY seconds late, beside a baseline controller
 	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --delay "$(DELAY)" $(ARGS)
 
 train: setup  ## Train the nano model again (hours)

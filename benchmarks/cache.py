@@ -53,7 +53,7 @@ from vlm_perception.perception.trace import percentiles
 from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Question, Text
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import ROBOT_RADIUS, Pose, Room, Thing, make_room
+from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room, Thing, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.tools.machine import describe
 from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
@@ -93,7 +93,7 @@ class Look(NamedTuple):
 # Recording
 
 
-def patrol(room: Room, seconds: float) -> Iterator[tuple[str, Pose]]:
+def patrol(room: Room, seconds: float) -> Iterator[tuple[str, RobotPose]]:
     """What a robot does that goes to and fro between four places in `room`, and where it is, `RATE` times a second."""
     rng = np.random.default_rng((room.seed, 3))
     places = [(room.start.x, room.start.y)]
@@ -108,8 +108,8 @@ def patrol(room: Room, seconds: float) -> Iterator[tuple[str, Pose]]:
         moves = [("turning", replace(pose, yaw=pose.yaw + turn * (n + 1) / steps)) for n in range(steps)]
         steps = math.ceil(distance / FORWARD * RATE)
         ways = [(n + 1) / steps for n in range(steps)]
-        moves += [("driving", Pose(pose.x + (x - pose.x) * w, pose.y + (y - pose.y) * w, yaw)) for w in ways]
-        moves += [("standing", Pose(x, y, yaw))] * round(STOP * RATE)
+        moves += [("driving", RobotPose(pose.x + (x - pose.x) * w, pose.y + (y - pose.y) * w, yaw)) for w in ways]
+        moves += [("standing", RobotPose(x, y, yaw))] * round(STOP * RATE)
         for phase, pose in moves:
             if not left:
                 return
@@ -319,7 +319,7 @@ def watch(model: Model, seeds: Sequence[int]) -> Watch:
     )
 
 
-def _ahead(thing: Thing, pose: Pose, aside: float) -> Thing:
+def _ahead(thing: Thing, pose: RobotPose, aside: float) -> Thing:
     """The `thing` where the camera looks, so far to the left [m]."""
     c, s = math.cos(pose.yaw), math.sin(pose.yaw)
     return replace(thing, x=pose.x + AHEAD * c - aside * s, y=pose.y + AHEAD * s + aside * c)
@@ -382,7 +382,7 @@ def sure_scenes(model: Model, width: int, height: int, count: int = 64) -> list[
         room = make_room(seed)
         with World(room, width, height) as world:
             for step in range(8):
-                world.place(Pose(room.start.x, room.start.y, math.tau * step / 8))
+                world.place(RobotPose(room.start.x, room.start.y, math.tau * step / 8))
                 image = world.picture().copy()
                 if model.answer(image, [LABEL])[0].confidence > 0.95:
                     scenes.append(image)

@@ -88,7 +88,7 @@ def publish(stamps: Path) -> int:
     from sensor_msgs.msg import Image
 
     from vlm_perception.nodes.run import keep_freed_memory
-    from vlm_perception.simulation.room import Pose, make_room
+    from vlm_perception.simulation.room import RobotPose, make_room
     from vlm_perception.simulation.world import World
 
     keep_freed_memory()
@@ -98,7 +98,7 @@ def publish(stamps: Path) -> int:
     with World(room, WIDTH, HEIGHT, 0) as world:
         pictures = []
         for step in range(RATE):
-            world.place(Pose(room.start.x, room.start.y, math.tau * step / RATE))
+            world.place(RobotPose(room.start.x, room.start.y, math.tau * step / RATE))
             pictures.append(array.array("B", world.picture().tobytes()))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("benchmark_camera")
@@ -273,7 +273,7 @@ def answered(seconds: float, logs: Path) -> float:
 
 def pictures_of(rooms: int) -> list[np.ndarray]:
     """Views of rooms that the nano model was not trained on."""
-    from vlm_perception.simulation.room import Pose, make_room
+    from vlm_perception.simulation.room import RobotPose, make_room
     from vlm_perception.simulation.world import World
 
     views, rng = [], np.random.default_rng(0)
@@ -281,7 +281,7 @@ def pictures_of(rooms: int) -> list[np.ndarray]:
         room = make_room(seed)
         with World(room, WIDTH, HEIGHT) as world:
             for yaw in rng.uniform(-math.pi, math.pi, 8):
-                world.place(Pose(room.start.x, room.start.y, yaw))
+                world.place(RobotPose(room.start.x, room.start.y, yaw))
                 views.append(world.picture())
     return views
 

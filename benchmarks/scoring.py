@@ -50,8 +50,8 @@ from vlm_perception.questions import Answer, Choice, ClosedQuestion, YesNo
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import NAMES, make_room
 from vlm_perception.simulation.world import World
+from vlm_perception.tools.baseline import Baseline
 from vlm_perception.tools.machine import describe
-from vlm_perception.tools.usual import UsualWay
 from vlm_perception.training.dataset import TEST_SEEDS, random_pose
 from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WHERE_PROMPT
 
@@ -305,7 +305,7 @@ def bench_paligemma(report: Report, folder: Path, rounds: int) -> dict[str, floa
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     questions = moment("red ball")
     exact, fast = (load_model(str(folder), "cpu", dtype) for dtype in ("float32", FASTEST))
-    generate = UsualWay(exact._model, exact._processor).ask
+    generate = Baseline(exact._model, exact._processor).ask
     numbers = range(len(questions))
     said = []
 

@@ -36,7 +36,7 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
 from vlm_perception.questions import Choice
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import ROBOT_RADIUS, Pose, Room, make_room
+from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.tools.machine import describe
 from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
@@ -62,7 +62,7 @@ class Look(NamedTuple):
 # Recording
 
 
-def patrol(room: Room, seconds: float) -> Iterator[Pose]:
+def patrol(room: Room, seconds: float) -> Iterator[RobotPose]:
     """Where a robot is that drives about in `room`, `RATE` times a second."""
     rng = np.random.default_rng((room.seed, 3))
     pose, left = room.start, round(seconds * RATE)
@@ -74,13 +74,13 @@ def patrol(room: Room, seconds: float) -> Iterator[Pose]:
         turning = [replace(pose, yaw=pose.yaw + turn * (n + 1) / steps) for n in range(steps)]
         steps = math.ceil(distance / FORWARD * RATE)
         ways = [(n + 1) / steps for n in range(steps)]
-        driving = [Pose(pose.x + (x - pose.x) * way, pose.y + (y - pose.y) * way, yaw) for way in ways]
+        driving = [RobotPose(pose.x + (x - pose.x) * way, pose.y + (y - pose.y) * way, yaw) for way in ways]
         for pose in itertools.islice(turning + driving, left):
             left -= 1
             yield pose
 
 
-def _goal(room: Room, pose: Pose, rng: np.random.Generator) -> tuple[float, float]:
+def _goal(room: Room, pose: RobotPose, rng: np.random.Generator) -> tuple[float, float]:
     """A place at most 4 m away to which the straight way is free, also behind the door."""
     while True:
         distance, angle = rng.uniform(0.5, 4.0), rng.uniform(-math.pi, math.pi)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.util
 import os
 import re
@@ -181,3 +182,29 @@ def test_ros_finds_the_executables_and_the_files():
         assert {file.name for file in (share / folder).glob(pattern)} == {
             file.name for file in (ROOT / folder).glob(pattern)
         }
+
+
+def public_classes() -> Iterator[tuple[Path, ast.ClassDef]]:
+    for file in sorted(SOURCES.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield file, node
+
+
+def test_no_two_public_classes_have_the_same_name():
+    places: dict[str, list[str]] = {}
+    for file, node in public_classes():
+        if node.name != "Parameters":  # each node has its own
+            places.setdefault(node.name, []).append(str(file.relative_to(SOURCES)))
+    assert not {name: files for name, files in places.items() if len(files) > 1}
+
+
+def test_errors_and_only_errors_end_in_error():
+    errors = {
+        name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
+    }
+    classes = [node for _, node in public_classes()]
+    bases = {node.name: {ast.unparse(base).split(".")[-1] for base in node.bases} for node in classes}
+    while more := {name for name, ofs in bases.items() if ofs & errors} - errors:
+        errors |= more
+    assert {name for name in bases if name in errors} == {name for name in bases if name.endswith("Error")}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlm_perception.navigation.behaviours import Behaviour, Decision, View
-from vlm_perception.navigation.evidence import Evidence
+from vlm_perception.navigation.answer_monitor import AnswerMonitor
+from vlm_perception.navigation.behaviours import Behaviour, Decision, WorldState
 from vlm_perception.navigation.motion import Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.sighting import Sighting, Surroundings, SurroundingsReading, TargetReading
 from vlm_perception.questions import Answer
@@ -90,7 +90,7 @@ class KinematicRoom:
 
     def truth(self) -> tuple[str, str, str]:
         """Return the right answers to the target, the label and the way question."""
-        pose = rooms.Pose(self.pose.x, self.pose.y, self.pose.heading)
+        pose = rooms.RobotPose(self.pose.x, self.pose.y, self.pose.heading)
         return self.where(), truth.label(self.room, pose), truth.way(self.room, pose)
 
     def run(self, behaviour: Behaviour, time_limit: float, control_period: float = 0.05) -> Decision:
@@ -98,7 +98,7 @@ class KinematicRoom:
         draw = random.Random(self.seed + 1)
         limiter = MotionLimiter(Limits(), control_period)
         waiting: deque[tuple[float, float, Pose, Sighting, Surroundings]] = deque()
-        evidence = Evidence(self.max_answer_age)
+        answers = AnswerMonitor(self.max_answer_age)
         pose_then = self.pose
         asked = -math.inf
         while True:
@@ -121,10 +121,12 @@ class KinematicRoom:
                 waiting.append((self.time + delay, self.time, self.pose, sighting, surroundings))
             while waiting and waiting[0][0] <= self.time:
                 _, _, pose_then, sighting, surroundings = waiting.popleft()
-                evidence.add(surroundings, sighting, self.time, self.time)
-            doubt = evidence.doubt(self.time, self.time)
-            view = View(evidence.surroundings, evidence.sighting, self.pose, pose_then, evidence.period, doubt=doubt)
-            decision = behaviour.step(view, self.time)
+                answers.add(surroundings, sighting, self.time, self.time)
+            doubt = answers.doubt(self.time, self.time)
+            world = WorldState(
+                answers.surroundings, answers.sighting, self.pose, pose_then, answers.period, doubt=doubt
+            )
+            decision = behaviour.step(world, self.time)
             self.decisions.append(decision)
             if decision.found is not None or self.time >= time_limit:
                 return decision
@@ -138,5 +140,5 @@ class KinematicRoom:
         self.time += duration
         self.closest = min(self.closest, self.room.clearance(x, y))
         if command.forward > 0.0:
-            nearest, _ = truth.swath(self.room, rooms.Pose(x, y, heading))
+            nearest, _ = truth.swath(self.room, rooms.RobotPose(x, y, heading))
             self.ahead = min(self.ahead, nearest)

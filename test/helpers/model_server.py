@@ -16,7 +16,7 @@ import pytest
 
 from vlm_perception.models import remote
 from vlm_perception.models.address import API_KEY
-from vlm_perception.models.remote import Limits, RemoteModel
+from vlm_perception.models.remote import RemoteModel, RequestLimits
 
 
 def tidy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def tidy(monkeypatch: pytest.MonkeyPatch) -> None:
 def patience(model: RemoteModel, seconds: float) -> Iterator[None]:
     """Less time for a call than a model has to find out how to ask, which takes a busy machine longer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "_limits", Limits(timeout=seconds))
+        patch.setattr(model, "_limits", RequestLimits(timeout=seconds))
         yield
 
 

@@ -13,7 +13,7 @@ from vlm_perception.models.paligemma import PaliGemma
 from vlm_perception.questions import Answer, Choice, Score, YesNo
 from vlm_perception.tools import cli
 from vlm_perception.training import calibrate, dataset, nano
-from vlm_perception.training.calibrate import Asked, Quality
+from vlm_perception.training.calibrate import Quality, ScoredQuestions
 
 pytestmark = pytest.mark.slow
 
@@ -125,9 +125,7 @@ def test_a_model_looks_at_the_empty_picture_once_for_each_question_that_needs_it
     expected = np.exp((scores - 0.5 * prior) / 2)
     assert ball.probabilities == pytest.approx(expected / expected.sum(), abs=1e-5)
     assert len(encoded) == 2 and encoded[0] is EMPTY_PICTURE
-    assert model.answer(image, [YesNo(BALL.prompt)])[0].probabilities == pytest.approx(
-        ball.probabilities, abs=1e-5
-    )
+    assert model.answer(image, [YesNo(BALL.prompt)])[0].probabilities == pytest.approx(ball.probabilities, abs=1e-5)
     assert len(encoded) == 3, "the empty picture is known by now"
 
 
@@ -154,7 +152,7 @@ def answers(temperature, lean=0.0, kind="choice", count=20000):
     cumulated = calibrate.softmax(honest).cumsum(-1)
     right = (rng.random((count, 1)) > cumulated).sum(-1)
     empty = np.tile([lean, 0.0, 0.0], (count, 1))
-    return Asked(kind, honest * temperature + empty, empty, right)
+    return ScoredQuestions(kind, honest * temperature + empty, empty, right)
 
 
 def test_the_temperature_that_was_applied_is_found():

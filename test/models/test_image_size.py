@@ -51,7 +51,7 @@ def test_each_pixel_is_the_mean_of_two_by_two():
 def test_labels_of_large_pictures_stay_the_same(monkeypatch):
     pytest.importorskip("vlm_perception.simulation.world", exc_type=ImportError)
     from vlm_perception.models.loader import load_model
-    from vlm_perception.simulation.room import Pose, make_room
+    from vlm_perception.simulation.room import RobotPose, make_room
     from vlm_perception.simulation.world import World
 
     model, question = load_model("nano", "cpu"), Choice(LABEL_PROMPT, LABELS)
@@ -59,7 +59,7 @@ def test_labels_of_large_pictures_stay_the_same(monkeypatch):
     with World(room, 1280, 720, 0) as world:
         pictures = []
         for yaw in range(6):
-            world.place(Pose(room.start.x, room.start.y, float(yaw)))
+            world.place(RobotPose(room.start.x, room.start.y, float(yaw)))
             pictures.append(world.picture())
     short = [model.answer(picture, [question])[0] for picture in pictures]
     monkeypatch.setattr(image_size, "_halved", lambda image, *_: image)

@@ -9,7 +9,7 @@ from PIL import Image
 from vlm_perception.models.loader import NANO_FOLDER, load_model
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import NAMES, Pose, Room, Thing, make_room
+from vlm_perception.simulation.room import NAMES, RobotPose, Room, Thing, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.training import figures
 from vlm_perception.training.dataset import random_pose
@@ -42,7 +42,7 @@ def test_it_is_small_and_loads_with_the_stock_classes(monkeypatch):
 
 def test_it_is_right_about_rooms_it_has_not_seen(nano):
     tally = figures.measure(nano, SEEDS)
-    reached = tally.figures()
+    reached = tally.metrics()
     assert tally.all["label"] == len(SEEDS) * 12
     # Far below what the model card says, so that ten rooms suffice to tell a broken model from a good one.
     assert reached["label"] > 0.8
@@ -67,7 +67,7 @@ def test_bfloat16_answers_as_float32_does(nano):
                 assert same.value == exact.value or sorted(exact.probabilities)[-2] > 0.45
 
 
-def view(pose: Pose, *things: Thing) -> np.ndarray:
+def view(pose: RobotPose, *things: Thing) -> np.ndarray:
     room = make_room(2)
     with World(Room(**{**vars(room), "things": things})) as world:
         world.place(pose)
@@ -84,7 +84,7 @@ def where(nano, image: np.ndarray, target: str) -> str:
 
 @pytest.mark.parametrize(("y", "side"), [(0.7, "left"), (0.0, "center"), (-0.7, "right")])
 def test_it_knows_left_from_right_and_what_is_not_there(nano, y, side):
-    image = view(Pose(-1.6, 0, 0), ball("red", (0.85, 0.08, 0.08), y))
+    image = view(RobotPose(-1.6, 0, 0), ball("red", (0.85, 0.08, 0.08), y))
     assert where(nano, image, "red ball") == f"{side} far"
     mirrored = np.ascontiguousarray(image[:, ::-1])
     swapped = {"left": "right", "right": "left"}.get(side, side)
@@ -110,6 +110,6 @@ def test_figures_count_as_they_say():
     tally = figures.Tally()
     for what, right in (("visible", True), ("visible", False), ("absent: other", True), ("label", True)):
         tally.count(what, right)
-    reached = tally.figures()
+    reached = tally.metrics()
     assert reached["presence (balanced)"] == pytest.approx((0.5 + 1.0) / 2)
     assert reached["label"] == 1.0

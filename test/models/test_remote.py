@@ -45,15 +45,13 @@ from vlm_perception.models.address import API_KEY, read_url
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.remote import Limits, RemoteModel
+from vlm_perception.models.remote import RemoteModel, RequestLimits
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
 pytestmark = pytest.mark.slow
 
 KEY = "sk-topsecret-0123456789"
-WHERE = Choice(
-    "Where is the ball?", ("left", "left near", "right"), ("", "so near that it fills the view", "")
-)
+WHERE = Choice("Where is the ball?", ("left", "left near", "right"), ("", "so near that it fills the view", ""))
 THERE = YesNo("Is there a ball?")
 RISK = Score("How near is the wall?", ("far", "near", "very near"))
 WORDS = Text("Describe the picture.", max_new_tokens=6)
@@ -412,7 +410,7 @@ def test_only_so_many_requests_are_in_flight(serve):
             now[0] -= 1
         return answer(request)
 
-    model = RemoteModel(serve(slow).url, Limits(in_flight=2))
+    model = RemoteModel(serve(slow).url, RequestLimits(in_flight=2))
     model.answer(random_image(0), [YesNo(f"{i}?") for i in range(8)])
     assert most == [2]
 
@@ -491,7 +489,7 @@ def test_a_server_that_wants_more_time_than_there_is_is_not_waited_for(serve):
     later = Reply(b"", 503, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})
     answer = Fault(Reply(b"", 429, {"Retry-After": "3600"}), later)
     server = serve(answer)
-    model = RemoteModel(server.url, Limits(timeout=60.0))
+    model = RemoteModel(server.url, RequestLimits(timeout=60.0))
     answer.armed = True
     for words in ("HTTP 429.*3600 s", "HTTP 503.*tried again"):
         del server.requests[:]
@@ -655,7 +653,7 @@ def test_wrong_addresses(url):
 @pytest.mark.parametrize("wrong", [{"timeout": 0.0}, {"connect_timeout": math.inf}, {"in_flight": 0}])
 def test_wrong_limits(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Limits(**wrong)
+        RequestLimits(**wrong)
 
 
 def test_certificates_are_verified(serve, tmp_path, monkeypatch):

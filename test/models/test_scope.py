@@ -70,7 +70,7 @@ def test_a_robot_stands_still_where_nano_looks_at_anything_but_the_simulator(ros
     from rclpy.parameter import Parameter
 
     from vlm_perception.msg import NavigationState, Question
-    from vlm_perception.nodes.camera import Camera
+    from vlm_perception.nodes.camera import CameraNode
     from vlm_perception.nodes.classifier import Classifier
     from vlm_perception.nodes.navigator import Navigator
     from vlm_perception.nodes.run import autostart
@@ -80,7 +80,7 @@ def test_a_robot_stands_still_where_nano_looks_at_anything_but_the_simulator(ros
     twists, states = ros.collect(Twist, "cmd_vel"), ros.collect(NavigationState, "navigation_state")
     health = ros.collect(DiagnosticArray, "/diagnostics")
     overrides = [Parameter("source", value=str(photographs)), Parameter("loop", value=True)]
-    camera = ros.add(Camera(parameter_overrides=overrides))
+    camera = ros.add(CameraNode(parameter_overrides=overrides))
     classifier = ros.add(Classifier(load_first, parameter_overrides=[Parameter("description.rate", value=0.0)]))
     navigator = ros.add(Navigator())
     for node in (classifier, navigator):
@@ -109,7 +109,7 @@ def test_a_robot_stands_still_where_nano_looks_at_anything_but_the_simulator(ros
     assert "the target 'person'" in ask("is there a person?", "yes", "no").message
 
     assert set_target("The Red  ball").success
-    ros.until(lambda: navigator._pilot.evidence.faults["out of scope"] >= 8, "answers about the photographs")
+    ros.until(lambda: navigator._pilot.answers.faults["out of scope"] >= 8, "answers about the photographs")
     assert not moves()
     assert states[-1].target == "red ball" and "nano knows this package's simulator only" in states[-1].reason
     doubtful = ros.until(lambda: (s := health_of("classifier")) and "simulator" in s.message and s, "health")

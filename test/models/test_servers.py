@@ -41,7 +41,7 @@ from vlm_perception.models import remote, wire
 from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_url, shown
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.remote import Limits, RemoteModel
+from vlm_perception.models.remote import RemoteModel, RequestLimits
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.text import one_line, printable
 
@@ -84,7 +84,7 @@ def describing(stream: Reply):
 
 
 def described(serve, stream: Reply) -> str:
-    (answer,) = RemoteModel(serve(describing(stream)).url, Limits(timeout=3.0)).answer(IMAGE, [WORDS])
+    (answer,) = RemoteModel(serve(describing(stream)).url, RequestLimits(timeout=3.0)).answer(IMAGE, [WORDS])
     return answer.value
 
 
@@ -242,7 +242,7 @@ def vllm(request: Request) -> Reply | None:
     ],
 )
 def test_servers_as_their_users_report_them(serve, server, way, probabilities):
-    model = RemoteModel(serve(server).url, Limits(timeout=5.0))
+    model = RemoteModel(serve(server).url, RequestLimits(timeout=5.0))
     where, text = model.answer(IMAGE, [WHERE, WORDS])
     assert way in model.describe_self()["way"]
     assert where.probabilities == probabilities and text.value == "A ball."
@@ -431,7 +431,7 @@ def test_replies_without_end_take_bounded_time_and_memory(head, piece, pause):
     try:
         started = time.monotonic()
         with pytest.raises(ModelError):
-            RemoteModel(server.url, Limits(timeout=0.3))
+            RemoteModel(server.url, RequestLimits(timeout=0.3))
         assert time.monotonic() - started < 30, "without a limit it is for ever"
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
@@ -728,7 +728,7 @@ def forms():
         made = {}
         for name, answer in FORMS.items():
             spoiling = Spoiling(answer)
-            model = RemoteModel(start(spoiling).url, Limits(timeout=10.0))
+            model = RemoteModel(start(spoiling).url, RequestLimits(timeout=10.0))
             assert name in model.describe_self()["way"]
             made[name] = model, spoiling, model._closed.found
         yield made

@@ -8,7 +8,7 @@ import random
 import pytest
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET, KinematicRoom, answer
 
-from vlm_perception.navigation.behaviours import Behaviour, Decision, Explore, Follow, Idle, Search, Tuning, View
+from vlm_perception.navigation.behaviours import Behaviour, Decision, Explore, Follow, Idle, Search, Tuning, WorldState
 from vlm_perception.navigation.motion import STOP, Limits, MotionLimiter, Pose
 from vlm_perception.questions import Answer
 
@@ -35,18 +35,18 @@ class Script:
         decisions = []
         for _ in range(answers):
             stamp, pose_then = self.time, self.pose
-            view = View(
+            world = WorldState(
                 READ_SURROUNDINGS.read(label, answer(READ_SURROUNDINGS.ways, way), stamp),
                 READ_TARGET.read(target, stamp),
                 period=self.period,
             )
             for _ in range(round(self.period / 0.05)):
-                now = View(view.surroundings, view.sighting, self.pose, pose_then, self.period)
+                now = WorldState(world.surroundings, world.sighting, self.pose, pose_then, self.period)
                 decisions.append(self.step(now))
         return decisions
 
-    def step(self, view: View) -> Decision:
-        decision = self.behaviour.step(view, self.time)
+    def step(self, world: WorldState) -> Decision:
+        decision = self.behaviour.step(world, self.time)
         sent = self.limiter.step(decision.command) or STOP
         if self.moves:
             x, y = self.pose.ahead(sent.forward * 0.05)
@@ -91,8 +91,10 @@ def test_turning_stops_when_odometry_says_it_is_done_not_when_the_next_answer_co
     script = Script(Search("ball"), moves=False)
     view = script.feed("left far", answers=8)
     assert view[-1].command.turn > 0.0
-    newest = script.behaviour.view
-    turned = View(newest.surroundings, newest.sighting, Pose(heading=script.behaviour.belief.heading), Pose(), 0.1)
+    newest = script.behaviour.world
+    turned = WorldState(
+        newest.surroundings, newest.sighting, Pose(heading=script.behaviour.belief.heading), Pose(), 0.1
+    )
     assert script.step(turned).command.turn == pytest.approx(0.0, abs=1e-6)
 
 
@@ -150,9 +152,9 @@ def test_a_base_that_brakes_badly_is_driven_so_that_it_stops_in_sight():
         script = Script(Search("ball", Tuning(braking=braking)))
         script.limiter = MotionLimiter(Limits(braking=braking), 0.05)
         script.feed("center far", answers=25)
-        newest, start = script.behaviour.view, script.pose
+        newest, start = script.behaviour.world, script.pose
         for _ in range(200):  # no more answers, and nobody says so
-            script.step(View(newest.surroundings, newest.sighting, script.pose, start, 0.1))
+            script.step(WorldState(newest.surroundings, newest.sighting, script.pose, start, 0.1))
         assert script.pose.distance_to((start.x, start.y)) <= Tuning().blind_distance + 0.03
 
 
@@ -218,7 +220,7 @@ def test_a_lost_target_is_awaited_then_looked_for_where_it_was():
 
 def test_doubt_is_stillness_and_takes_new_answers_to_end():
     script = approaching()
-    decision = script.step(View(doubt="the camera is gone"))
+    decision = script.step(WorldState(doubt="the camera is gone"))
     assert (decision.command, decision.state, decision.reason) == (STOP, "stopped", "the camera is gone")
     assert all(d.command.forward == 0.0 for d in script.feed("center far"))
     assert script.feed("center far", answers=10)[-1].command.forward > 0.1
@@ -251,10 +253,10 @@ def test_turning_is_so_slow_that_nothing_leaves_the_view_unseen(period):
 
 def test_it_never_drives_far_beyond_the_newest_picture():
     script = approaching()
-    newest = script.behaviour.view
+    newest = script.behaviour.world
     start = script.pose
     for _ in range(200):  # no more answers, and nobody says so
-        script.step(View(newest.surroundings, newest.sighting, script.pose, start, 0.1))
+        script.step(WorldState(newest.surroundings, newest.sighting, script.pose, start, 0.1))
     assert script.pose.distance_to((start.x, start.y)) <= Tuning().blind_distance + 0.02
 
 

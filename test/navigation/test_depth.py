@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepth
+from vlm_perception.navigation.depth import DepthReading, DepthSensor, Points, UnusableDepthError
 from vlm_perception.navigation.motion import Pose
 from vlm_perception.navigation.sighting import third
 
@@ -124,7 +124,7 @@ def test_the_thirds_are_those_of_the_picture():
 def test_an_image_that_says_nothing_is_refused(change, words):
     message = image(scene())
     vars(message).update(change)
-    with pytest.raises(UnusableDepth, match=words):
+    with pytest.raises(UnusableDepthError, match=words):
         READ.read_image(message, 0.0)
 
 
@@ -182,7 +182,7 @@ def test_a_scan_that_says_nothing_or_contradicts_itself_is_refused(change, words
     if words is None:
         assert READ.read_scan(message, 0.0).free(0.5, 0.5) == pytest.approx(3.0, abs=0.1)
         return
-    with pytest.raises(UnusableDepth, match=words):
+    with pytest.raises(UnusableDepthError, match=words):
         READ.read_scan(message, 0.0)
 
 
@@ -203,7 +203,7 @@ def test_the_usual_small_errors_of_angles_are_none():
 
 def test_a_laser_has_to_measure_where_the_robot_is_to_stop():
     ahead = DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(0.3, 0.0, 0.0))
-    with pytest.raises(UnusableDepth, match="0.05 m from the laser"):
+    with pytest.raises(UnusableDepthError, match="0.05 m from the laser"):
         ahead.read_scan(scan([3.0] * 360), 0.0)
     behind = DepthReading(FIELD_OF_VIEW, 0.3, 0.0, scan_pose=(-0.3, 0.0, 0.0))
     message = scan([3.0] * 360)

@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, Track, wrap
+from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, wrap
+from vlm_perception.navigation.odometry import OdometryBuffer
 
 PERIOD = 0.05
 LIMITS = Limits(forward_speed=0.3, turn_speed=0.8, forward_acceleration=0.5, turn_acceleration=2.5, braking=1.5)
@@ -76,41 +77,41 @@ def test_bearing_of_a_point_is_positive_to_the_left():
 
 
 def test_commands_are_integrated_and_remembered():
-    track = Track()
+    odometry = OdometryBuffer()
     for step in range(1, 101):
-        track.add_command(step * 0.1, Command(0.2, 0.0) if step <= 50 else Command(0.0, 0.5), 0.1)
-    assert track.pose.x == pytest.approx(1.0) and track.pose.heading == pytest.approx(2.5)
-    assert track.at(2.55).x == pytest.approx(0.51)
-    assert track.at(7.5).heading == pytest.approx(1.25)
-    assert track.at(99.0) == track.pose and track.at(-5.0).x == pytest.approx(0.02)
+        odometry.add_command(step * 0.1, Command(0.2, 0.0) if step <= 50 else Command(0.0, 0.5), 0.1)
+    assert odometry.pose.x == pytest.approx(1.0) and odometry.pose.heading == pytest.approx(2.5)
+    assert odometry.at(2.55).x == pytest.approx(0.51)
+    assert odometry.at(7.5).heading == pytest.approx(1.25)
+    assert odometry.at(99.0) == odometry.pose and odometry.at(-5.0).x == pytest.approx(0.02)
 
 
 def test_odometry_is_better_than_commands_whatever_its_frame():
-    track = Track()
+    odometry = OdometryBuffer()
     for step in range(101):
         time = step * 0.05
         heading = 3.0 + 0.1 * time  # crosses pi and is wrapped, as a quaternion is
-        track.add_odometry(time, Pose(5.0 - 0.2 * time * math.cos(0.1), -7.0, wrap(heading)))
+        odometry.add_odometry(time, Pose(5.0 - 0.2 * time * math.cos(0.1), -7.0, wrap(heading)))
         if step:  # the first message is no change yet
-            track.add_command(time, Command(0.3, 0.2), 0.05)
-    assert track.pose.heading == pytest.approx(0.5)
-    assert math.hypot(track.pose.x, track.pose.y) == pytest.approx(0.995, abs=0.01)
-    assert track.has_odometry(5.2) and not track.has_odometry(6.0)
+            odometry.add_command(time, Command(0.3, 0.2), 0.05)
+    assert odometry.pose.heading == pytest.approx(0.5)
+    assert math.hypot(odometry.pose.x, odometry.pose.y) == pytest.approx(0.995, abs=0.01)
+    assert odometry.has_odometry(5.2) and not odometry.has_odometry(6.0)
 
 
 def test_commands_help_out_when_odometry_ends_and_a_teleport_is_no_motion():
-    track = Track()
-    track.add_odometry(0.0, Pose(0.0, 0.0, 0.0))
-    track.add_odometry(0.1, Pose(0.02, 0.0, 0.0))
-    track.add_odometry(0.2, Pose(3.0, 3.0, 1.0))
-    track.add_odometry(0.3, Pose(math.nan, 3.0, 1.0))
-    assert track.pose == Pose(0.02, 0.0, 0.0)
-    track.add_command(2.0, Command(0.2, 0.0), 0.1)
-    assert track.pose.x == pytest.approx(0.04)
+    odometry = OdometryBuffer()
+    odometry.add_odometry(0.0, Pose(0.0, 0.0, 0.0))
+    odometry.add_odometry(0.1, Pose(0.02, 0.0, 0.0))
+    odometry.add_odometry(0.2, Pose(3.0, 3.0, 1.0))
+    odometry.add_odometry(0.3, Pose(math.nan, 3.0, 1.0))
+    assert odometry.pose == Pose(0.02, 0.0, 0.0)
+    odometry.add_command(2.0, Command(0.2, 0.0), 0.1)
+    assert odometry.pose.x == pytest.approx(0.04)
 
 
 def test_a_clock_that_jumps_back_leaves_the_track_in_order():
-    track = Track()
+    odometry = OdometryBuffer()
     for time in (10.0, 11.0, 12.0, 3.0, 4.0):
-        track.add_command(time, Command(0.1, 0.0), 1.0)
-    assert track.at(3.5).x == pytest.approx(0.45)
+        odometry.add_command(time, Command(0.1, 0.0), 1.0)
+    assert odometry.at(3.5).x == pytest.approx(0.45)

@@ -100,12 +100,12 @@ class Trip:
                 _, taken, newest = coming.pop(0)
                 self.answer(taken)
             if message := self.spoil(n, now, self.pose):
-                self.pilot.track.take(message, now)
+                self.pilot.odometry.take(message, now)
             command = self.pilot.step(now, self.time) or STOP
             assert command.is_finite
             self.move(command)
             self.beyond = max(self.beyond, self.pose.distance_to((newest.x, newest.y)))
-            self.said += self.pilot.track.odometry_problem(now)
+            self.said += self.pilot.odometry.odometry_problem(now)
             self.time += PERIOD
 
     def answer(self, taken: float) -> None:
@@ -133,7 +133,7 @@ def test_a_frozen_camera_stops_the_robot_whatever_odometry_says(kind):
     ahead, around = Trip(kind, "center far", frozen=2.0), Trip(kind, "no", frozen=1.0)
     for trip in (ahead, around):
         trip.go(trip.frozen + 3.0)
-        assert trip.pilot.evidence.faults["frozen picture"]
+        assert trip.pilot.answers.faults["frozen picture"]
     assert 0.05 < ahead.driven < 0.4 and 0.1 < around.turned < 0.9
 
 
@@ -148,10 +148,10 @@ def test_the_robot_never_drives_far_beyond_its_newest_picture_whatever_odometry_
 def test_odometry_counts_as_long_as_it_can_be_and_if_not_it_is_said_why(kind):
     trip = Trip(kind, "left near")
     trip.go(3.0)
-    before, heading = trip.pilot.track.pose.heading, trip.pose.heading
+    before, heading = trip.pilot.odometry.pose.heading, trip.pose.heading
     trip.go(3.0)
     now = BEFORE + trip.time - PERIOD
-    assert trip.pilot.track.has_odometry(now) == (not trip.words and kind != "none")
+    assert trip.pilot.odometry.has_odometry(now) == (not trip.words and kind != "none")
     assert trip.words in trip.said if trip.words else not trip.said
     turned = trip.pose.heading - heading
-    assert trip.pilot.track.pose.heading - before == pytest.approx(turned, rel=0.4, abs=0.3) and turned > 1.0
+    assert trip.pilot.odometry.pose.heading - before == pytest.approx(turned, rel=0.4, abs=0.3) and turned > 1.0

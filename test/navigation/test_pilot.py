@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET
 
 from vlm_perception.navigation.behaviours import Tuning
-from vlm_perception.navigation.depth import DepthReading, Points, UnusableDepth
+from vlm_perception.navigation.depth import DepthReading, Points, UnusableDepthError
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.pilot import MODES, Pilot
-from vlm_perception.navigation.sighting import UnusableAnswer
+from vlm_perception.navigation.sighting import UnusableAnswerError
 from vlm_perception.questions import Answer
 
 READ_DEPTH = DepthReading(1.31, camera_height=0.3, camera_pitch=0.1)
@@ -149,7 +149,7 @@ class Journey:
             self.pilot.fail("failure", "the classifier says no")
             self.newest = -math.inf
         elif event.what == "odometry":
-            self.pilot.track.add_odometry(self.now, event.measured)
+            self.pilot.odometry.add_odometry(self.now, event.measured)
         elif event.what == "message":
             self.hear(event.message)
         elif event.what == "start":
@@ -168,14 +168,14 @@ class Journey:
     def hear(self, message: SimpleNamespace) -> None:
         """Do what the node does with a message of odometry or depth."""
         if hasattr(message, "pose"):
-            self.pilot.track.take(message, self.now)
+            self.pilot.odometry.take(message, self.now)
             return
         is_scan = hasattr(message, "ranges")
         sensor = self.pilot.laser_scan if is_scan else self.pilot.depth_image
         stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         try:
             points = (READ_DEPTH.read_scan if is_scan else READ_DEPTH.read_image)(message, stamp)
-        except UnusableDepth:
+        except UnusableDepthError:
             sensor.fail("it is a test")
             assert self.pilot.doubt(self.now, self.steady)
             return
@@ -186,7 +186,7 @@ class Journey:
         ahead = np.full(5, free) if math.isfinite(free) else np.zeros(0)
         points = Points(self.now, ahead, 0.0 * ahead, 0.0 * ahead, enough=5)
         self.pilot.see(self.pilot.depth_image, points, self.steady)
-        self.thing = self.pilot.track.at(self.now).ahead(free) if math.isfinite(free) else None
+        self.thing = self.pilot.odometry.at(self.now).ahead(free) if math.isfinite(free) else None
 
     def answer(self, target: list[float], label: list[float], way: list[float], stamp: float) -> None:
         """Do what the node does with the classifier's answers."""
@@ -197,7 +197,7 @@ class Journey:
                 stamp,
             )
             sighting = READ_TARGET.read(answer_to(READ_TARGET.options, target), stamp)
-        except UnusableAnswer as error:
+        except UnusableAnswerError as error:
             self.pilot.fail("unusable answer", str(error))
             self.newest = -math.inf
             return
@@ -234,7 +234,7 @@ class Journey:
         if sent != STOP:
             assert fresh or self.watched_since == math.inf, "moved on without the depth that it drove with"
         if sent.forward > 0.0 and fresh and self.thing:
-            pose = pilot.track.pose
+            pose = pilot.odometry.pose
             distance, bearing = pose.distance_to(self.thing), pose.bearing_of(self.thing)
             ahead, left = distance * math.cos(bearing), distance * math.sin(bearing)
             in_the_way = ahead >= 0.0 and abs(left) < Tuning().robot_width / 2 - 1e-6
@@ -270,7 +270,7 @@ def test_a_target_on_the_left_turns_the_robot_left_whatever_else_is_there(side, 
         turn = journey.pilot.sent.turn
         assert turn >= 0.0 if side == "left" else turn <= 0.0
         if journey.pilot.decision.state == "aligning" and turn:
-            surroundings = journey.pilot.evidence.surroundings
+            surroundings = journey.pilot.answers.surroundings
             assert journey.pilot.sent.forward == 0.0 or surroundings.blocked <= 0.5
             return
     pytest.fail(f"the robot did not turn: {journey.pilot.decision}")
@@ -379,7 +379,7 @@ def test_a_clock_that_jumps_makes_no_wait_longer_and_ends_no_search(jump, state)
     assert feed(target, label, lambda decision: state in f"{decision.state} {decision.reason}", 600)
     journey.now += jump
     assert feed(target, label, lambda d: d.state != "stopped" and state not in f"{d.state} {d.reason}", 100)
-    assert journey.pilot.evidence.faults["clock jumped"] == 1
+    assert journey.pilot.answers.faults["clock jumped"] == 1
     if state == "lost":
         assert not feed(target, label, lambda decision: decision.found is not None, 600), "too early"
         assert feed(target, label, lambda decision: decision.found is False, 1200), "never"
@@ -402,7 +402,7 @@ def test_the_range_of_the_target_is_measured_and_far_is_not_near():
     for free, distance, probable in ((None, math.nan, True), (0.6, 0.6, True), (2.5, 2.5, False)):
         journey = journey_to_a_far_target(free, seconds=0.3)
         journey.answer(near, [1.0, 0.01, 0.01, 0.01, 0.01], [0.1, 1.0, 0.1, 0.1], journey.now)
-        sighting = journey.pilot.evidence.sighting
+        sighting = journey.pilot.answers.sighting
         assert sighting.distance == pytest.approx(distance, abs=0.05, nan_ok=True)
         assert (sighting.near > 0.5, sighting.in_reach > 0.5, sighting.range == "near") == (probable,) * 3
 
@@ -424,11 +424,11 @@ def test_a_picture_that_does_not_change_though_the_robot_turns_is_frozen(unchang
     for n in range(steps + 1):
         at, angle = 100 - unchanged * (1 - n / steps), turned * n / steps
         if measured:
-            pilot.track.add_odometry(at, Pose(0.0, 0.0, angle))
+            pilot.odometry.add_odometry(at, Pose(0.0, 0.0, angle))
         elif n:
-            pilot.track.add_command(at, Command(0.0, turned / unchanged), unchanged / steps)
+            pilot.odometry.add_command(at, Command(0.0, turned / unchanged), unchanged / steps)
     sure = [1.0] + [0.01] * 20
     labels, ways = READ_SURROUNDINGS.labels, READ_SURROUNDINGS.ways
     answers = [answer_to(o, sure[: len(o)]) for o in (labels, ways)]
     assert pilot.take(READ_SURROUNDINGS.read(*answers, 100.0), None, 100.05, 5.0, unchanged) is not frozen
-    assert pilot.evidence.faults["frozen picture"] == frozen
+    assert pilot.answers.faults["frozen picture"] == frozen

@@ -8,15 +8,15 @@ import math
 import pytest
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET, answer
 
+from vlm_perception.navigation.answer_monitor import AnswerMonitor
 from vlm_perception.navigation.belief import Belief
-from vlm_perception.navigation.evidence import Evidence
 from vlm_perception.navigation.motion import wrap
 from vlm_perception.navigation.sighting import (
     Sighting,
     Surroundings,
     SurroundingsReading,
     TargetReading,
-    UnusableAnswer,
+    UnusableAnswerError,
     check_target,
 )
 from vlm_perception.questions import Answer
@@ -78,7 +78,7 @@ GOOD = distribution(no=0.1, left_far=0.9)
     ],
 )
 def test_an_answer_that_is_none_never_becomes_a_sighting(change, words):
-    with pytest.raises(UnusableAnswer, match=words):
+    with pytest.raises(UnusableAnswerError, match=words):
         READ_TARGET.read(dataclasses.replace(GOOD, **change), 0.0)
 
 
@@ -102,7 +102,9 @@ def test_the_mirrored_picture_must_swap_left_and_right(straight, mirrored, agree
     if agree:
         READ_TARGET.check_mirrored(*answers)
     else:
-        with pytest.raises(UnusableAnswer, match=f"'{straight}' about the picture and '{mirrored}' about the mirrored"):
+        with pytest.raises(
+            UnusableAnswerError, match=f"'{straight}' about the picture and '{mirrored}' about the mirrored"
+        ):
             READ_TARGET.check_mirrored(*answers)
 
 
@@ -190,18 +192,18 @@ def test_the_heading_is_that_of_the_picture_and_absence_does_not_move_it():
 # Evidence
 
 
-def evidence_at(stamp: float = 100.0, now: float = 100.1, steady: float = 5.0) -> Evidence:
-    evidence = Evidence(max_age=0.8)
-    assert evidence.add(surroundings(stamp), sighting(stamp), now, steady)
-    return evidence
+def monitor_at(stamp: float = 100.0, now: float = 100.1, steady: float = 5.0) -> AnswerMonitor:
+    monitor = AnswerMonitor(max_age=0.8)
+    assert monitor.add(surroundings(stamp), sighting(stamp), now, steady)
+    return monitor
 
 
 def test_fresh_evidence_is_believed():
-    assert evidence_at().doubt(100.2, 5.1) == ""
+    assert monitor_at().doubt(100.2, 5.1) == ""
 
 
 def test_no_answer_is_doubt():
-    assert "first answer" in Evidence(0.8).doubt(0.0, 0.0)
+    assert "first answer" in AnswerMonitor(0.8).doubt(0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -213,84 +215,84 @@ def test_no_answer_is_doubt():
     ],
 )
 def test_age_and_clocks(now, steady, words):
-    assert words in evidence_at().doubt(now, steady)
+    assert words in monitor_at().doubt(now, steady)
 
 
 @pytest.mark.parametrize(("period", "overdue"), [(0.05, 0.25), (0.15, 0.375), (0.3, 0.75), (1.0, 0.8)])
 def test_an_answer_is_overdue_after_some_of_the_usual_pauses(period, overdue):
-    evidence = evidence_at()
+    monitor = monitor_at()
     for n in range(1, 51):
-        assert evidence.add(surroundings(100 + n * period), None, 100 + n * period, 5 + n * period)
+        assert monitor.add(surroundings(100 + n * period), None, 100 + n * period, 5 + n * period)
     last = 50 * period
-    assert evidence.doubt(100 + last, 5 + last + overdue - 0.01) == ""
-    assert "no answer about a new picture came" in evidence.doubt(100 + last, 5 + last + overdue + 0.01)
+    assert monitor.doubt(100 + last, 5 + last + overdue - 0.01) == ""
+    assert "no answer about a new picture came" in monitor.doubt(100 + last, 5 + last + overdue + 0.01)
 
 
 @pytest.mark.parametrize(("period", "overdue"), [(0.1, 0.25), (0.3, 0.75)])
 def test_one_pause_is_enough_to_know_when_the_next_answer_is_overdue(period, overdue):
-    evidence = evidence_at()
-    evidence.add(surroundings(100 + period), None, 100 + period, 5 + period)
-    assert evidence.period == pytest.approx(period)
-    assert evidence.doubt(100 + period, 5 + period + overdue - 0.01) == ""
-    assert "no answer about a new picture came" in evidence.doubt(100 + period, 5 + period + overdue + 0.01)
+    monitor = monitor_at()
+    monitor.add(surroundings(100 + period), None, 100 + period, 5 + period)
+    assert monitor.period == pytest.approx(period)
+    assert monitor.doubt(100 + period, 5 + period + overdue - 0.01) == ""
+    assert "no answer about a new picture came" in monitor.doubt(100 + period, 5 + period + overdue + 0.01)
 
 
 def test_how_long_a_fault_lasts_is_not_taken_for_usual():
-    evidence = evidence_at()
+    monitor = monitor_at()
     for n in range(1, 4):
-        evidence.add(surroundings(100 + n / 10), None, 100 + n / 10, 5 + n / 10)
-    evidence.fail("time-out", "the classifier did not answer")
-    evidence.add(surroundings(140), None, 140, 45)
-    assert evidence.period == pytest.approx(0.1)
-    assert "no answer about a new picture came" in evidence.doubt(140.26, 45.26)
+        monitor.add(surroundings(100 + n / 10), None, 100 + n / 10, 5 + n / 10)
+    monitor.fail("time-out", "the classifier did not answer")
+    monitor.add(surroundings(140), None, 140, 45)
+    assert monitor.period == pytest.approx(0.1)
+    assert "no answer about a new picture came" in monitor.doubt(140.26, 45.26)
 
 
 def test_a_clock_that_jumps_back_forgets():
-    evidence = evidence_at()
-    assert evidence.doubt(100.2, 5.1) == ""
-    assert "did the clock jump?" in evidence.doubt(50.0, 5.2)
-    evidence.jump()
-    assert "waiting for a new answer" in evidence.doubt(50.0, 5.2)
-    assert evidence.add(surroundings(50.1), sighting(50.1), 50.2, 5.3)
-    assert evidence.doubt(50.2, 5.3) == ""
+    monitor = monitor_at()
+    assert monitor.doubt(100.2, 5.1) == ""
+    assert "did the clock jump?" in monitor.doubt(50.0, 5.2)
+    monitor.jump()
+    assert "waiting for a new answer" in monitor.doubt(50.0, 5.2)
+    assert monitor.add(surroundings(50.1), sighting(50.1), 50.2, 5.3)
+    assert monitor.doubt(50.2, 5.3) == ""
 
 
 def test_stamps_from_the_future_or_the_past_are_not_news():
-    evidence = evidence_at()
-    assert not evidence.add(surroundings(101.0), None, 100.2, 5.1)
-    assert "future" in evidence.doubt(100.2, 5.1)
-    assert not evidence.add(surroundings(99.9), None, 100.2, 5.1)
-    assert "older than the one before" in evidence.doubt(100.2, 5.1)
-    assert evidence.add(surroundings(100.15), None, 100.3, 5.2)
-    assert evidence.doubt(100.3, 5.2) == ""
-    assert evidence.faults == {"stamp in the future": 1, "stamp jumped back": 1}
+    monitor = monitor_at()
+    assert not monitor.add(surroundings(101.0), None, 100.2, 5.1)
+    assert "future" in monitor.doubt(100.2, 5.1)
+    assert not monitor.add(surroundings(99.9), None, 100.2, 5.1)
+    assert "older than the one before" in monitor.doubt(100.2, 5.1)
+    assert monitor.add(surroundings(100.15), None, 100.3, 5.2)
+    assert monitor.doubt(100.3, 5.2) == ""
+    assert monitor.faults == {"stamp in the future": 1, "stamp jumped back": 1}
 
 
 def test_a_frozen_camera_becomes_stale():
-    evidence = evidence_at()
+    monitor = monitor_at()
     for step in range(20):
-        assert not evidence.add(surroundings(100.0), sighting(100.0), 100.1 + step * 0.1, 5.0 + step * 0.1)
-    assert "older" in evidence.doubt(102.0, 7.0)
+        assert not monitor.add(surroundings(100.0), sighting(100.0), 100.1 + step * 0.1, 5.0 + step * 0.1)
+    assert "older" in monitor.doubt(102.0, 7.0)
 
 
 def test_a_failure_holds_until_the_next_good_answer():
-    evidence = evidence_at()
-    evidence.fail("failure", "out of memory")
-    assert evidence.doubt(100.1, 5.0) == "out of memory"
-    evidence.add(surroundings(100.2), None, 100.3, 5.2)
-    assert evidence.doubt(100.3, 5.2) == ""
+    monitor = monitor_at()
+    monitor.fail("failure", "out of memory")
+    assert monitor.doubt(100.1, 5.0) == "out of memory"
+    monitor.add(surroundings(100.2), None, 100.3, 5.2)
+    assert monitor.doubt(100.3, 5.2) == ""
 
 
 def test_the_time_between_answers_is_measured():
-    evidence = Evidence(max_age=5.0)
+    monitor = AnswerMonitor(max_age=5.0)
     for step in range(40):
-        evidence.add(surroundings(step * 2.0), None, step * 2.0, step * 2.0)
-    assert evidence.period == pytest.approx(2.0, abs=0.05)
+        monitor.add(surroundings(step * 2.0), None, step * 2.0, step * 2.0)
+    assert monitor.period == pytest.approx(2.0, abs=0.05)
 
 
 def test_a_model_that_is_too_slow_for_the_limit_is_told_the_limit_that_it_needs():
-    evidence = Evidence(max_age=0.8)
-    evidence.add(surroundings(100.0), None, 101.2, 5.0)
-    assert "an answer took 1.2 s, for which max_answer_age should be 3.6 s" in evidence.doubt(101.2, 5.0)
-    evidence.add(surroundings(102.0), None, 102.2, 6.0)
-    assert "stand still" in evidence.doubt(103.0, 6.1), "it was quick enough, the camera stopped"
+    monitor = AnswerMonitor(max_age=0.8)
+    monitor.add(surroundings(100.0), None, 101.2, 5.0)
+    assert "an answer took 1.2 s, for which max_answer_age should be 3.6 s" in monitor.doubt(101.2, 5.0)
+    monitor.add(surroundings(102.0), None, 102.2, 6.0)
+    assert "stand still" in monitor.doubt(103.0, 6.1), "it was quick enough, the camera stopped"

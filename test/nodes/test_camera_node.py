@@ -23,7 +23,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from vlm_perception.nodes import camera
-from vlm_perception.nodes.camera import Camera
+from vlm_perception.nodes.camera import CameraNode
 from vlm_perception.parameters import ParameterError
 from vlm_perception.perception.source import SourceError
 
@@ -51,7 +51,7 @@ def video(tmp_path):
 
 def make(ros, source, **parameters):
     parameters = {"source": str(source), **parameters}
-    return ros.add(Camera(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()]))
+    return ros.add(CameraNode(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()]))
 
 
 def colour_of(message):

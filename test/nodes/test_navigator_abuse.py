@@ -75,7 +75,7 @@ def test_ten_thousand_random_requests(ros):
         if draw.random() < 0.1:
             node._control()
             assert pilot.sent.is_finite
-    assert "error" not in pilot.evidence.faults
+    assert "error" not in pilot.answers.faults
     driving(world)
     assert world.set_target("").success
     world.until_still()
@@ -132,6 +132,6 @@ def test_two_clients_at_once_and_cancels_at_any_moment(ros):
     assert (state.mode, state.target, state.state) == ("idle", "", "stopped")
     pilot = world.navigator._pilot
     assert world.navigator._search.goal is None and not world.navigator._classifier.is_waiting
-    assert "error" not in pilot.evidence.faults
+    assert "error" not in pilot.answers.faults
     assert world.set_target("red ball").success
     world.until_twist(lambda twist: twist.linear.x > 0.1, "driving as if nothing had been")

@@ -53,13 +53,13 @@ def test_the_same_scene_gets_its_answer_again_with_its_age_and_at_no_cost(cache)
     cache.keep(LABEL, scene(1, noise=8), answer(), 0.0)
     again = cache.find(LABEL, scene(1, noise=8), 1.5)
     assert again == answer() and again.age == 1.5 and again.usage is None
-    assert cache.figures() == {"reuse, hits": 1, "reuse, misses": 1, "reuse, forced refreshes": 0}
+    assert cache.metrics() == {"reuse, hits": 1, "reuse, misses": 1, "reuse, forced refreshes": 0}
 
 
 def test_off_is_the_default():
     cache = AnswerCache(CacheSettings())
     cache.keep(LABEL, scene(1), answer(), 0.0)
-    assert cache.find(LABEL, scene(1), 0.1) is None and cache.figures() == {}
+    assert cache.find(LABEL, scene(1), 0.1) is None and cache.metrics() == {}
 
 
 @pytest.mark.parametrize("size", [20, 40, 80])
@@ -341,7 +341,7 @@ def test_a_reused_label_bears_the_new_picture_and_its_age_and_the_model_is_left_
     stamps = [picture.stamp for picture in (first, second, third, fourth)]
     assert sorted(set(stamps)) == stamps and second.image[0, 0, 0] == 103
     assert one.camera.pipeline.counts["labels"] == 4
-    assert one.camera.pipeline.cache.figures()["reuse, hits"] == 2
+    assert one.camera.pipeline.cache.metrics()["reuse, hits"] == 2
 
 
 def test_what_others_ask_is_never_answered_from_memory(bench):

@@ -112,7 +112,7 @@ def test_figures_are_of_the_last_pictures_only():
     spans = Spans("front")
     for n in range(2 * WINDOW):
         spans.taken(n, 0.02, 0.0, 0.001 if n < WINDOW else 0.004, 0.005)
-    figures = spans.figures()
+    figures = spans.metrics()
     assert figures["time, wait, p50 p95 p99 [ms]"] == "4.0 4.0 4.0"
     assert figures["time, age, p50 p95 p99 [ms]"] == "20.0 20.0 20.0"
     assert "time, answer, p50 p95 p99 [ms]" not in figures
@@ -206,7 +206,7 @@ def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
     for spans in by_picture:
         wait = waits[spans[0]["args"]["stamp"]]
         assert wait["ts"] + wait["dur"] == pytest.approx(spans[0]["ts"])
-    figures = cameras[0].spans.figures()
+    figures = cameras[0].spans.metrics()
     assert float(str(figures["time, encode, p50 p95 p99 [ms]"]).split()[0]) >= 19
     assert {name.split(", ")[1] for name in figures} >= {
         "age",

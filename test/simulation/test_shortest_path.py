@@ -6,7 +6,7 @@ import math
 import pytest
 
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import ROBOT_RADIUS, Pose, Room, Thing, make_room
+from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room, Thing, make_room
 from vlm_perception.simulation.shortest_path import shortest_path
 
 RED = (0.8, 0.1, 0.1)
@@ -14,7 +14,7 @@ RED = (0.8, 0.1, 0.1)
 
 def room_with(*things: Thing, start: tuple[float, float] = (0.0, 0.0)) -> Room:
     """An 8 m square with `things` in it."""
-    pose = Pose(*start, 0.0)
+    pose = RobotPose(*start, 0.0)
     return dataclasses.replace(make_room(0), length=8.0, width=8.0, door_y=0.0, things=things, start=pose)
 
 
@@ -65,13 +65,15 @@ def test_every_target_of_a_room_is_seen_from_somewhere_in_it():
                 assert any(_is_seen(room, thing, view, pose) for pose in _poses_around(room, thing)), (seed, thing.name)
 
 
-def _poses_around(room: Room, thing: Thing) -> list[Pose]:
+def _poses_around(room: Room, thing: Thing) -> list[RobotPose]:
     """Where a robot has room, a metre away, with the thing ahead."""
     angles = [math.tau * i / 12 for i in range(12)]
     places = [(thing.x + math.cos(a), thing.y + math.sin(a), a + math.pi) for a in angles]
-    return [Pose(x, y, math.remainder(yaw, math.tau)) for x, y, yaw in places if room.clearance(x, y) > ROBOT_RADIUS]
+    return [
+        RobotPose(x, y, math.remainder(yaw, math.tau)) for x, y, yaw in places if room.clearance(x, y) > ROBOT_RADIUS
+    ]
 
 
-def _is_seen(room: Room, thing: Thing, view, pose: Pose) -> bool:
+def _is_seen(room: Room, thing: Thing, view, pose: RobotPose) -> bool:
     view.place(pose)
     return any(seen.name == thing.name and seen.visible for seen in truth.sightings(room, pose, view.segmentation()))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import NAMES, WALL_THICKNESS, Pose, Room, Thing, make_room
+from vlm_perception.simulation.room import NAMES, WALL_THICKNESS, RobotPose, Room, Thing, make_room
 from vlm_perception.simulation.world import World
 
 
 def room_with(*things: Thing) -> Room:
     """A room of 8 x 6 m whose door is in the middle of the wall at +x."""
     return dataclasses.replace(
-        make_room(0), length=8.0, width=6.0, door_y=0.0, door_width=1.2, things=things, start=Pose(0.0, 0.0, 0.0)
+        make_room(0), length=8.0, width=6.0, door_y=0.0, door_width=1.2, things=things, start=RobotPose(0.0, 0.0, 0.0)
     )
 
 
@@ -47,23 +47,23 @@ def test_rooms_differ_and_a_wrong_seed_is_named():
 @pytest.mark.parametrize(
     ("pose", "things", "label"),
     [
-        (Pose(-2, 0, math.pi / 2), (), "clear"),
-        (Pose(-2, 0, 0), (thing("ball", -1.2, 0),), "obstacle"),  # surface at 0.6 m
-        (Pose(-2, 0, 0), (thing("ball", -1.1, 0),), "clear"),  # at 0.7 m
-        (Pose(-2, 0, 0), (thing("box", -1.4, 0.4),), "obstacle"),  # its edge reaches into the swath
-        (Pose(-2, 0, 0), (thing("box", -1.4, 0.5),), "clear"),
-        (Pose(-2, 0, math.pi), (thing("ball", -1.2, 0),), "clear"),  # behind
-        (Pose(-3.1, 0, math.pi), (), "wall"),
-        (Pose(-2.9, 0, math.pi), (), "clear"),
-        (Pose(1.5, 0, 0), (), "doorway"),
-        (Pose(1.5, 0, 0.6), (), "clear"),  # beside the heading
-        (Pose(0.0, 0, 0), (), "clear"),  # too far away
-        (Pose(1.5, 0, 0), (thing("ball", 2.8, 0),), "clear"),  # hidden
-        (Pose(4.0 + WALL_THICKNESS + 1, 0, 0.2), (), "corridor"),
-        (Pose(4.0 + WALL_THICKNESS + 1.5, 0, math.pi), (), "corridor"),
-        (Pose(4.0 + WALL_THICKNESS + 0.5, 0, math.pi), (), "clear"),  # almost out of it
-        (Pose(3.6, 0, 0), (), "corridor"),  # almost in it
-        (Pose(4.0 + WALL_THICKNESS + 1, 0, math.pi / 2), (), "wall"),
+        (RobotPose(-2, 0, math.pi / 2), (), "clear"),
+        (RobotPose(-2, 0, 0), (thing("ball", -1.2, 0),), "obstacle"),  # surface at 0.6 m
+        (RobotPose(-2, 0, 0), (thing("ball", -1.1, 0),), "clear"),  # at 0.7 m
+        (RobotPose(-2, 0, 0), (thing("box", -1.4, 0.4),), "obstacle"),  # its edge reaches into the swath
+        (RobotPose(-2, 0, 0), (thing("box", -1.4, 0.5),), "clear"),
+        (RobotPose(-2, 0, math.pi), (thing("ball", -1.2, 0),), "clear"),  # behind
+        (RobotPose(-3.1, 0, math.pi), (), "wall"),
+        (RobotPose(-2.9, 0, math.pi), (), "clear"),
+        (RobotPose(1.5, 0, 0), (), "doorway"),
+        (RobotPose(1.5, 0, 0.6), (), "clear"),  # beside the heading
+        (RobotPose(0.0, 0, 0), (), "clear"),  # too far away
+        (RobotPose(1.5, 0, 0), (thing("ball", 2.8, 0),), "clear"),  # hidden
+        (RobotPose(4.0 + WALL_THICKNESS + 1, 0, 0.2), (), "corridor"),
+        (RobotPose(4.0 + WALL_THICKNESS + 1.5, 0, math.pi), (), "corridor"),
+        (RobotPose(4.0 + WALL_THICKNESS + 0.5, 0, math.pi), (), "clear"),  # almost out of it
+        (RobotPose(3.6, 0, 0), (), "corridor"),  # almost in it
+        (RobotPose(4.0 + WALL_THICKNESS + 1, 0, math.pi / 2), (), "wall"),
     ],
 )
 def test_labels_follow_their_definitions(pose, things, label):
@@ -71,11 +71,16 @@ def test_labels_follow_their_definitions(pose, things, label):
 
 
 def test_the_way_is_where_there_is_room():
-    assert truth.way(room_with(), Pose(-2, 0, 0)) == "center"
+    assert truth.way(room_with(), RobotPose(-2, 0, 0)) == "center"
     # Something ahead and more of it to the left leaves the right, and the reverse.
-    assert truth.way(room_with(thing("box", -1.0, 0.25), thing("box", -1.0, 0.75, "blue")), Pose(-2, 0, 0)) == "right"
-    assert truth.way(room_with(thing("box", -1.0, -0.25), thing("box", -1.0, -0.75, "blue")), Pose(-2, 0, 0)) == "left"
-    assert truth.way(room_with(), Pose(-3.5, 0, math.pi)) == "none"
+    assert (
+        truth.way(room_with(thing("box", -1.0, 0.25), thing("box", -1.0, 0.75, "blue")), RobotPose(-2, 0, 0)) == "right"
+    )
+    assert (
+        truth.way(room_with(thing("box", -1.0, -0.25), thing("box", -1.0, -0.75, "blue")), RobotPose(-2, 0, 0))
+        == "left"
+    )
+    assert truth.way(room_with(), RobotPose(-3.5, 0, math.pi)) == "none"
 
 
 @pytest.mark.parametrize("shape", ["ball", "box", "cylinder"])
@@ -83,7 +88,7 @@ def test_the_camera_sees_things_where_they_are(shape):
     near, far = thing(shape, -1.2, 0.0), thing(shape, 0.5, 1.3, "blue")
     room = room_with(near, far)
     with World(room, 320, 240) as world:
-        world.place(Pose(-2, 0, 0))
+        world.place(RobotPose(-2, 0, 0))
         seen = truth.sightings(room, world.pose, world.segmentation())
         picture = world.picture()
         assert [item.name for item in seen] == [f"blue {shape}", f"red {shape}"]  # +y is left
@@ -91,14 +96,14 @@ def test_the_camera_sees_things_where_they_are(shape):
         column = int(seen[1].column * 320)
         red, green, blue = picture[130, column].astype(int)
         assert red > 2 * green and red > 2 * blue
-        world.place(Pose(-2, 0, math.pi))
+        world.place(RobotPose(-2, 0, math.pi))
         assert truth.sightings(room, world.pose, world.segmentation()) == []
         assert truth.description([]) == "no objects"
 
 
 def test_wheels_drive_and_turn_the_robot_as_told():
     with World(room_with()) as world:
-        world.place(Pose(-2, 0, 0))
+        world.place(RobotPose(-2, 0, 0))
         world.drive(0.3, 0.0)
         world.step(2.0)
         assert world.pose.x == pytest.approx(-2 + 0.3 * 2 - 0.03, abs=0.03)  # less what getting up to speed takes
@@ -118,7 +123,7 @@ def test_wheels_drive_and_turn_the_robot_as_told():
 
 def test_the_base_limits_speed_and_refuses_nonsense():
     with World(room_with()) as world:
-        world.place(Pose(-3, 0, 0))
+        world.place(RobotPose(-3, 0, 0))
         world.drive(100.0, 0.0)
         world.step(1.0)
         assert world.speed[0] == pytest.approx(0.7, abs=0.02)
@@ -128,7 +133,7 @@ def test_the_base_limits_speed_and_refuses_nonsense():
 
 def test_a_collision_is_counted_once_per_touch():
     with World(room_with(thing("box", -1.0, 0))) as world:
-        world.place(Pose(-2, 0, 0))
+        world.place(RobotPose(-2, 0, 0))
         world.drive(0.3, 0.0)
         world.step(1.0)
         assert world.collisions == 0
@@ -146,8 +151,8 @@ def test_odometry_starts_anew_when_the_robot_is_placed():
         world.drive(0.3, 0.5)
         world.step(1.0)
         assert world.odometry.x > 0.1
-        world.place(Pose(1, 1, 1))
-        assert world.odometry == Pose(0, 0, 0)
+        world.place(RobotPose(1, 1, 1))
+        assert world.odometry == RobotPose(0, 0, 0)
         assert world.pose.yaw == pytest.approx(1)
 
 

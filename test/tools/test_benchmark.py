@@ -19,13 +19,14 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.perception.source import SourceError
 from vlm_perception.questions import Choice, Score, Text
 from vlm_perception.tools import benchmark, benchmark_pictures, benchmark_report, benchmarking, power
+from vlm_perception.tools.baseline import Said, baseline_of, clean
 from vlm_perception.tools.benchmark_pictures import drawn, find_pictures
-from vlm_perception.tools.benchmark_report import COLUMNS, Row, markdown, rows, table
+from vlm_perception.tools.benchmark_report import COLUMNS, BenchmarkRow, markdown, rows, table
 from vlm_perception.tools.benchmarking import (
+    BASELINE,
     OURS,
     QUESTIONS,
     TOGETHER,
-    USUAL,
     WARM_UP,
     Case,
     Measured,
@@ -34,7 +35,6 @@ from vlm_perception.tools.benchmarking import (
     measure,
 )
 from vlm_perception.tools.power import Draw, PowerMeter
-from vlm_perception.tools.usual import Said, clean, usual_way
 
 pytestmark = pytest.mark.slow
 
@@ -63,15 +63,19 @@ def test_the_shipped_model_is_measured_and_a_missing_one_is_named(tmp_path, caps
     with open(output / "results.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [(row["question"], row["way"]) for row in table] == [
-        ("choice", "ours"), ("choice", "usual"), ("yes_no", "ours"), ("yes_no", "usual"),
-        ("together", "ours"), ("together", "usual"),
+        ("choice", "ours"), ("choice", "baseline"), ("yes_no", "ours"), ("yes_no", "baseline"),
+        ("together", "ours"), ("together", "baseline"),
     ]  # fmt: skip
     for row in table:
         assert row["calls"] == "2" and float(row["median_ms"]) > 0 and int(row["host_mib"]) > 50
         assert row["gpu_mib"] == "" or int(row["gpu_mib"]) > 0
-    ours, usual = table[0], table[1]
+    ours, baseline = table[0], table[1]
     assert float(ours["agreement"]) == float(ours["valid"]) == 1.0
-    assert ours["tokens_per_second"] == "" and float(ours["usual_over_ours"]) > 0 and usual["usual_over_ours"] == ""
+    assert (
+        ours["tokens_per_second"] == ""
+        and float(ours["baseline_over_ours"]) > 0
+        and baseline["baseline_over_ours"] == ""
+    )
     facts = json.loads((output / "results.json").read_text())
     assert facts["models"][0]["parameters"] == "2.9 M" and facts["rounds"] == 2
     assert facts["rows"][0]["model"] == "nano" and "does not exist" in facts["problems"][0]
@@ -119,7 +123,7 @@ def test_a_chat_model_is_asked_both_ways_about_the_same_pictures(tmp_path):
     assert measured.facts["family"] == "llava" and measured.load_seconds > 0
     model = load_model(folder, "cpu", "float32")
     for kind in ("choice", "text"):
-        for way in (OURS, USUAL):
+        for way in (OURS, BASELINE):
             samples = measured.samples[Case(kind, way)]
             assert len(samples.seconds) == len(samples.first) == 3 and samples.problem == ""
             assert all(0 < first <= whole for first, whole in zip(samples.first, samples.seconds, strict=True))
@@ -158,17 +162,17 @@ def test_a_model_that_cannot_be_loaded_is_an_error_in_its_own_words():
         measure(print, Setup("/nowhere", "auto", 0), ["choice"], PICTURES, 1)
 
 
-def test_the_usual_way_says_what_generate_says():
+def test_the_baseline_says_what_generate_says():
     model = load_model("nano", "cpu", "float32")
-    usual = usual_way(model)
+    baseline = baseline_of(model)
     picture = find_pictures(None, 1)[0][0]
     labels = Choice("what is ahead?", ("clear", "obstacle", "wall", "doorway", "corridor"))
-    said = usual.ask(picture, labels)
+    said = baseline.ask(picture, labels)
     assert said.words == model.answer(picture, [labels])[0].value and said.tokens == 2  # the word, and the end
-    other = usual.ask(picture, Choice("what is ahead?", ("zebra", "unicorn")))
+    other = baseline.ask(picture, Choice("what is ahead?", ("zebra", "unicorn")))
     assert other == Said(None, 2, other.time_to_first_token)
     text = Text("describe the scene", 60)
-    assert usual.ask(picture, text).words == model.answer(picture, [text])[0].value
+    assert baseline.ask(picture, text).words == model.answer(picture, [text])[0].value
 
 
 @pytest.mark.parametrize(
@@ -183,22 +187,22 @@ def test_words_are_cleaned(words, option):
 
 
 def measured(
-    model="a", seconds=(0.1, 0.2), usual=(0.3, 0.4), said=("wall", "clear"), usual_said=("wall", None), **more
+    model="a", seconds=(0.1, 0.2), baseline=(0.3, 0.4), said=("wall", "clear"), baseline_said=("wall", None), **more
 ):
     def samples(times, words):
         return Samples(list(times), [0.05] * len(times), [], {n: [word] for n, word in enumerate(words)}, 3 << 20)
 
-    cases = {Case("choice", OURS): samples(seconds, said), Case("choice", USUAL): samples(usual, usual_said)}
+    cases = {Case("choice", OURS): samples(seconds, said), Case("choice", BASELINE): samples(baseline, baseline_said)}
     return Measured(Setup(model, "float32", 0), {"dtype": "float32"}, 1.0, cases, Draw(**more))
 
 
 def test_rows_hold_what_was_measured():
-    ours, usual, other, _ = rows([measured(gpu_use=0.5, gpu_watts=70.0), measured("b", said=("wall", "wall"))])
+    ours, baseline, other, _ = rows([measured(gpu_use=0.5, gpu_watts=70.0), measured("b", said=("wall", "wall"))])
     assert (ours.median_ms, ours.p95_ms, ours.p99_ms) == pytest.approx((150.0, 195.0, 199.0))
     assert ours.answers_per_second == pytest.approx(2 / 0.3)
-    assert ours.usual_over_ours == pytest.approx(np.median([3.0, 2.0])) and usual.usual_over_ours is None
+    assert ours.baseline_over_ours == pytest.approx(np.median([3.0, 2.0])) and baseline.baseline_over_ours is None
     assert (ours.valid, ours.agreement) == (1.0, 1.0)
-    assert (usual.valid, usual.agreement) == (0.5, 0.5)
+    assert (baseline.valid, baseline.agreement) == (0.5, 0.5)
     assert (other.valid, other.agreement) == (1.0, 0.5)
     assert (ours.host_mib, ours.gpu_mib, ours.gpu_use, ours.gpu_watts) == (3, None, 0.5, 70.0)
 
@@ -208,14 +212,14 @@ def test_a_row_of_which_nothing_was_measured_is_left_out_of_the_table_and_has_it
     nothing.samples[Case("choice", OURS)].problem = "too long"
     found = rows([nothing])
     assert found[0].median_ms is None and found[0].problem == "too long"
-    assert "| ours |" not in table(found) and "| usual |" in table(found)
+    assert "| ours |" not in table(found) and "| baseline |" in table(found)
 
 
 def test_the_table_leaves_out_columns_that_hold_nothing():
     heading = table(rows([measured()])).splitlines()[0]
-    assert "GPU" not in heading and "[W]" not in heading and "px" not in heading and "usual / ours" in heading
+    assert "GPU" not in heading and "[W]" not in heading and "px" not in heading and "baseline / ours" in heading
     assert "GPU [W]" in table(rows([measured(gpu_watts=70.0)])).splitlines()[0]
-    assert set(COLUMNS) <= {name for name in Row.__dataclass_fields__}
+    assert set(COLUMNS) <= {name for name in BenchmarkRow.__dataclass_fields__}
 
 
 def test_the_report_stands_without_a_chart(monkeypatch, tmp_path):

@@ -24,12 +24,12 @@ from vlm_perception.models import memory, onnx_tower
 from vlm_perception.models.loader import NANO_FOLDER
 from vlm_perception.tools import doctor
 from vlm_perception.tools.checks import machine, model
-from vlm_perception.tools.checks.finding import Finding, Level, green, red, yellow
+from vlm_perception.tools.checks.finding import Finding, Severity, green, red, yellow
 
 GIB = 2**30
 
 
-def says(findings: list[Finding], *expected: tuple[Level, str]) -> bool:
+def says(findings: list[Finding], *expected: tuple[Severity, str]) -> bool:
     """Whether each expected level comes with these words, in words or remedy, and nothing else comes."""
     assert len(findings) == len(expected), findings
     for finding, (level, pattern) in zip(findings, expected, strict=True):
@@ -38,7 +38,7 @@ def says(findings: list[Finding], *expected: tuple[Level, str]) -> bool:
     return True
 
 
-GREEN, YELLOW, RED = Level
+GREEN, YELLOW, RED = Severity
 
 
 def test_a_finding_that_is_not_green_needs_a_remedy():

@@ -22,19 +22,19 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from vlm_perception.nodes.diagnostics import Diagnostics, Health
-from vlm_perception.nodes.diagnostics import Level as Seriousness
+from vlm_perception.nodes.diagnostics import Severity as Seriousness
 from vlm_perception.nodes.profile import VARIABLES
 from vlm_perception.tools.checks import graph, middleware
-from vlm_perception.tools.checks.finding import Finding, Level
-from vlm_perception.tools.checks.seen import Endpoint, Pictures, Seen, look
+from vlm_perception.tools.checks.finding import Finding, Severity
+from vlm_perception.tools.checks.seen import ImageStream, Observation, TopicEndpoint, look
 
 pytestmark = pytest.mark.ros
 
 PROFILE = ROOT / "config" / "fastdds.xml"
-GREEN, YELLOW, RED = Level
+GREEN, YELLOW, RED = Severity
 
 
-def says(findings: list[Finding], *expected: tuple[Level, str]) -> bool:
+def says(findings: list[Finding], *expected: tuple[Severity, str]) -> bool:
     """Whether each expected level comes with these words, in words or remedy, and nothing else comes."""
     assert len(findings) == len(expected), findings
     for finding, (level, pattern) in zip(findings, expected, strict=True):
@@ -336,22 +336,24 @@ def test_a_camera_that_is_known_late_is_waited_for(ros):
 def test_what_a_classifier_draws_and_depth_are_no_cameras_to_recommend():
     image = "sensor_msgs/msg/Image"
     publishers = {
-        "/classifier/annotated_image": [Endpoint("/classifier", image, RELIABLE)],
-        "/camera/depth/image_raw": [Endpoint("/camera", image, RELIABLE)],
+        "/classifier/annotated_image": [TopicEndpoint("/classifier", image, RELIABLE)],
+        "/camera/depth/image_raw": [TopicEndpoint("/camera", image, RELIABLE)],
     }
-    seen = Seen(nodes=["/classifier"], publishers=publishers, pictures={"/camera/image_raw": Pictures()})
+    seen = Observation(nodes=["/classifier"], publishers=publishers, pictures={"/camera/image_raw": ImageStream()})
     assert says(graph.cameras(seen), (RED, "nobody publishes it -> start a camera$"))
 
 
 def test_nobody_is_there():
-    assert says(graph.nodes(Seen()), (YELLOW, "no node is there.*same ROS_DOMAIN_ID"))
-    assert says(graph.cameras(Seen(pictures={"/a": Pictures()})), (YELLOW, "nobody publishes it -> start a camera"))
-    assert graph.velocity(Seen()) == []
+    assert says(graph.nodes(Observation()), (YELLOW, "no node is there.*same ROS_DOMAIN_ID"))
+    assert says(
+        graph.cameras(Observation(pictures={"/a": ImageStream()})), (YELLOW, "nobody publishes it -> start a camera")
+    )
+    assert graph.velocity(Observation()) == []
 
 
 def test_nodes_that_do_not_run_and_two_of_one_name():
     healthy = DiagnosticStatus(level=DiagnosticStatus.WARN, message="slow")
-    seen = Seen(nodes=["/a/classifier", "/a/classifier"], health={"/a/classifier": healthy})
+    seen = Observation(nodes=["/a/classifier", "/a/classifier"], health={"/a/classifier": healthy})
     assert says(
         graph.nodes(seen),
         (RED, "2 nodes are called /a/classifier"),
@@ -360,7 +362,7 @@ def test_nodes_that_do_not_run_and_two_of_one_name():
     )
 
 
-def camera(**changes) -> Seen:
+def camera(**changes) -> Observation:
     """20 pictures at 10 Hz, 0.1 s old, all of which came; but for the `changes`."""
     values = {
         "stamps": list(range(20)),
@@ -369,8 +371,8 @@ def camera(**changes) -> Seen:
         "numbers": list(range(1, 21)),
         "form": "640x480 rgb8",
     }
-    ends = [Endpoint("/camera", "sensor_msgs/msg/Image", qos_profile_sensor_data)]
-    return Seen(publishers={"/camera": ends}, pictures={"/camera": Pictures(**{**values, **changes})})
+    ends = [TopicEndpoint("/camera", "sensor_msgs/msg/Image", qos_profile_sensor_data)]
+    return Observation(publishers={"/camera": ends}, pictures={"/camera": ImageStream(**{**values, **changes})})
 
 
 @pytest.mark.parametrize(
@@ -403,6 +405,6 @@ def test_stamps_are_judged_by_the_clock_of_the_classifier():
 
 
 def test_commands_that_nobody_hears():
-    twist = Endpoint("/navigator", "geometry_msgs/msg/Twist", RELIABLE)
-    seen = Seen(nodes=["/navigator"], publishers={"/base/cmd_vel": [twist]})
+    twist = TopicEndpoint("/navigator", "geometry_msgs/msg/Twist", RELIABLE)
+    seen = Observation(nodes=["/navigator"], publishers={"/base/cmd_vel": [twist]})
     assert says(graph.velocity(seen), (YELLOW, "/base/cmd_vel: nobody listens to it -> start the robot's base"))

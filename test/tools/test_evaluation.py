@@ -15,8 +15,8 @@ from vlm_perception import msg
 from vlm_perception.nodes.navigator import Parameters
 from vlm_perception.srv import Ask, SetSearchTarget
 from vlm_perception.tools import cli, evaluation, slow_classifier
+from vlm_perception.tools.baseline_controller import BaselineController, obey
 from vlm_perception.tools.episode import Episode
-from vlm_perception.tools.simple_controller import SimpleController, obey
 from vlm_perception.tools.summary import KEYS, Trial, bootstrap, failures_in_words, path_share, summarize, table, wilson
 
 
@@ -58,7 +58,7 @@ def test_the_figures_of_four_rooms():
     assert figures["median_seconds_of_all"] == 70.0  # what was not found took longer than the limit
     assert figures["absent_rooms"] == 4 and figures["episodes_with_collisions"] == 1
     assert figures["intervals"]["found"] == wilson(2, 4)
-    words = table({"ours": figures, "simple": figures})
+    words = table({"ours": figures, "baseline": figures})
     assert "| target found | 2 of 4 (15% to 85%) | 2 of 4 (15% to 85%) |" in words
 
 
@@ -96,10 +96,10 @@ def test_failures_say_what_where_and_what_was_thought():
     assert "not found within 120 s" in lost
 
 
-# The simple controller
+# The baseline controller
 
 
-def test_the_simple_controller_is_the_usual_one():
+def test_the_baseline_controller_is_the_usual_one():
     assert obey("absent") == ("searching", 0.0, 0.3)
     assert obey("left far") == ("aligning", 0.0, 0.5)
     assert obey("right far") == ("aligning", 0.0, -0.5)
@@ -121,10 +121,10 @@ def test_it_asks_the_navigators_questions_and_holds_each_command_until_the_next_
         return response
 
     ros.node.create_service(Ask, "ask", answer)
-    ros.add(SimpleController())
+    ros.add(BaselineController())
     commands = ros.collect(Twist, "cmd_vel")
-    states = ros.collect(msg.NavigationState, "simple_controller/navigation_state")
-    call = "simple_controller/set_search_target"
+    states = ros.collect(msg.NavigationState, "baseline_controller/navigation_state")
+    call = "baseline_controller/set_search_target"
     assert ros.call(SetSearchTarget, call, SetSearchTarget.Request(target="red ball")).success
     ros.until(lambda: len(asked) > 5 and len(commands) > 10, "questions that fail")
     theirs = [
@@ -233,8 +233,8 @@ def test_one_room_from_end_to_end(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
-    assert set(KEYS) <= set(line) and set(KEYS) <= set(line["simple"])
-    assert line["rooms"] == line["simple"]["rooms"] == line["absent_rooms"] == 1
+    assert set(KEYS) <= set(line) and set(KEYS) <= set(line["baseline"])
+    assert line["rooms"] == line["baseline"]["rooms"] == line["absent_rooms"] == 1
     assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 1.5)
     assert line["median_picture_age"] > 0.05
     everything = json.loads((tmp_path / "evaluation.json").read_text())

@@ -15,7 +15,7 @@ import pytest
 from vlm_perception.models.loader import NANO_FOLDER
 from vlm_perception.models.scope import FILE
 from vlm_perception.tools import cli
-from vlm_perception.tools.pictures import ON_THE_SHEET, Asked, Canvas, Kept, Video
+from vlm_perception.tools.pictures import ON_THE_SHEET, AnsweredQuestion, Canvas, Kept, Video
 from vlm_perception.training.prompts import LABEL_PROMPT
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_frames_on_the_sheet_are_spread_over_any_length(tmp_path):
 
 def test_a_bar_is_as_long_as_its_probability_and_green_if_chosen():
     canvas = Canvas(np.zeros((480, 640, 3), np.uint8))
-    canvas.asked([Asked("which?", [("a", 0.25), ("b", 0.75)], "b")], 0)
+    canvas.asked([AnsweredQuestion("which?", [("a", 0.25), ("b", 0.75)], "b")], 0)
     green, grey = ((canvas.image == colour).all(-1) for colour in ((40, 130, 40), (100, 100, 100)))
     assert green.sum(1).max() / grey.sum(1).max() == pytest.approx(3.0, rel=0.1)
     assert np.nonzero(grey)[0].max() < np.nonzero(green)[0].min()  # in the order of the options

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,12 @@ from torch import Tensor
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.chat import chat_text
 from vlm_perception.models.image_size import inputs_of
-from vlm_perception.models.local import LocalModel, Words, words_until_end
+from vlm_perception.models.local import Generation, LocalModel, words_until_end
 from vlm_perception.models.scoring import (
     ROOT,
     Packed,
-    Path,
     Scored,
+    TokenPath,
     Tree,
     build_tree,
     in_portions,
@@ -60,7 +60,7 @@ CAPTION = "caption"
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class PackedQuestions:
     """What closed questions need, whatever the pictures are.
 
     `behind` are each question's tokens behind the picture. `packed` are `trees` as rows, `mask` (rows, 1, L, L) is what
@@ -80,7 +80,7 @@ class Blip2(LocalModel):
     """BLIP-2, InstructBLIP or MiniGPT-4 of the stock transformers classes, see `vlm_perception.models.base.Model`."""
 
     def __init__(
-        self, name: str, folder: FilePath, model: Any, processor: Any, calibration: Calibration | None = None
+        self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
     ) -> None:
         super().__init__(name, folder, model, calibration)
         self._processor = processor
@@ -239,7 +239,7 @@ class Blip2(LocalModel):
             for rows in logits.unflatten(0, pictures.shape[:2])
         ]
 
-    def _as_moment(self, asked: tuple[Asked, ...]) -> Moment:
+    def _as_moment(self, asked: tuple[Asked, ...]) -> PackedQuestions:
         behind = [self._behind(question) for question, _ in asked]
         options = [some for _, some in asked]
         before = [0] * self._picture_length  # a place for each; the picture's are filled in later
@@ -255,9 +255,9 @@ class Blip2(LocalModel):
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
         kept = sorted({place for reads in packed.reads for place in reads})
         reads = [[kept.index(place) for place in reads] for reads in packed.reads]
-        return Moment(behind, trees, packed, mask.to(self._device), kept, reads)
+        return PackedQuestions(behind, trees, packed, mask.to(self._device), kept, reads)
 
-    def _tree_logits(self, pictures: Tensor, moment: Moment) -> Tensor:
+    def _tree_logits(self, pictures: Tensor, moment: PackedQuestions) -> Tensor:
         """Causal: the trees behind the pictures (images, trees, tokens, width). (images * trees, kept, vocabulary)."""
         images, _, start, _ = pictures.shape
         embeds = self._embed(moment.packed.ids).expand(images, -1, -1, -1).clone()
@@ -270,7 +270,7 @@ class Blip2(LocalModel):
             logits_to_keep=torch.tensor(moment.kept, device=self._device),
         ).logits
 
-    def _chain_logits(self, pictures: Tensor, moment: Moment) -> Tensor:
+    def _chain_logits(self, pictures: Tensor, moment: PackedQuestions) -> Tensor:
         """Encoder-decoder: every question encoded with every picture, its options said by the decoder."""
         images, _, start, _ = pictures.shape
         length = max(map(len, moment.behind))
@@ -288,7 +288,7 @@ class Blip2(LocalModel):
 
     # Words
 
-    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
+    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
         """Greedy words about all pictures at once, by the language model's own `generate`."""
         behind = self._behind(question)
         pictures = self._pictures(encoded, [question])[:, 0]
@@ -341,5 +341,5 @@ def _chains(start: int, options: Sequence[Sequence[int]]) -> Tree:
         tokens += [start, *option]
         parents += [ROOT, *range(first, first + len(option))]
         depths += range(len(option) + 1)
-        paths.append(Path(tuple(enumerate(option, first)), first + len(option)))
+        paths.append(TokenPath(tuple(enumerate(option, first)), first + len(option)))
     return Tree(tuple(tokens), tuple(parents), tuple(depths), (tuple(paths),), tuple(range(len(tokens))))

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
-from vlm_perception.models.decision import Decision, load_decision
-from vlm_perception.models.local import LocalModel, Words, words_until_end
+from vlm_perception.models.decision import DecisionFormat, load_decision
+from vlm_perception.models.local import Generation, LocalModel, words_until_end
 from vlm_perception.models.scoring import Options, Scored, build_tree, check_tokens, in_portions, log_likelihoods
 from vlm_perception.models.turn import PROMPT, Turn, common_start, read_turn, tokens_in_place
 from vlm_perception.models.usage import Meter
@@ -63,7 +63,7 @@ def chat_text(question: Question) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenizedQuestion:
     """A closed question as the model reads it: the message's text behind the picture, and each option's tokens.
 
     `replaced`: so many of the prompt's last tokens are other ones where an option stands behind it.
@@ -75,7 +75,7 @@ class Asked:
 
 
 @dataclass(eq=False)
-class Pictures:
+class ImageGroup:
     """Pictures of one size, which a batch can hold without padding; `numbers` are their places in the call.
 
     `inputs` are the stock processor's for the text `first`, `ids` its tokens with the picture's expanded and
@@ -158,11 +158,11 @@ class ChatModel(LocalModel):
 
     # Pictures
 
-    def _encode(self, images: Sequence[np.ndarray]) -> list[Pictures]:
+    def _encode(self, images: Sequence[np.ndarray]) -> list[ImageGroup]:
         """The pictures by size; nothing is computed before it is known what all prompts begin with."""
-        groups: dict[tuple[int, ...], Pictures] = {}
+        groups: dict[tuple[int, ...], ImageGroup] = {}
         for number, image in enumerate(images):
-            group = groups.setdefault(image.shape, Pictures([], []))
+            group = groups.setdefault(image.shape, ImageGroup([], []))
             group.numbers.append(number)
             group.images.append(image)
         return list(groups.values())
@@ -170,7 +170,7 @@ class ChatModel(LocalModel):
     def _messages(self, text: str, image: Any) -> list[dict[str, Any]]:
         return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
-    def _process(self, pictures: Pictures, text: str) -> dict[str, Any]:
+    def _process(self, pictures: ImageGroup, text: str) -> dict[str, Any]:
         """The stock processor's inputs for every picture and this text."""
         return dict(
             self._processor.apply_chat_template(
@@ -187,7 +187,7 @@ class ChatModel(LocalModel):
         """The prompt's tokens as the template writes it, in which the picture is still a placeholder."""
         return self._tokenizer(self._write(self._messages(text, None)), add_special_tokens=False)["input_ids"]
 
-    def _prompt(self, pictures: Pictures, text: str) -> list[int]:
+    def _prompt(self, pictures: ImageGroup, text: str) -> list[int]:
         """The prompt's tokens with the picture's among them, as the stock processor gives them.
 
         Only the first text goes through the processor. Of another one, what comes behind the place where both
@@ -212,11 +212,11 @@ class ChatModel(LocalModel):
         if known not in self._expanded:
             if len(self._expanded) == MAX_PROMPTS:
                 self._expanded.clear()
-            inputs = self._process(Pictures([0], pictures.images[:1]), text)
+            inputs = self._process(ImageGroup([0], pictures.images[:1]), text)
             self._expanded[known] = inputs["input_ids"][0].tolist()
         return self._expanded[known]
 
-    def _inputs(self, pictures: Pictures, ids: Sequence[int]) -> dict[str, Any]:
+    def _inputs(self, pictures: ImageGroup, ids: Sequence[int]) -> dict[str, Any]:
         """The model's inputs for the pictures and other tokens, which begin with the picture's."""
         rows, length = len(pictures.images), len(pictures.ids)
         last = torch.arange(len(ids)).clamp(max=length - 1)
@@ -237,7 +237,7 @@ class ChatModel(LocalModel):
             for name, value in inputs.items()
         }
 
-    def _read(self, pictures: Pictures, prompts: Sequence[Sequence[int]]) -> None:
+    def _read(self, pictures: ImageGroup, prompts: Sequence[Sequence[int]]) -> None:
         """Have in the cache what all `prompts` begin with; at least one token of each is left."""
         shared = min(common_start(prompts), *(len(prompt) - 1 for prompt in prompts))
         known = common_start([pictures.prefix, prompts[0][:shared]])
@@ -253,7 +253,7 @@ class ChatModel(LocalModel):
         delta = getattr(self._model.base_model, "rope_deltas", None)
         pictures.prefix, pictures.cache, pictures.delta = prefix, outputs.past_key_values, delta
 
-    def _covers_picture(self, pictures: Pictures, tokens: int) -> bool:
+    def _covers_picture(self, pictures: ImageGroup, tokens: int) -> bool:
         """Whether the picture lies within the first `tokens` of the prompt."""
         place = getattr(self._model.config, "image_token_id", None)
         if place in pictures.ids:
@@ -264,18 +264,20 @@ class ChatModel(LocalModel):
 
     # Closed questions
 
-    def _as_asked(self, question: ClosedQuestion) -> Asked:
+    def _as_asked(self, question: ClosedQuestion) -> TokenizedQuestion:
         if self._decision:
             labels = self._decision.labels(question, self._tokenizer)
-            return Asked(self._as_words(self._decision.prompt(question)), tuple((label,) for label in labels))
+            return TokenizedQuestion(
+                self._as_words(self._decision.prompt(question)), tuple((label,) for label in labels)
+            )
         text = self._as_words(chat_text(question))
         prompt = self._write(self._messages(text, None))
         words = [self._as_words(option) for option in question.options]
         replaced, tokens = tokens_in_place(self._tokenizer, prompt, self._turn, words, self._special)
         check_tokens(self._tokenizer, question.options, tokens)
-        return Asked(text, tuple(map(tuple, tokens)), replaced)
+        return TokenizedQuestion(text, tuple(map(tuple, tokens)), replaced)
 
-    def _prompt_before(self, pictures: Pictures, asked: Asked) -> list[int]:
+    def _prompt_before(self, pictures: ImageGroup, asked: TokenizedQuestion) -> list[int]:
         """The prompt's tokens before the options."""
         prompt = self._prompt(pictures, asked.text)
         return prompt[: len(prompt) - asked.replaced]
@@ -286,7 +288,7 @@ class ChatModel(LocalModel):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def _score(self, encoded: list[Pictures], questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
+    def _score(self, encoded: list[ImageGroup], questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
         if self._decision and self._decision.own_template:
             return self._score_own_template(encoded, questions, self._decision)
         asked = [self._as_asked_or_refused(question) for question in questions]
@@ -299,14 +301,14 @@ class ChatModel(LocalModel):
             found.update(zip(pictures.numbers, in_portions(sizes, len(pictures.images), score), strict=True))
         return [found[number] for number in range(len(found))]
 
-    def _as_asked_or_refused(self, question: ClosedQuestion) -> Asked:
+    def _as_asked_or_refused(self, question: ClosedQuestion) -> TokenizedQuestion:
         try:
             return self._asked(question)
         except ValueError as error:
             raise ValueError(f"{self.name} cannot score {question}: {error}") from None
 
     def _score_portion(
-        self, pictures: Pictures, every: list[list[int]], portion: Sequence[tuple[int, Options]]
+        self, pictures: ImageGroup, every: list[list[int]], portion: Sequence[tuple[int, Options]]
     ) -> list[list[Scored]]:
         """Some options, each list behind the prompt of this number."""
         prompts, options = [every[number] for number, _ in portion], [some for _, some in portion]
@@ -320,7 +322,7 @@ class ChatModel(LocalModel):
         score = {TREE: self._score_tree, ROWS: self._score_rows, WHOLE: self._score_whole}[way]
         return score(pictures, prompts, options)
 
-    def _score_tree(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+    def _score_tree(self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
         start = len(pictures.prefix)
         tree = build_tree(
             [(prompt[start:], some) for prompt, some in zip(prompts, options, strict=True)], bool(self._closed_ends)
@@ -339,7 +341,7 @@ class ChatModel(LocalModel):
         pictures.cache.crop(-length)
         return [log_likelihoods(tree, picture, self._closed_ends) for picture in logits]
 
-    def _score_rows(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+    def _score_rows(self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
         start = len(pictures.prefix)
         rows = [(prompt[start:], option) for prompt, some in zip(prompts, options, strict=True) for option in some]
         length = max(len(rest) + len(option) for rest, option in rows)
@@ -366,7 +368,9 @@ class ChatModel(LocalModel):
             for picture in logits
         ]
 
-    def _score_whole(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+    def _score_whole(
+        self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]
+    ) -> list[list[Scored]]:
         scores: list[list[Scored]] = [[] for _ in pictures.images]
         for prompt, some in zip(prompts, options, strict=True):
             for option in some:
@@ -377,7 +381,7 @@ class ChatModel(LocalModel):
         return [_by_question(found, options) for found in scores]
 
     def _score_own_template(
-        self, encoded: list[Pictures], questions: Sequence[ClosedQuestion], decision: Decision
+        self, encoded: list[ImageGroup], questions: Sequence[ClosedQuestion], decision: DecisionFormat
     ) -> list[list[Scored]]:
         """One pass per picture and question, as the stock pipeline: the picture may stand anywhere in such a prompt."""
         found: dict[int, list[Scored]] = {}
@@ -397,7 +401,7 @@ class ChatModel(LocalModel):
         tree = build_tree([((), [option])], bool(self._closed_ends))
         return log_likelihoods(tree, logits[: len(tree.reads)], self._closed_ends)[0]
 
-    def _positions(self, pictures: Pictures, depths: Tensor) -> Tensor:
+    def _positions(self, pictures: ImageGroup, depths: Tensor) -> Tensor:
         """Positions of tokens that come `depths` behind the cache: (pictures, tokens), or (3, pictures, tokens)."""
         positions = (depths + len(pictures.prefix)).expand(len(pictures.images), -1).to(self._device)
         if pictures.delta is None:
@@ -406,7 +410,7 @@ class ChatModel(LocalModel):
 
     def _forward(
         self,
-        pictures: Pictures,
+        pictures: ImageGroup,
         cache: Any,
         ids: Tensor,
         positions: Tensor,
@@ -427,7 +431,7 @@ class ChatModel(LocalModel):
         ).logits
         return logits if keep else logits[:, wanted]
 
-    def _per_token(self, pictures: Pictures, ids: Tensor) -> dict[str, Any]:
+    def _per_token(self, pictures: ImageGroup, ids: Tensor) -> dict[str, Any]:
         """What tokens behind the prompt see of the picture by themselves (cross attention): what its last one sees."""
         images, length = len(pictures.images), len(pictures.ids)
         inputs = {
@@ -441,7 +445,7 @@ class ChatModel(LocalModel):
         """Ask for some logits only, the last ones or those at some places: with a big vocabulary that saves much."""
         return {"logits_to_keep": wanted} if self._keeps else {}
 
-    def _forgets(self, pictures: Pictures, prompts: list[list[int]], options: list[Options]) -> bool:
+    def _forgets(self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]) -> bool:
         """Whether a sliding window is too short for the tree, whose mask knows of no window."""
         rests = sum(len(prompt) - len(pictures.prefix) for prompt in prompts)
         return self._is_beyond(len(pictures.prefix) + rests + sum(len(option) for some in options for option in some))
@@ -477,7 +481,9 @@ class ChatModel(LocalModel):
                 why.append(f"{way} is off by {float(off.max()):.2g}")
         return WHOLE, "; ".join(why)
 
-    def _scores_of(self, score: Callable[..., list[list[Scored]]], image: np.ndarray, asked: list[Asked]) -> Tensor:
+    def _scores_of(
+        self, score: Callable[..., list[list[Scored]]], image: np.ndarray, asked: list[TokenizedQuestion]
+    ) -> Tensor:
         """All log-likelihoods, in a row, by one way of scoring."""
         pictures = self._encode([image])[0]
         prompts = [self._prompt_before(pictures, one) for one in asked]
@@ -492,13 +498,13 @@ class ChatModel(LocalModel):
 
     # Words
 
-    def _say(self, encoded: list[Pictures], question: Text, meter: Meter) -> list[Words]:
-        found: dict[int, Words] = {}
+    def _say(self, encoded: list[ImageGroup], question: Text, meter: Meter) -> list[Generation]:
+        found: dict[int, Generation] = {}
         for pictures in encoded:
             found.update(zip(pictures.numbers, self._say_about(pictures, question, meter), strict=True))
         return [found[number] for number in range(len(found))]
 
-    def _say_about(self, pictures: Pictures, question: Text, meter: Meter) -> list[Words]:
+    def _say_about(self, pictures: ImageGroup, question: Text, meter: Meter) -> list[Generation]:
         """Greedy words about all pictures of one size, token by token, behind a copy of what is read already."""
         prompt = self._prompt(pictures, self._as_words(chat_text(question)))
         if self._way == WHOLE:
@@ -525,7 +531,9 @@ class ChatModel(LocalModel):
             for row in range(rows)
         ]
 
-    def _say_whole(self, pictures: Pictures, prompt: list[int], max_new_tokens: int, meter: Meter) -> list[Words]:
+    def _say_whole(
+        self, pictures: ImageGroup, prompt: list[int], max_new_tokens: int, meter: Meter
+    ) -> list[Generation]:
         times: list[float] = []
 
         def watch(ids: Tensor, scores: Any, **_: Any) -> Tensor:

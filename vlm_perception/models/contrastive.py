@@ -36,7 +36,7 @@ from torch.nn.functional import logsigmoid, normalize
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.describer import Describer
 from vlm_perception.models.image_size import inputs_of
-from vlm_perception.models.local import LocalModel, Words
+from vlm_perception.models.local import Generation, LocalModel
 from vlm_perception.models.scoring import Scored
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Text, YesNo
@@ -247,7 +247,7 @@ class Contrastive(LocalModel):
         parts = [logsigmoid(torch.cat([part, -part], 1)) if part.shape[1] == 1 else part for part in parts]
         return [[Scored(row) for row in rows] for rows in zip(*(part.tolist() for part in parts), strict=True)]
 
-    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
+    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
         phrases = question.phrases or self._usual_phrases
         options = tuple((self._clean(phrase),) for phrase in phrases)
         if question.phrases:
@@ -271,11 +271,11 @@ def _max_tokens(config: Any) -> int:
     return config.max_position_embeddings - first
 
 
-def _listed(prompt: str, found: Sequence[tuple[str, float]], meter: Meter) -> Words:
+def _listed(prompt: str, found: Sequence[tuple[str, float]], meter: Meter) -> Generation:
     """The phrases with their probabilities; confidence is their geometric mean."""
     words = ", ".join(f"{phrase} ({probability:.0%})" for phrase, probability in found)
     confidence = math.prod(probability for _, probability in found) ** (1 / len(found))
-    return Words(prompt.replace("{}", words) if "{}" in prompt else words, confidence, 0, meter.now())
+    return Generation(prompt.replace("{}", words) if "{}" in prompt else words, confidence, 0, meter.now())
 
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -21,7 +21,7 @@ PLACEHOLDER = "\ue000"
 _KINDS = {Choice: "choice", YesNo: "noul", Score: "score"}
 
 
-def load_decision(folder: Path) -> Decision | None:
+def load_decision(folder: Path) -> DecisionFormat | None:
     """Return how the checkpoint in `folder` wants to be asked, or None when it is none.
 
     Raises ModelError when its `decision.json` cannot be used.
@@ -41,10 +41,10 @@ def load_decision(folder: Path) -> Decision | None:
             f"{folder} keeps its decision weights as an adapter in {config.adapter!r}: merge it into the model "
             "(peft's merge_and_unload) and save that"
         )
-    return Decision(config)
+    return DecisionFormat(config)
 
 
-class Decision:
+class DecisionFormat:
     """How to ask a decision checkpoint; `own_template` when it brings a template in place of the common prompt."""
 
     def __init__(self, config: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.local import Words
+from vlm_perception.models.local import Generation
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Text
 
@@ -43,7 +43,7 @@ class Describer:
         size = sum(p.numel() for p in self._model.parameters())
         return f"{self._folder} ({size / 1e6:.1f} M parameters)"
 
-    def write(self, question: Text, found: Sequence[tuple[str, float]], meter: Meter) -> Words:
+    def write(self, question: Text, found: Sequence[tuple[str, float]], meter: Meter) -> Generation:
         """Greedy words, at most `question.max_new_tokens` tokens, about the phrases `found` and their probabilities."""
         listed = "\n".join(f"- {phrase} ({probability:.0%})" for phrase, probability in found)
         message = {"role": "user", "content": REQUEST.format(found=listed, prompt=question.prompt)}
@@ -76,4 +76,4 @@ class Describer:
         tokens = outputs.sequences[0, inputs["input_ids"].shape[1] :]
         log_p = torch.cat(outputs.logits).float().log_softmax(-1).gather(1, tokens[:, None])
         text = self._tokenizer.decode(tokens[:-1], skip_special_tokens=True).strip()
-        return Words(text, math.exp(float(log_p.mean())), len(tokens) - 1, times[0])
+        return Generation(text, math.exp(float(log_p.mean())), len(tokens) - 1, times[0])

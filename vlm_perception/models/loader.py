@@ -211,11 +211,11 @@ def _try(model: Model, folder: Path) -> None:
 def _connect(name: str, options: LoadOptions) -> Model:
     try:
         from vlm_perception.models.calibration import Calibration
-        from vlm_perception.models.remote import Limits, RemoteModel
+        from vlm_perception.models.remote import RemoteModel, RequestLimits
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise ModelError(f"a model on a server needs {package}: pip install {package}") from error
-    limits = Limits(timeout=options.request_timeout, in_flight=options.requests_in_flight)
+    limits = RequestLimits(timeout=options.request_timeout, in_flight=options.requests_in_flight)
     return RemoteModel(name, limits, options.calibration(Calibration()), options.image_size)
 
 

@@ -29,7 +29,7 @@ MAX_PRIORS = 1024
 
 
 @dataclass(frozen=True)
-class Words:
+class Generation:
     """The `text`, the geometric mean of its tokens' probabilities, how many they were, when the first came [s]."""
 
     text: str
@@ -40,14 +40,14 @@ class Words:
 
 def words_until_end(
     tokenizer: Any, tokens: Sequence[int], log_p: Sequence[float], ends: Collection[int], first_token: float
-) -> Words:
+) -> Generation:
     """The words that greedy steps have said: each step's token and its log-probability, up to one of `ends`.
 
     The last step, an end or one too many, says only how likely it was to end there.
     """
     steps = next((n for n, token in enumerate(tokens) if token in ends), len(tokens) - 1) + 1
     text = tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
-    return Words(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
+    return Generation(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
 
 
 class LocalModel(ABC):
@@ -73,7 +73,7 @@ class LocalModel(ABC):
         """What every option gets, by picture and question; ValueError if one cannot be asked."""
 
     @abstractmethod
-    def _say(self, encoded: Any, question: Text, meter: Meter) -> list[Words]:
+    def _say(self, encoded: Any, question: Text, meter: Meter) -> list[Generation]:
         """Free words about every picture; their `first_token` by the meter."""
 
     # What all do alike
@@ -150,9 +150,7 @@ class LocalModel(ABC):
         for text in texts:
             for found, words in zip(answers, self._say(encoded, text, meter), strict=True):
                 if not math.isfinite(words.confidence):
-                    raise ModelError(
-                        f"{self.name}: the words for {text} have no finite probability; try dtype float32"
-                    )
+                    raise ModelError(f"{self.name}: the words for {text} have no finite probability; try dtype float32")
                 usage = meter.usage(words.first_token, words.tokens)
                 found[text] = Answer(words.text, words.confidence, usage=usage)
         return [[found[question] for question in questions] for found in answers]

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.image_size import inputs_of
-from vlm_perception.models.local import LocalModel, Words, words_until_end
+from vlm_perception.models.local import Generation, LocalModel, words_until_end
 from vlm_perception.models.scoring import Scored, Tree, build_tree, in_portions, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
@@ -31,7 +31,7 @@ Asked = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class PackedPrompts:
     """What closed questions need whatever the pictures are, one row of L tokens for each; on the model's device.
 
     `ids` and `positions` (questions, L) int64; `mask` (questions, 1, L, L) in the model's dtype, to be added to the
@@ -109,7 +109,7 @@ class PaliGemma(LocalModel):
             for image in range(images)
         ]
 
-    def _build_moment(self, asked: tuple[Asked, ...]) -> Moment:
+    def _build_moment(self, asked: tuple[Asked, ...]) -> PackedPrompts:
         trees = [build_tree([((), options)]) for _, options in asked]
         prefixes = [prefix for prefix, _ in asked]
         packed = pack(prefixes, trees, self._tokenizer.pad_token_id, _FIRST_POSITION, bidirectional_prefix=True)
@@ -117,7 +117,7 @@ class PaliGemma(LocalModel):
         mask = torch.zeros(packed.sees.shape, dtype=dtype).masked_fill_(~packed.sees, torch.finfo(dtype).min)
         length = packed.ids.shape[1]
         reads = torch.tensor([row * length + place for row, places in enumerate(packed.reads) for place in places])
-        return Moment(trees, *(part.to(device) for part in (packed.ids, packed.positions, mask, reads)))
+        return PackedPrompts(trees, *(part.to(device) for part in (packed.ids, packed.positions, mask, reads)))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = self._model.lm_head(hidden)
@@ -125,7 +125,7 @@ class PaliGemma(LocalModel):
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
 
-    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Words]:
+    def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
         """Greedy words about all pictures at once, token by token, on a cache that begins with what is encoded."""
         images, end = len(encoded), self._tokenizer.eos_token_id
         prefix = torch.tensor([self._prefix(question.prompt)], device=encoded.device).expand(images, -1)

@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """`timeout` [s] of a whole call with all its tries, `connect_timeout` [s] of each; requests `in_flight` at once."""
 
     timeout: float = 20.0
@@ -142,11 +142,11 @@ class RemoteModel:
     scope: Scope | None = None
 
     def __init__(
-        self, url: str, limits: Limits | None = None, calibration: Calibration | None = None, image_size: int = 0
+        self, url: str, limits: RequestLimits | None = None, calibration: Calibration | None = None, image_size: int = 0
     ) -> None:
         self._url, self._model = read_url(url)
         self.name = url
-        self._limits = limits or Limits()
+        self._limits = limits or RequestLimits()
         self._calibration = Calibration(calibration.temperatures) if calibration else Calibration()
         self._edge = image_size
         self._client, self._without_key, self._facts = _client(self._url, self._limits)
@@ -275,7 +275,9 @@ class RemoteModel:
             answers[question] = replace(self._calibration.answer(question, scores, None), usage=usage)
         return answers
 
-    async def _say(self, words: wire.Words, picture: Picture, question: Text, started: float) -> dict[Question, Answer]:
+    async def _say(
+        self, words: wire.ChatStream, picture: Picture, question: Text, started: float
+    ) -> dict[Question, Answer]:
         async def listen(response: httpx2.Response) -> tuple[wire.Heard, float]:
             heard, first, lines, end = wire.Heard(), 0.0, wire.Lines(), math.inf
             most = MOST_BYTES + BYTES_A_TOKEN * question.max_new_tokens
@@ -456,7 +458,7 @@ class RemoteModel:
         raise RefusedError(problem)
 
 
-def _client(url: str, limits: Limits) -> tuple[httpx2.AsyncClient, Callable[[str], str], dict[str, str]]:
+def _client(url: str, limits: RequestLimits) -> tuple[httpx2.AsyncClient, Callable[[str], str], dict[str, str]]:
     """Return the client for the server at `url`, what takes its key out of a text (a server may repeat it), and facts.
 
     All that the environment says is read here, so that what cannot be used is a ModelError that names the variable.

@@ -50,7 +50,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Path:
+class TokenPath:
     """One option: its `steps` (node, the token that comes next), and the node `last` whose next token is the end.
 
     `last` is None in a tree without ends.
@@ -71,7 +71,7 @@ class Tree:
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
     depths: tuple[int, ...]
-    paths: tuple[tuple[Path, ...], ...]
+    paths: tuple[tuple[TokenPath, ...], ...]
     reads: tuple[int, ...]
 
     def sees(self) -> Tensor:
@@ -175,7 +175,7 @@ def build_tree(questions: Sequence[tuple[Sequence[int], Options]], ends: bool = 
                 steps.append((node, token))
                 node = follow(node, token)
             steps.append((node, option[-1]))
-            found.append(Path(tuple(steps), follow(node, option[-1]) if ends else None))
+            found.append(TokenPath(tuple(steps), follow(node, option[-1]) if ends else None))
         paths.append(tuple(found))
     every = [path for found in paths for path in found]
     reads = {node for path in every for node, _ in path.steps} | {path.last for path in every if path.last is not None}

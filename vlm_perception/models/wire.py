@@ -497,7 +497,7 @@ def _reply(response: Body) -> str:
 # Free words
 
 
-class Words:
+class ChatStream:
     """Chat completions as a stream of server-sent events, with log-probabilities or without."""
 
     path = Plain.path
@@ -521,7 +521,7 @@ class Words:
             raise RefusedError("its answer has no log-probabilities (logprobs)")
 
 
-SPEECH: tuple[Words, ...] = (Words(log_probabilities=True), Words(log_probabilities=False))
+SPEECH: tuple[ChatStream, ...] = (ChatStream(log_probabilities=True), ChatStream(log_probabilities=False))
 """Best first."""
 
 

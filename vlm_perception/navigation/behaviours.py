@@ -2,7 +2,7 @@
 
 A behaviour is deterministic: its decisions depend on the views and times it was given, and on nothing else. It asks
 no clock, draws no random number and knows no ROS. What it does is written down as a plan, a generator that yields one
-`Decision` per control step and finds the newest `View` in `self.view`.
+`Decision` per control step and finds the newest `WorldState` in `self.world`.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class View:
+class WorldState:
     """What is known at one control step.
 
     `surroundings` and `sighting` are the newest answers (no sighting without a target); `pose_then` is where the
@@ -166,7 +166,7 @@ class Behaviour:
     def __init__(self, tuning: Tuning | None = None) -> None:
         self.tuning = tuning or Tuning()
         self.belief = Belief(self.tuning.memory)
-        self.view = View(doubt="there is no answer yet")
+        self.world = WorldState(doubt="there is no answer yet")
         self.time = 0.0
         self.seen = False
         self.near = False
@@ -176,17 +176,17 @@ class Behaviour:
         self._answers_near = 0
         self._plan = self.act()
 
-    def step(self, view: View, time: float) -> Decision:
+    def step(self, world: WorldState, time: float) -> Decision:
         """Return what to do at `time` [s]; to be called at every control step."""
-        if view.doubt or view.surroundings is None:
+        if world.doubt or world.surroundings is None:
             self.belief.forget()
             self.seen, self.near, self.blocked = False, False, True
             self._answers_in_reach = self._answers_near = 0
-            return Decision(STOP, STOPPED, view.doubt or "there is no answer yet")
-        is_new = self.view.surroundings is None or view.surroundings.stamp != self.view.surroundings.stamp
-        self.view, self.time = view, time
+            return Decision(STOP, STOPPED, world.doubt or "there is no answer yet")
+        is_new = self.world.surroundings is None or world.surroundings.stamp != self.world.surroundings.stamp
+        self.world, self.time = world, time
         if is_new:
-            self._believe(view.surroundings, view.sighting)
+            self._believe(world.surroundings, world.sighting)
         self.blocked = self.blocked or self.too_close
         return next(self._plan)
 
@@ -196,7 +196,7 @@ class Behaviour:
 
     def _believe(self, surroundings: Surroundings, sighting: Sighting | None) -> None:
         belief, tuning = self.belief, self.tuning
-        belief.add(surroundings, sighting, self.view.pose_then.heading)
+        belief.add(surroundings, sighting, self.world.pose_then.heading)
         self.seen = belief.visible > (tuning.lose if self.seen else tuning.see)
         self.near = self.seen and belief.near > (0.5 * tuning.near if self.near else tuning.near)
         self.blocked = belief.blocked > (tuning.clear if self.blocked else tuning.blocked)
@@ -208,15 +208,15 @@ class Behaviour:
     @property
     def too_close(self) -> bool:
         """Does depth say that there is something within the stop distance?"""
-        return self.view.free is not None and self.view.free < self.tuning.stop_distance
+        return self.world.free is not None and self.world.free < self.tuning.stop_distance
 
     @property
     def bearing(self) -> float:
         """Where the target is believed to be now [rad, positive left]."""
-        return wrap(self.belief.heading - self.view.pose.heading)
+        return wrap(self.belief.heading - self.world.pose.heading)
 
     def travelled_since(self, pose: Pose) -> float:
-        return self.view.pose.distance_to((pose.x, pose.y))
+        return self.world.pose.distance_to((pose.x, pose.y))
 
     # Commands
 
@@ -230,8 +230,8 @@ class Behaviour:
 
         Where they are in doubt it is slower and less far: the next picture, from a bit nearer, tells more.
         """
-        assert self.view.surroundings is not None
-        now = self.view.surroundings.blocked
+        assert self.world.surroundings is not None
+        now = self.world.surroundings.blocked
         doubt = max(now, self.belief.blocked)
         speed = 0.0 if now > 0.5 else speed * (1.0 - doubt)
         return self.creep(speed, turn, share=max(0.2, 1.0 - 2.0 * doubt))
@@ -241,8 +241,8 @@ class Behaviour:
 
         `share` is how much of that distance may be used.
         """
-        seen = self.tuning.blind_distance if self.view.free is None else self.tuning.watched_distance
-        left = share * seen - max(self.view.gone, self.travelled_since(self.view.pose_then))
+        seen = self.tuning.blind_distance if self.world.free is None else self.tuning.watched_distance
+        left = share * seen - max(self.world.gone, self.travelled_since(self.world.pose_then))
         speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * self.tuning.braking * max(0.0, left)))
         return Command(speed, turn if speed > 0.0 else 0.0)
 
@@ -259,9 +259,9 @@ class Behaviour:
         taken = self.time + SETTLING
         while answers and not until():
             yield Decision(STOP, state, reason)
-            assert self.view.surroundings is not None
-            if self.view.surroundings.stamp > taken:
-                taken = self.view.surroundings.stamp
+            assert self.world.surroundings is not None
+            if self.world.surroundings.stamp > taken:
+                taken = self.world.surroundings.stamp
                 answers -= 1
 
     def look_ahead(self, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
@@ -272,13 +272,13 @@ class Behaviour:
     def turn_to(self, heading: float, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
         """Turn in place to a heading [rad]; a robot that cannot turn gives up after a while."""
         end = self.time + 3.0 + 3.0 * math.pi / self.tuning.turn_speed
-        while abs(angle := wrap(heading - self.view.pose.heading)) > 0.05 and self.time < end and not until():
+        while abs(angle := wrap(heading - self.world.pose.heading)) > 0.05 and self.time < end and not until():
             yield Decision(self.turn(angle), state, reason)
 
     def drive(self, distance: float, state: str, reason: str, until: Callable[[], bool] = nothing_yet) -> Plan:
         """Drive straight on for `distance` [m], or until the way is blocked."""
-        start = self.view.pose
-        end = self.time + 5.0 + 5.0 * distance / self.tuning.forward_speed + 3.0 * self.view.period
+        start = self.world.pose
+        end = self.time + 5.0 + 5.0 * distance / self.tuning.forward_speed + 3.0 * self.world.period
         while self.travelled_since(start) < distance and not self.blocked and self.time < end and not until():
             yield Decision(self.forward(self.tuning.forward_speed), state, reason)
 
@@ -287,7 +287,7 @@ class Behaviour:
 
         The side stays the same until the search there was in vain: no dithering in corners.
         """
-        start = self.view.pose.heading
+        start = self.world.pose.heading
         angles = [side * angle for side in (self.side, -self.side) for angle in (0.6, 1.2, 1.8)]
         for angle in (*angles, math.pi):
             yield from self.turn_to(start + angle, state, reason, until)
@@ -312,7 +312,7 @@ class Idle(Behaviour):
         super().__init__(tuning)
         self.reason = reason
 
-    def step(self, view: View, time: float) -> Decision:
+    def step(self, world: WorldState, time: float) -> Decision:
         return next(self._plan)
 
     def act(self) -> Plan:
@@ -335,7 +335,7 @@ class Explore(Behaviour):
                 yield Decision(self.forward(self.tuning.forward_speed, steering), EXPLORING, f"driving {where}")
             if turned_at is None or self.travelled_since(turned_at) > 0.5:
                 self.choose_side()
-            turned_at = self.view.pose
+            turned_at = self.world.pose
             side = "left" if self.side > 0.0 else "right"
             yield from self.turn_to_clear_way(EXPLORING, f"the way is blocked: turning {side}")
             if self.blocked:
@@ -373,21 +373,21 @@ class Seek(Behaviour):
     def look_around(self) -> Plan:
         """Turn once around, so slowly that the target cannot pass unnoticed; a suspicion gets a second look."""
         reason = f"looking around for {self.target}"
-        self._viewpoints.append(self.view.pose)
+        self._viewpoints.append(self.world.pose)
         self._ways.clear()
-        start = last = self.view.pose.heading
+        start = last = self.world.pose.heading
         self.choose_side()
         side = self.side
         next_suspicion = -math.inf
         stamp = None
         while abs(last - start) < math.tau and not self.seen:
-            last = self.view.pose.heading
-            surroundings = self.view.surroundings
+            last = self.world.pose.heading
+            surroundings = self.world.surroundings
             assert surroundings is not None
             if surroundings.stamp != stamp:
                 stamp = surroundings.stamp
                 clear = (1.0 - surroundings.blocked) * (0.3 + 0.7 * surroundings.center)
-                self._ways.append((self.view.pose_then.heading, clear * (1.0 + 0.3 * surroundings.passage)))
+                self._ways.append((self.world.pose_then.heading, clear * (1.0 + 0.3 * surroundings.passage)))
             if self.belief.visible > self.tuning.lose and abs(last - start) > next_suspicion:
                 next_suspicion = abs(last - start) + 0.3
                 yield from self.suspect()
@@ -396,15 +396,15 @@ class Seek(Behaviour):
 
     def look_around_speed(self) -> float:
         """As fast [rad/s] as the camera's view and the time between answers allow."""
-        period = max(self.view.period, 0.02)
+        period = max(self.world.period, 0.02)
         speed = min(self.tuning.turn_speed, self.tuning.field_of_view / (AT_LEAST_TO_SEE * period))
-        turned = abs(wrap(self.view.pose.heading - self.view.pose_then.heading))
+        turned = abs(wrap(self.world.pose.heading - self.world.pose_then.heading))
         left = self.tuning.field_of_view / 2 - turned
         return max(0.0, min(speed, 8.0 * left))
 
     def suspect(self) -> Plan:
         """Look again where the target might have been."""
-        end = self.time + max(1.0, 4.0 * self.view.period)
+        end = self.time + max(1.0, 4.0 * self.world.period)
         while self.tuning.lose < self.belief.visible and not self.seen and self.time < end:
             turn = self.turn(self.bearing) if abs(self.bearing) > 0.12 else STOP
             yield Decision(turn, SEARCHING, f"there might be {self.target}: looking again")
@@ -424,7 +424,7 @@ class Seek(Behaviour):
             if self.blocked and not self.seen:
                 self.choose_side()
                 yield from self.turn_to_clear_way(SEARCHING, reason, until=self.is_seen)
-            start = self.view.pose
+            start = self.world.pose
             yield from self.drive(left, SEARCHING, reason, until=self.is_seen)
             left -= self.travelled_since(start)
             if left < 0.5 * self.tuning.viewpoint_distance or self.seen:
@@ -440,7 +440,7 @@ class Seek(Behaviour):
         def worth(heading: float) -> float:
             if clear(heading, 0.3) < 0.25:
                 return 0.0
-            x, y = replace(self.view.pose, heading=heading).ahead(self.tuning.viewpoint_distance)
+            x, y = replace(self.world.pose, heading=heading).ahead(self.tuning.viewpoint_distance)
             novelty = min(math.hypot(x - place.x, y - place.y) for place in self._viewpoints)
             return clear(heading, 0.3) * clear(heading, 1.0) * (0.3 + min(novelty, 1.5))
 
@@ -466,9 +466,9 @@ class Seek(Behaviour):
             elif self.near or self.sighting_is_near():
                 yield from self.make_sure()
             elif not self.obstructed():
-                self._clear_at, self._near_at = self.view.pose_then, None
+                self._clear_at, self._near_at = self.world.pose_then, None
                 self._sure_from_afar = self.belief.visible > SURE
-                self._driven_from = self._driven_from or self.view.pose
+                self._driven_from = self._driven_from or self.world.pose
                 yield Decision(self.approach(), APPROACHING, f"{self.target} is ahead: driving to it")
             elif (
                 not self.too_close and self._clear_at and self.travelled_since(self._clear_at) < self.creep_allowance()
@@ -491,11 +491,11 @@ class Seek(Behaviour):
 
     def obstructed(self) -> bool:
         """Does the belief, or the newest answer alone, say that something is ahead?"""
-        return self.blocked or (self.view.surroundings is not None and self.view.surroundings.blocked > 0.5)
+        return self.blocked or (self.world.surroundings is not None and self.world.surroundings.blocked > 0.5)
 
     def sighting_is_near(self) -> bool:
         """Does the newest answer alone say that the target is near?"""
-        sighting = self.view.sighting
+        sighting = self.world.sighting
         return sighting is not None and sighting.visible * sighting.near > 0.5
 
     def align(self) -> Command:
@@ -515,7 +515,7 @@ class Seek(Behaviour):
     def make_sure(self) -> Plan:
         """Near, as it seems: stand still until several answers agree, and something is ahead, as it must be then."""
         if self._near_at is None:
-            self._near_at, self._near_since = self.view.pose_then, self.time
+            self._near_at, self._near_since = self.world.pose_then, self.time
         if not self.confirmed():
             if self.time - self._near_since > self.patience():
                 yield from self.look_again()
@@ -542,7 +542,7 @@ class Seek(Behaviour):
 
     def patience(self) -> float:
         """How long [s] to stand still and wait for answers that agree."""
-        return max(MAKING_SURE, 12.0 * self.view.period)
+        return max(MAKING_SURE, 12.0 * self.world.period)
 
     def look_again(self) -> Plan:
         """The same picture would get the same answers for ever: look from farther away, then from elsewhere."""
@@ -550,14 +550,14 @@ class Seek(Behaviour):
         self._near_at = None
         # The robot came straight from there just now, so it may go back a few decimetres without looking.
         came = self._driven_from
-        straight = came is not None and abs(wrap(self.view.pose.heading - came.heading)) < 0.2
+        straight = came is not None and abs(wrap(self.world.pose.heading - came.heading)) < 0.2
         distance = min(0.3, self.travelled_since(came)) if came and straight else 0.0
         self._looked_again = distance > 0.1 and not self._looked_again
         if not self._looked_again:
             yield from self.detour()
             self._driven_from = None
             return
-        start, end = self.view.pose, self.time + 6.0
+        start, end = self.world.pose, self.time + 6.0
         while self.travelled_since(start) < distance and self.time < end:
             yield Decision(Command(-self.tuning.creep_speed, 0.0), APPROACHING, reason)
         yield from self.look(APPROACHING, reason, answers=3)
@@ -574,14 +574,14 @@ class Seek(Behaviour):
     def detour(self) -> Plan:
         """Around what is in the way, and back to where the target was."""
         reason = f"something else is between here and {self.target}: going around it"
-        goal = self.view.pose.ahead(1.5, self.bearing)
+        goal = self.world.pose.ahead(1.5, self.bearing)
         self.choose_side()
         yield from self.turn_to_clear_way(DETOURING, reason)
-        start = self.view.pose
+        start = self.world.pose
         yield from self.drive(self.tuning.detour_distance, DETOURING, reason)
         if self.travelled_since(start) < 0.5 * self.tuning.detour_distance:
             self.side = -self.side  # a dead end: the other side next time
-        heading = self.view.pose.heading + self.view.pose.bearing_of(goal)
+        heading = self.world.pose.heading + self.world.pose.bearing_of(goal)
         yield from self.turn_to(heading, DETOURING, reason)
         yield from self.look(DETOURING, reason, answers=3)
 
@@ -590,7 +590,7 @@ class Seek(Behaviour):
         reason = f"lost sight of {self.target}"
         heading = self.belief.heading
         self.side = 1.0 if self.bearing >= 0.0 else -1.0
-        wait = max(self.tuning.lost_wait, 3.0 * self.view.period)
+        wait = max(self.tuning.lost_wait, 3.0 * self.world.period)
         yield from self.wait(wait, LOST, f"{reason}: waiting for it", until=self.is_seen)
         yield from self.turn_to(heading, LOST, f"{reason}: turning to where it was", until=self.is_seen)
         yield from self.look(LOST, f"{reason}: looking where it was", answers=3, until=self.is_seen)
@@ -609,7 +609,7 @@ class Search(Seek):
         self._started: float | None = None
         self._result: Decision | None = None
 
-    def step(self, view: View, time: float) -> Decision:
+    def step(self, world: WorldState, time: float) -> Decision:
         if self._result is not None:
             return self._result
         if self._started is None:
@@ -617,7 +617,7 @@ class Search(Seek):
         if self.time_limit > 0.0 and time - self._started >= self.time_limit:
             decision = Decision(STOP, STOPPED, f"{self.target} was not found within {self.time_limit:g} s", found=False)
         else:
-            decision = super().step(view, time)
+            decision = super().step(world, time)
         if decision.found is not None:
             self._result = decision
         return decision

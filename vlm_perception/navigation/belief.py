@@ -17,7 +17,7 @@ WORTH_A_LOOK = 0.3
 class Belief:
     """Probabilities filtered over time; old answers fade with the time constant `memory` [s].
 
-    `visible`, `near` and `in_reach` are about the target, `heading` [rad] is where it is in the frame of the track.
+    `visible`, `near` and `in_reach` are about the target, `heading` [rad] is where it is in the frame of the odometry.
     The others are as in `Surroundings`. Before the first answer nothing is visible and every way is blocked.
     """
 
@@ -43,7 +43,7 @@ class Belief:
         return min(1.0, self.obstacle + self.wall)
 
     def add(self, surroundings: Surroundings, sighting: Sighting | None, heading: float) -> None:
-        """Take the answers about one picture, taken while the robot headed for `heading` [rad, in the track]."""
+        """Take the answers about one image. `heading` [rad] is where the robot headed then, by odometry."""
         passed = max(0.0, surroundings.stamp - self._stamp)
         self._stamp = surroundings.stamp
         weight = min(HEAVIEST, 1.0 - math.exp(-passed / self.memory))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_perception.navigation.evidence import FUTURE
+from vlm_perception.navigation.answer_monitor import FUTURE
 from vlm_perception.navigation.motion import Pose
 from vlm_perception.navigation.sighting import third
 
@@ -33,7 +33,7 @@ ENCODINGS = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 0.001), "mono16": ("u2", 0.00
 """Of depth images: type of a pixel, and how many [m] is 1 (REP 118)."""
 
 
-class UnusableDepth(ValueError):  # noqa: N818 - as UnusableAnswer
+class UnusableDepthError(ValueError):
     """A depth image or scan that says nothing about what is ahead; the message says why."""
 
 
@@ -98,7 +98,7 @@ class DepthReading:
             raise ValueError(f"scan_pose is {list(self.scan_pose)}, expected ahead [m], left [m] and yaw [rad]")
 
     def read_image(self, message: Any, stamp: float) -> Points:
-        """Return what is in a `sensor_msgs/Image` with the pixels of the camera's picture; raises UnusableDepth.
+        """Return what is in a `sensor_msgs/Image` with the pixels of the camera's picture; raises UnusableDepthError.
 
         Its pixels are distances along the optical axis, as REP 118 has them: metres as 32FC1 (NaN: unknown, -inf: too
         close, inf: nothing in reach) or millimetres as 16UC1 (0 and 65535: unknown).
@@ -126,7 +126,7 @@ class DepthReading:
     def read_scan(self, message: Any, stamp: float) -> Points:
         """Return what is in a `sensor_msgs/LaserScan` (REP 117: inf is nothing in reach, -inf too close, NaN unknown).
 
-        Raises UnusableDepth.
+        Raises UnusableDepthError.
         """
         _check_angles(message)
         self._check_limits(message)
@@ -147,28 +147,28 @@ class DepthReading:
         return Points(stamp, ahead, left, np.zeros_like(ahead), enough=1)
 
     def _check_limits(self, message: Any) -> None:
-        """Raise UnusableDepth unless the scan's limits are possible and the robot can stop by what is within them."""
+        """Raise UnusableDepthError unless the limits of the scan are possible and the robot can stop within them."""
         nearest, farthest = message.range_min, message.range_max
         limits = f"its range_min is {nearest:.4g} m and its range_max {farthest:.4g} m"
         if not 0.0 <= nearest < farthest <= FARTHEST_SCAN:
-            raise UnusableDepth(f"{limits}, expected 0 <= range_min < range_max <= {FARTHEST_SCAN:g} m")
+            raise UnusableDepthError(f"{limits}, expected 0 <= range_min < range_max <= {FARTHEST_SCAN:g} m")
         stop = self.stop_distance - self.scan_pose[0]
         if not nearest <= stop + 1e-3 < farthest:
-            raise UnusableDepth(
+            raise UnusableDepthError(
                 f"{limits}, but the robot is to stop for what is {stop:.4g} m from the laser (stop_distance less the "
                 "first of scan_pose): set stop_distance so that the laser measures there"
             )
 
 
 def _pixels(message: Any) -> np.ndarray:
-    """Return a depth image [m] as float64 of shape (height, width); raises UnusableDepth."""
+    """Return a depth image [m] as float64 of shape (height, width); raises UnusableDepthError."""
     height, width = message.height, message.width
     if message.encoding not in ENCODINGS:
-        raise UnusableDepth(f"the depth image is {message.encoding!r:.50}, expected one of {list(ENCODINGS)}")
+        raise UnusableDepthError(f"the depth image is {message.encoding!r:.50}, expected one of {list(ENCODINGS)}")
     kind, unit = ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     if min(height, width) < 3 or message.step < width * dtype.itemsize or len(message.data) != height * message.step:
-        raise UnusableDepth(
+        raise UnusableDepthError(
             f"the depth image is {width}x{height} pixels of {dtype.itemsize} bytes in {len(message.data)} bytes with a "
             f"step of {message.step}, which do not fit together"
         )
@@ -177,26 +177,26 @@ def _pixels(message: Any) -> np.ndarray:
 
 
 def _check_angles(message: Any) -> None:
-    """Raise UnusableDepth unless the angles of a scan are one turn at most and fit together."""
+    """Raise UnusableDepthError unless the angles of a scan are one turn at most and fit together."""
     count, first, last, step = len(message.ranges), message.angle_min, message.angle_max, message.angle_increment
     told = f"a scan of {count} ranges from {first:.4g} rad to {last:.4g} rad in steps of {step:.4g} rad"
     if not (count and math.isfinite(first + last + step) and step != 0.0):
-        raise UnusableDepth(f"{told}, expected some ranges and finite angles")
+        raise UnusableDepthError(f"{told}, expected some ranges and finite angles")
     span = (count - 1) * step
     if abs(span) > math.tau + 0.1:
-        raise UnusableDepth(f"{told}, which is more than a turn: are its angles in degrees?")
+        raise UnusableDepthError(f"{told}, which is more than a turn: are its angles in degrees?")
     if abs(first + span - last) > max(ANGLES_AGREE, 2.5 * abs(step)):
-        raise UnusableDepth(f"{told}, which do not fit together: is a sign wrong, or are ranges missing?")
+        raise UnusableDepthError(f"{told}, which do not fit together: is a sign wrong, or are ranges missing?")
 
 
 def _check_known(share: float, center: float) -> None:
-    """Raise UnusableDepth if too little is known of what is ahead, or of its middle third."""
+    """Raise UnusableDepthError if too little is known of what is ahead, or of its middle third."""
     for known, least, what in (
         (share, KNOWN, "what is ahead"),
         (center, KNOWN_IN_THE_MIDDLE, "the middle of what is ahead"),
     ):
         if known < least:
-            raise UnusableDepth(
+            raise UnusableDepthError(
                 f"there is depth at {known:.0%} of {what}, expected at least {least:.0%}: is the sensor covered, "
                 "turned away, or something too close to it, or its unit wrong?"
             )

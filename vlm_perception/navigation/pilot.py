@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from vlm_perception.navigation.answer_monitor import FUTURE, AnswerMonitor
 from vlm_perception.navigation.behaviours import (
     STOPPED,
     Behaviour,
@@ -14,11 +15,11 @@ from vlm_perception.navigation.behaviours import (
     Idle,
     Search,
     Tuning,
-    View,
+    WorldState,
 )
 from vlm_perception.navigation.depth import DepthSensor, Points
-from vlm_perception.navigation.evidence import FUTURE, Evidence
-from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose, Track
+from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
+from vlm_perception.navigation.odometry import OdometryBuffer
 from vlm_perception.navigation.sighting import Sighting, Surroundings, third
 
 MODES = ("idle", "search", "follow", "explore")
@@ -48,8 +49,8 @@ class Pilot:
     """
 
     def __init__(self, period: float, tuning: Tuning, limits: Limits, max_answer_age: float) -> None:
-        self.evidence = Evidence(max_answer_age)
-        self.track = Track()
+        self.answers = AnswerMonitor(max_answer_age)
+        self.odometry = OdometryBuffer()
         self.depth_image = DepthSensor("depth image", MAX_DEPTH_AGE)
         self.laser_scan = DepthSensor("laser scan", MAX_DEPTH_AGE)
         self.free: float | None = None
@@ -76,7 +77,7 @@ class Pilot:
         self._tuning = self._behaviour.tuning = tuning
         self._behaviour.belief.memory = tuning.memory
         self._limiter.limits = limits
-        self.evidence.max_age = max_answer_age
+        self.answers.max_age = max_answer_age
 
     def start(self, mode: str, target: str, reason: str, time_limit: float = 0.0) -> None:
         """Begin with `mode` anew, as if nothing had been seen. A search gives up after `time_limit` [s] (0: never)."""
@@ -89,7 +90,7 @@ class Pilot:
         self.mode, self.target = mode, target
         self._behaviour: Behaviour = makers[mode]()
         self.decision = Decision(STOP, STOPPED, reason)
-        self.evidence.forget()
+        self.answers.forget()
         for sensor in (self.depth_image, self.laser_scan):
             sensor.forget()
 
@@ -101,11 +102,11 @@ class Pilot:
         self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float, unchanged: float = 0.0
     ) -> bool:
         """Take the answers about a picture that is the very same for `unchanged` [s]; return whether they are news."""
-        track, stamp = self.track, surroundings.stamp
-        pose = track.at(stamp)
+        odometry, stamp = self.odometry, surroundings.stamp
+        pose = odometry.at(stamp)
         moved = any(
             math.hypot(way.x, way.y) > far or abs(way.heading) > turned
-            for path, (far, turned) in ((track.measured, FROZEN), (track.commanded, FROZEN_BY_COMMANDS))
+            for path, (far, turned) in ((odometry.measured, FROZEN), (odometry.commanded, FROZEN_BY_COMMANDS))
             for way in [path.between(stamp - unchanged, stamp)]
         )
         if moved and unchanged >= FROZEN_FOR:
@@ -119,14 +120,14 @@ class Pilot:
             ranges = [points.range_between(right, left) for points in self._points(now, steady, pose)]
             known = [distance for distance in ranges if math.isfinite(distance)]
             sighting = sighting.measured(min(known, default=math.nan), self._tuning.near_distance)
-        if not self.evidence.add(surroundings, sighting, now, steady):
+        if not self.answers.add(surroundings, sighting, now, steady):
             return False
         self._pose_then = pose
         return True
 
     def see(self, sensor: DepthSensor, points: Points, steady: float) -> None:
         """Take what one of the two depth sensors has measured."""
-        sensor.add(points, self.track.at(points.stamp), steady)
+        sensor.add(points, self.odometry.at(points.stamp), steady)
 
     def _points(self, now: float, steady: float, pose: Pose) -> list[Points]:
         """Return what the sensors see that work now, as seen from `pose`."""
@@ -136,14 +137,12 @@ class Pilot:
     def doubt(self, now: float, steady: float) -> str:
         """Return why the robot must not move, or an empty text."""
         return (
-            self.evidence.doubt(now, steady)
-            or self.depth_image.doubt(now, steady)
-            or self.laser_scan.doubt(now, steady)
+            self.answers.doubt(now, steady) or self.depth_image.doubt(now, steady) or self.laser_scan.doubt(now, steady)
         )
 
     def fail(self, kind: str, reason: str) -> None:
         """Stand still until the next good answer, and count this kind of fault."""
-        self.evidence.fail(kind, reason)
+        self.answers.fail(kind, reason)
 
     def step(self, now: float, steady: float) -> Command | None:
         """Decide; return the command to send now, or None to be silent. `decision` says what was decided and why."""
@@ -151,21 +150,21 @@ class Pilot:
         passed = min(steady - self._stepped, 2.0 * self._limiter.period)
         self._stepped = steady
         if passed > 0.0:
-            self.track.add_command(now, self.sent, passed)
-        evidence, tuning, pose = self.evidence, self._tuning, self.track.pose
+            self.odometry.add_command(now, self.sent, passed)
+        answers, tuning, pose = self.answers, self._tuning, self.odometry.pose
         ways = [points.free(tuning.robot_width, tuning.robot_height) for points in self._points(now, steady, pose)]
         self.free = min(ways, default=None)
         doubt = self.doubt(now, steady)
-        surroundings = evidence.surroundings
+        surroundings = answers.surroundings
         gone = 0.0
         if surroundings is not None:
-            gone = self.track.gone(surroundings.stamp, now)
+            gone = self.odometry.gone(surroundings.stamp, now)
             surroundings = replace(surroundings, stamp=surroundings.stamp - self._jumped)
-        sighting, then = evidence.sighting, self._pose_then
-        view = View(surroundings, sighting, pose, then, evidence.period, self.free, doubt, gone)
-        self.decision = self._behaviour.step(view, self.time)
+        sighting, then = answers.sighting, self._pose_then
+        world = WorldState(surroundings, sighting, pose, then, answers.period, self.free, doubt, gone)
+        self.decision = self._behaviour.step(world, self.time)
         ceiling = math.inf if self.free is None else max(0.0, (self.free - tuning.stop_distance) / REACTION)
-        share = evidence.timeliness(steady) if self.is_busy and not doubt else 0.0
+        share = answers.timeliness(steady) if self.is_busy and not doubt else 0.0
         return self._limiter.step(self.decision.command.slowed(share) if share else None, ceiling)
 
     def _tell_time(self, now: float, steady: float) -> None:
@@ -178,5 +177,5 @@ class Pilot:
         if passed < 0.0 or passed > really + JUMP:
             self._jumped += passed - really
             if passed < -FUTURE or passed > 0.0:
-                self.evidence.jump()
+                self.answers.jump()
         self.time = now - self._jumped

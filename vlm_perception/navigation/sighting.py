@@ -18,7 +18,7 @@ CONTRADICTION = 0.65
 """From this probability up two answers contradict each other; two that do not know stay below it."""
 
 
-class UnusableAnswer(ValueError):  # noqa: N818 - it is an answer, and reads so where it is caught
+class UnusableAnswerError(ValueError):
     """An answer that must not move a robot; the message says what is wrong with it."""
 
 
@@ -101,7 +101,7 @@ class TargetReading:
         return math.atan(offset * math.tan(self.field_of_view / 2))
 
     def _chances(self, answer: Answer) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the probability of every meaning, and of every direction; raises UnusableAnswer."""
+        """Return the probability of every meaning, and of every direction; raises UnusableAnswerError."""
         check_answer("target", answer, self.options)
         chance = dict.fromkeys(self.meanings, 0.0)
         for meaning, probability in zip(self.meanings, answer.probabilities, strict=True):
@@ -111,7 +111,7 @@ class TargetReading:
         return chance, {side: chance[f"{side} near"] + chance[f"{side} far"] for side in DIRECTIONS}
 
     def check_mirrored(self, answer: Answer, mirrored: Answer) -> None:
-        """Raise UnusableAnswer unless the answer about the `mirrored` picture says the same, with the sides swapped.
+        """Raise UnusableAnswerError unless the answer about the mirrored image says the same, with the sides swapped.
 
         The two contradict each other as far as one sees the target and the other does not, or both see it on the left,
         or both on the right. A bit to the side is no contradiction to the center.
@@ -125,13 +125,13 @@ class TargetReading:
             + sides["right"] * sides_there["right"]
         )
         if contradiction > CONTRADICTION:
-            raise UnusableAnswer(
+            raise UnusableAnswerError(
                 f"it is {answer.value!r} about the picture and {mirrored.value!r} about the mirrored one, which "
                 "contradict each other"
             )
 
     def read(self, answer: Answer, stamp: float) -> Sighting:
-        """Return the sighting in a picture taken at `stamp` [s]; raises UnusableAnswer."""
+        """Return the sighting in a picture taken at `stamp` [s]; raises UnusableAnswerError."""
         chance, sides = self._chances(answer)
         visible = math.fsum(sides.values())
         near = math.fsum(chance[f"{side} near"] for side in DIRECTIONS)
@@ -197,7 +197,7 @@ class SurroundingsReading:
             raise ValueError(f"the ways are {list(self.ways)}, expected the words for left, center, right and none")
 
     def read(self, label: Answer, way: Answer, stamp: float) -> Surroundings:
-        """Return what was ahead in a picture taken at `stamp` [s]; raises UnusableAnswer."""
+        """Return what was ahead in a picture taken at `stamp` [s]; raises UnusableAnswerError."""
         check_answer("label", label, self.labels)
         check_answer("way", way, self.ways)
         left, center, right, none = (way.probability(option) for option in self.ways)
@@ -214,10 +214,10 @@ class SurroundingsReading:
 
 
 def check_answer(name: str, answer: Answer, options: Sequence[str]) -> None:
-    """Raise UnusableAnswer unless the answer is a proper distribution over `options` and its value the best one."""
+    """Raise UnusableAnswerError unless the answer is a distribution over `options` and its value the best one."""
 
-    def unusable(problem: str) -> UnusableAnswer:
-        return UnusableAnswer(f"answer {name!r} {problem}")
+    def unusable(problem: str) -> UnusableAnswerError:
+        return UnusableAnswerError(f"answer {name!r} {problem}")
 
     if tuple(answer.options) != tuple(options):
         raise unusable(f"has the options {list(answer.options)}, asked were {list(options)}")

@@ -61,7 +61,7 @@ class Parameters:
             raise ValueError("parameter source is empty, expected a video file, a folder, a webcam or an address")
 
 
-class Camera(Node):
+class CameraNode(Node):
     """See the module. A thread captures and publishes. SourceError when a file or folder cannot be played."""
 
     def __init__(self, **node_arguments: Any) -> None:
@@ -178,7 +178,7 @@ class Camera(Node):
             "source": shown(self._source),
             "pictures": self._published,
             "pictures per second": (self._published - before) / max(now - since, 1e-3),
-            **self._faults.figures(),
+            **self._faults.metrics(),
         }
         if self._waiting:
             return Health(Level.OK, self._waiting, figures)
@@ -194,4 +194,4 @@ class Camera(Node):
 
 def main() -> int:
     """Run the node."""
-    return run(Camera)
+    return run(CameraNode)

@@ -242,7 +242,7 @@ class CameraTopics:
     def metrics(self) -> dict[str, object]:
         """Return the camera's figures; rates are since the last call, and too many losses since then are a fault."""
         if not (camera := self.camera):
-            return self.faults.figures()
+            return self.faults.metrics()
         now, pipeline = time.monotonic(), camera.pipeline
         counts = Counter({"pictures": camera.slot.received, "lost": self._lost, **pipeline.counts})
         since, before = self._counted
@@ -268,8 +268,8 @@ class CameraTopics:
             figures["picture came ago [s]"] = now - monitor.arrival
         if self._off_mass.value is not None:
             figures["probability outside the labels (off_mass)"] = self._off_mass.value
-        figures |= pipeline.cache.figures() | {"labels about a region": pipeline.counts["regions"]}
-        return figures | camera.spans.figures() | self.faults.figures()
+        figures |= pipeline.cache.metrics() | {"labels about a region": pipeline.counts["regions"]}
+        return figures | camera.spans.metrics() | self.faults.metrics()
 
     def _why_no_picture(self) -> str:
         topic, kind = self._full_topic, self._kind.__name__

@@ -369,9 +369,9 @@ class Classifier(LifecycleNode):
             figures["passed over"] = "; ".join(self._passed_over)
         if len(self._cameras) == 1:
             (topics,) = self._cameras.values()
-            figures |= topics.metrics() | self._faults.figures(topics.faults)
+            figures |= topics.metrics() | self._faults.metrics(topics.faults)
         else:
-            figures |= self._faults.figures()
+            figures |= self._faults.metrics()
         if problem := self._trace_problem:
             figures["trace"] = problem
         figures["peak memory [MiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -46,7 +46,7 @@ class Faults:
         since, words = self._last
         return words if time.monotonic() - since < WARN_PERIOD else ""
 
-    def figures(self, *others: Faults) -> dict[str, object]:
+    def metrics(self, *others: Faults) -> dict[str, object]:
         """How many of each kind, together with those of `others`, for the diagnostics."""
         counts = self.counts.copy()
         for other in others:

@@ -25,9 +25,9 @@ from vlm_perception.action import SearchTarget
 from vlm_perception.msg import Answer as AnswerMessage
 from vlm_perception.msg import TargetSighting
 from vlm_perception.navigation.behaviours import Tuning
-from vlm_perception.navigation.depth import DepthSensor, Points, UnusableDepth
+from vlm_perception.navigation.depth import DepthSensor, Points, UnusableDepthError
 from vlm_perception.navigation.pilot import MODES, Pilot
-from vlm_perception.navigation.sighting import Sighting, UnusableAnswer
+from vlm_perception.navigation.sighting import Sighting, UnusableAnswerError
 from vlm_perception.nodes.classifier_client import AskError, ClassifierClient
 from vlm_perception.nodes.conversions import answer_from_message
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
@@ -141,7 +141,7 @@ class Navigator(LifecycleNode):
     def _stop_after(self, error: Exception) -> None:
         words = one_line(repr(error))
         self.get_logger().error(f"stopped after an error of the navigator itself: {words}")
-        self._pilot.evidence.faults["error"] += 1
+        self._pilot.answers.faults["error"] += 1
         self._start("idle", self._pilot.target, f"stopped after an error: {words}")
         self._velocity.publish(self._pilot.stop())
 
@@ -242,15 +242,15 @@ class Navigator(LifecycleNode):
             sighting = settings.target_reading().read(answers["target"], stamp) if "target" in answers else None
             if "mirrored target" in answers:
                 settings.target_reading().check_mirrored(answers["target"], answers["mirrored target"])
-        except UnusableAnswer as error:
+        except UnusableAnswerError as error:
             self._pilot.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return
         if not self._pilot.take(surroundings, sighting, self._now(), time.monotonic(), response.unchanged):
             return
         self._answered += 1
         if sighting is not None:
-            assert self._pilot.evidence.sighting is not None
-            message = _sighting_message(response.header, self._pilot.target, self._pilot.evidence.sighting)
+            assert self._pilot.answers.sighting is not None
+            message = _sighting_message(response.header, self._pilot.target, self._pilot.answers.sighting)
             self._sightings.publish(message)
             self._search.give_feedback(self._pilot.decision.state, message)
         self._ask_when_due()
@@ -258,7 +258,7 @@ class Navigator(LifecycleNode):
     # Moving
 
     def _control(self) -> None:
-        """One step: look at the evidence, decide, limit, publish."""
+        """One step: look at the answers, decide, limit, publish."""
         if self._search.is_cancel_requested:
             self._search.cancel()
             self._start("idle", self._pilot.target, "the goal was cancelled")
@@ -272,7 +272,7 @@ class Navigator(LifecycleNode):
         self._state_publisher.announce()
 
     def _take_odometry(self, message: Odometry) -> None:
-        self._pilot.track.take(message, self._now())
+        self._pilot.odometry.take(message, self._now())
 
     def _take_depth_image(self, message: Image) -> None:
         self._take_depth(self._pilot.depth_image, self._table.values.navigation.depth_reading().read_image, message)
@@ -285,7 +285,7 @@ class Navigator(LifecycleNode):
     ) -> None:
         try:
             points = read(message, message.header.stamp.sec + message.header.stamp.nanosec * 1e-9)
-        except UnusableDepth as error:
+        except UnusableDepthError as error:
             sensor.fail(str(error))
             return
         self._pilot.see(sensor, points, time.monotonic())
@@ -303,14 +303,14 @@ class Navigator(LifecycleNode):
             "state": decision.state,
             "reason": decision.reason,
             "answers per second": (self._answered - before) / max(steady - since, 1e-3),
-            "picture age [s]": pilot.evidence.age(now),
-            "time between answers [s]": pilot.evidence.period,
+            "picture age [s]": pilot.answers.age(now),
+            "time between answers [s]": pilot.answers.period,
             "forward [m/s]": pilot.sent.forward,
             "turn [rad/s]": pilot.sent.turn,
             "odometry": self._odometry_in_words(now),
             "free ahead [m]": "no depth" if pilot.free is None else pilot.free,
         }
-        faults = pilot.evidence.faults + pilot.depth_image.faults + pilot.laser_scan.faults
+        faults = pilot.answers.faults + pilot.depth_image.faults + pilot.laser_scan.faults
         values |= {f"faults, {kind}": count for kind, count in faults.items()}
         if not self._active:
             return Health(Level.WARN, decision.reason, values)
@@ -335,13 +335,13 @@ class Navigator(LifecycleNode):
 
     def _doubtful_odometry(self, now: float) -> str:
         """Return why odometry that comes is not used, or an empty text."""
-        problem = self._pilot.track.odometry_problem(now)
+        problem = self._pilot.odometry.odometry_problem(now)
         return f"driving by the commands, as odometry is not usable: {problem}" if problem else ""
 
     def _odometry_in_words(self, now: float) -> str:
-        if self._pilot.track.has_odometry(now):
+        if self._pilot.odometry.has_odometry(now):
             return "yes"
-        problem = self._pilot.track.odometry_problem(now)
+        problem = self._pilot.odometry.odometry_problem(now)
         return f"not used, the commands are integrated: {problem}" if problem else "no, the commands are integrated"
 
     def _now(self) -> float:
@@ -350,10 +350,10 @@ class Navigator(LifecycleNode):
 
 
 def _answers_to(questions: Iterable[str], answers: Sequence[AnswerMessage]) -> dict[str, Answer]:
-    """Return the answers by name; raises UnusableAnswer unless there is one to each of the named questions."""
+    """Return the answers by name; raises UnusableAnswerError unless there is one to each of the named questions."""
     expected, given = list(questions), [answer.name for answer in answers]
     if given != expected:
-        raise UnusableAnswer(f"there are answers to {given}, asked was {expected}")
+        raise UnusableAnswerError(f"there are answers to {given}, asked was {expected}")
     return {answer.name: answer_from_message(answer) for answer in answers}
 
 

@@ -23,7 +23,7 @@ from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.services import create_service
 from vlm_perception.parameters import START, parameter
-from vlm_perception.simulation.room import Pose, make_room
+from vlm_perception.simulation.room import RobotPose, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.srv import ResetSimulation
 
@@ -168,7 +168,7 @@ class Simulator(Node):
         return image
 
 
-def _odometry(stamp, frame: str, pose: Pose, linear: float, angular: float) -> Odometry:
+def _odometry(stamp, frame: str, pose: RobotPose, linear: float, angular: float) -> Odometry:
     message = Odometry(child_frame_id="base_link")
     message.header.stamp = stamp
     message.header.frame_id = frame

@@ -121,7 +121,7 @@ class AnswerCache:
         for retired in list(self._scenes)[:-QUESTIONS]:
             del self._scenes[retired], self._asked[retired]
 
-    def figures(self) -> dict[str, object]:
+    def metrics(self) -> dict[str, object]:
         """How often answers were used again, for the diagnostics; none while they never are."""
         if not self.settings.threshold:
             return {}

@@ -163,7 +163,7 @@ class Spans:
         self._last["whole"].append(published - received)
         self._told = published
 
-    def figures(self) -> dict[str, object]:
+    def metrics(self) -> dict[str, object]:
         """Percentiles of each stage in milliseconds, in words, for the diagnostics."""
         return {
             f"time, {stage}, p50 p95 p99 [ms]": " ".join(f"{1e3 * value:.1f}" for value in percentiles(list(values)))

@@ -32,7 +32,7 @@ GAP_TO_WALL = 0.5
 
 
 @dataclass(frozen=True)
-class Pose:
+class RobotPose:
     """Where the robot's centre is on the floor [m], and its heading [rad], positive to the left."""
 
     x: float
@@ -83,7 +83,7 @@ class Room:
     corridor_length: float
     corridor_width: float
     things: tuple[Thing, ...]
-    start: Pose
+    start: RobotPose
     looks: dict[str, tuple[float, ...]]
 
     @property
@@ -198,13 +198,13 @@ def _draw(rng: np.random.Generator, seed: int) -> Room | None:
         uniform(4.0, 6.0),
         corridor_width,
         tuple(things),
-        Pose(0, 0, 0),
+        RobotPose(0, 0, 0),
         looks,
     )
     for _ in range(200):
         x, y = uniform(-hx + 0.6, hx - 0.6), uniform(-hy + 0.6, hy - 0.6)
         if room.clearance(x, y) > 0.6:
-            return Room(**{**vars(room), "start": Pose(x, y, uniform(-math.pi, math.pi))})
+            return Room(**{**vars(room), "start": RobotPose(x, y, uniform(-math.pi, math.pi))})
     return None
 
 

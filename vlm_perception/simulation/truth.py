@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_perception.simulation.room import Pose, Room, Thing
+from vlm_perception.simulation.room import RobotPose, Room, Thing
 
 LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
 WHERE = ("no", "left near", "left far", "center near", "center far", "right near", "right far")
@@ -36,7 +36,7 @@ _OFFSETS = np.linspace(-SWATH_HALF_WIDTH, SWATH_HALF_WIDTH, 11)
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleObject:
     """One object in the picture: share of the pixels (0..1), third of the picture, distance [m] to its surface."""
 
     name: str
@@ -58,7 +58,7 @@ class Seen:
         return f"{self.direction} {self.range}" if self.visible else "no"
 
 
-def swath(room: Room, pose: Pose, bearing: float = 0.0) -> tuple[float, float]:
+def swath(room: Room, pose: RobotPose, bearing: float = 0.0) -> tuple[float, float]:
     """Distance [m] that a strip as wide as the robot and a margin is free of objects, and of walls."""
     c, s = math.cos(pose.yaw + bearing), math.sin(pose.yaw + bearing)
     ox, oy = pose.x - s * _OFFSETS, pose.y + c * _OFFSETS
@@ -95,7 +95,7 @@ def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing: Thing)
     return np.where((enter <= leave) & (enter >= 0), enter, np.inf)
 
 
-def label(room: Room, pose: Pose) -> str:
+def label(room: Room, pose: RobotPose) -> str:
     """The scene label at `pose`."""
     objects, walls = swath(room, pose)
     if objects < CLOSE:
@@ -119,7 +119,7 @@ def label(room: Room, pose: Pose) -> str:
     return "clear"
 
 
-def way(room: Room, pose: Pose) -> str:
+def way(room: Room, pose: RobotPose) -> str:
     """Which way is clear at `pose`."""
     left, center, right = (min(swath(room, pose, b)) for b in (WAY_BEARING, 0.0, -WAY_BEARING))
     if center >= 1.5:
@@ -129,7 +129,7 @@ def way(room: Room, pose: Pose) -> str:
     return "none"
 
 
-def sightings(room: Room, pose: Pose, segmentation: np.ndarray) -> list[Seen]:
+def sightings(room: Room, pose: RobotPose, segmentation: np.ndarray) -> list[VisibleObject]:
     """What is in the picture, from left to right. `segmentation` (height, width): -1 or an index of `room.things`."""
     height, width = segmentation.shape
     counts = np.zeros((len(room.things), width))
@@ -143,10 +143,10 @@ def sightings(room: Room, pose: Pose, segmentation: np.ndarray) -> list[Seen]:
         column = float((columns * (np.arange(width) + 0.5)).sum() / pixels / width)
         direction = "left" if column < 1 / 3 else "right" if column > 2 / 3 else "center"
         distance = thing.distance_to(pose.x, pose.y)
-        seen.append(Seen(thing.name, float(pixels / (height * width)), direction, column, distance))
+        seen.append(VisibleObject(thing.name, float(pixels / (height * width)), direction, column, distance))
     return sorted(seen, key=lambda item: item.column)
 
 
-def description(seen: list[Seen]) -> str:
+def description(seen: list[VisibleObject]) -> str:
     """The sentence that describes a picture: visible objects from left to right."""
     return ", ".join(f"{item.name} {item.where}" for item in seen if item.visible) or "no objects"

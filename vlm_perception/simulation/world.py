@@ -12,7 +12,7 @@ from vlm_perception.simulation.room import (
     ROBOT_RADIUS,
     WALL_HEIGHT,
     WALL_THICKNESS,
-    Pose,
+    RobotPose,
     Room,
 )
 
@@ -70,7 +70,7 @@ class World:
         self._speed = (0.0, 0.0)
         self._touching = False
         self.collisions = 0
-        self.odometry = Pose(0.0, 0.0, 0.0)  # by the wheels, since it was placed
+        self.odometry = RobotPose(0.0, 0.0, 0.0)  # by the wheels, since it was placed
         self.place(room.start)
 
     @property
@@ -79,11 +79,11 @@ class World:
         return self._data.time
 
     @property
-    def pose(self) -> Pose:
+    def pose(self) -> RobotPose:
         """The true pose of the robot's centre in the room."""
         w, x, y, z = self._data.qpos[3:7]
         yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-        return Pose(float(self._data.qpos[0]), float(self._data.qpos[1]), yaw)
+        return RobotPose(float(self._data.qpos[0]), float(self._data.qpos[1]), yaw)
 
     @property
     def speed(self) -> tuple[float, float]:
@@ -91,10 +91,10 @@ class World:
         left, right = (float(v) * WHEEL_RADIUS for v in self._data.qvel[6:8])
         return (left + right) / 2, (right - left) / WHEEL_TRACK
 
-    def place(self, pose: Pose) -> None:
+    def place(self, pose: RobotPose) -> None:
         """Put the robot, at rest, at `pose`."""
         mujoco.mj_resetData(self._model, self._data)
-        self.odometry = Pose(0.0, 0.0, 0.0)
+        self.odometry = RobotPose(0.0, 0.0, 0.0)
         self._data.qpos[:3] = pose.x, pose.y, 0.0
         self._data.qpos[3:7] = math.cos(pose.yaw / 2), 0.0, 0.0, math.sin(pose.yaw / 2)
         self._command = self._speed = (0.0, 0.0)
@@ -130,7 +130,7 @@ class World:
     def _integrate_odometry(self) -> None:
         linear, angular = self.speed
         yaw = self.odometry.yaw + angular * TIMESTEP / 2
-        self.odometry = Pose(
+        self.odometry = RobotPose(
             self.odometry.x + linear * math.cos(yaw) * TIMESTEP,
             self.odometry.y + linear * math.sin(yaw) * TIMESTEP,
             math.remainder(self.odometry.yaw + angular * TIMESTEP, math.tau),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_perception.tools.benchmarking import OURS, USUAL, Case, Measured, Samples
+from vlm_perception.tools.benchmarking import BASELINE, OURS, Case, Measured, Samples
 
 MIB = 2**20
 MAX_PANELS = 12
@@ -20,12 +20,12 @@ MAX_PANELS = 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One way of answering one kind of question. Times in milliseconds, memory in MiB; None where nobody tells.
 
     `calls` were measured. `answers_per_second` are questions, of which `together` asks several at once;
-    `tokens_per_second` those of a text after the first. `usual_over_ours`, of our rows: the median over the rounds, in
-    which both take turns, of the usual way's time by ours, so that what else the machine did met both. Of memory the
+    `tokens_per_second` those of a text after the first. `baseline_over_ours`, of our rows: the median over the rounds,
+    in which both take turns, of the baseline's time by ours, so that what else the machine did met both. Of memory the
     process's and the GPU's peaks; use of the GPU (0 to 1) and watts are those while all rows of a model took turns.
     `valid` is the share of pictures about which every closed answer was one of the options, `agreement` the share about
     which the first model that was measured, asked our way, says the same. `problem`: why not all was measured.
@@ -43,7 +43,7 @@ class Row:
     answers_per_second: float | None
     tokens_per_second: float | None
     first_token_ms: float | None
-    usual_over_ours: float | None
+    baseline_over_ours: float | None
     host_mib: int | None
     gpu_mib: int | None
     gpu_use: float | None
@@ -56,10 +56,10 @@ class Row:
 
 
 LEGEND = (
-    "*ours*: typed questions, each option scored in one forward pass. *usual*: `generate`, clean the string, look it "
-    "up. *together*: the closed questions, in one call of ours, one after another the usual way. *usual / ours*: the "
-    "median ratio of calls that took turns. *valid*: the answer is one of the options. *agreement*: the same answer as "
-    "the first model of the table gives our way. Tokens per second are those after the first. Memory is the peak of "
+    "*ours*: typed questions, each option scored in one forward pass. *baseline*: `generate`, clean the string, look "
+    "it up. *together*: the closed questions, in one call of ours, one after another in the baseline. *baseline / "
+    "ours*: the median ratio of calls that took turns. *valid*: the answer is one of the options. *agreement*: the same "
+    "answer as the first model of the table gives our way. Tokens per second are those after the first. Memory is the peak of "
     "the process that measured."
 )
 COLUMNS = {
@@ -74,7 +74,7 @@ COLUMNS = {
     "answers_per_second": ("answers/s", "{:.1f}"),
     "tokens_per_second": ("tokens/s", "{:.1f}"),
     "first_token_ms": ("first token [ms]", "{:.1f}"),
-    "usual_over_ours": ("usual / ours", "{:.2f}"),
+    "baseline_over_ours": ("baseline / ours", "{:.2f}"),
     "host_mib": ("memory [MiB]", "{}"),
     "gpu_mib": ("GPU memory [MiB]", "{}"),
     "gpu_use": ("GPU use", "{:.0%}"),
@@ -87,29 +87,33 @@ COLUMNS = {
 """Heading and form of each column of the table; those that hold nothing are left out."""
 
 
-def rows(measured: Sequence[Measured]) -> list[Row]:
+def rows(measured: Sequence[Measured]) -> list[BenchmarkRow]:
     """One row for each case of each setup; the first setup is what the others are compared with."""
     reference = measured[0].samples if measured else {}
     return [
-        _row(one, case, samples, one.samples.get(Case(case.question, USUAL)), reference.get(Case(case.question, OURS)))
+        _row(
+            one, case, samples, one.samples.get(Case(case.question, BASELINE)), reference.get(Case(case.question, OURS))
+        )
         for one in measured
         for case, samples in one.samples.items()
     ]
 
 
-def _row(one: Measured, case: Case, samples: Samples, usual: Samples | None, reference: Samples | None) -> Row:
+def _row(
+    one: Measured, case: Case, samples: Samples, baseline: Samples | None, reference: Samples | None
+) -> BenchmarkRow:
     times = np.array(samples.seconds) * 1e3
     some = len(times) > 0
     ratio = None
-    if case.way == OURS and usual and some and len(usual.seconds) == len(times):
-        ratio = float(np.median(np.array(usual.seconds) / np.array(samples.seconds)))
+    if case.way == OURS and baseline and some and len(baseline.seconds) == len(times):
+        ratio = float(np.median(np.array(baseline.seconds) / np.array(samples.seconds)))
     first = statistics.median(samples.first) * 1e3 if some else 0.0
     answers = list(samples.said.values())
     questions = len(answers[0]) if answers else 1
     same = [
         said == reference.said[place] for place, said in samples.said.items() if reference and place in reference.said
     ]
-    return Row(
+    return BenchmarkRow(
         model=one.setup.model,
         precision=one.facts.get("dtype", "") if one.setup.precision == "auto" else one.setup.precision,
         image_size=one.setup.image_size,
@@ -122,7 +126,7 @@ def _row(one: Measured, case: Case, samples: Samples, usual: Samples | None, ref
         answers_per_second=questions * len(times) / sum(samples.seconds) if some else None,
         tokens_per_second=statistics.median(samples.rates) if samples.rates else None,
         first_token_ms=first or None,
-        usual_over_ours=ratio,
+        baseline_over_ours=ratio,
         host_mib=samples.host_peak // MIB or None,
         gpu_mib=samples.device_peak // MIB or None,
         valid=_mean([None not in said for said in answers]) if case.question != "text" else None,
@@ -136,11 +140,11 @@ def _mean(values: Sequence[bool]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def write(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> list[Path]:
+def write(folder: Path, rows: Sequence[BenchmarkRow], about: dict[str, Any]) -> list[Path]:
     """Write results.csv, results.json, report.md and, with matplotlib, chart.png. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [field.name for field in dataclasses.fields(Row)])
+        table = csv.DictWriter(file, [field.name for field in dataclasses.fields(BenchmarkRow)])
         table.writeheader()
         table.writerows(dataclasses.asdict(row) for row in rows)
     results = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
@@ -152,7 +156,7 @@ def write(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> list[Path
     return files
 
 
-def markdown(rows: Sequence[Row], about: dict[str, Any], has_chart: bool = False) -> str:
+def markdown(rows: Sequence[BenchmarkRow], about: dict[str, Any], has_chart: bool = False) -> str:
     """The report, ready to be pasted; `about` are the lines of the machine, what was asked about, and `problems`."""
     lines = ["# Benchmark", "", *[f"- {line}" for line in about["machine"]]]
     lines += [f"- pictures: {about['pictures']}", f"- {about['rounds']} rounds, all questions of a model in turn", ""]
@@ -165,7 +169,7 @@ def markdown(rows: Sequence[Row], about: dict[str, Any], has_chart: bool = False
     return "\n".join(lines)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[BenchmarkRow]) -> str:
     """The rows in Markdown, without what no row has."""
     shown = [row for row in rows if row.calls]
     names = [name for name in COLUMNS if any(getattr(row, name) not in (None, 0) for row in shown)]
@@ -178,7 +182,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: Sequence[Row], file: Path) -> bool:
+def draw(rows: Sequence[BenchmarkRow], file: Path) -> bool:
     """Write a chart of the medians, with whiskers to the 95th percentile; False without matplotlib."""
     try:
         import matplotlib
@@ -187,7 +191,7 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels: dict[tuple[str, str, int], list[Row]] = {}
+    panels: dict[tuple[str, str, int], list[BenchmarkRow]] = {}
     for row in rows:
         if row.calls:
             panels.setdefault((row.model, row.precision, row.image_size), []).append(row)
@@ -199,7 +203,7 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
     figure, axes = pyplot.subplots(
         len(panels), 1, sharex=True, squeeze=False, layout="constrained", figsize=size, height_ratios=heights
     )
-    colours = {OURS: "#2a7f3f", USUAL: "#9a9a9a"}
+    colours = {OURS: "#2a7f3f", BASELINE: "#9a9a9a"}
     most = max(row.p95_ms or 0.0 for panel in panels.values() for row in panel)
     for axis, ((model, precision, edge), panel) in zip(axes[:, 0], panels.items(), strict=True):
         places = range(len(panel))

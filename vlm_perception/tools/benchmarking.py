@@ -28,7 +28,7 @@ QUESTIONS: dict[str, Question] = {
 }
 TOGETHER = "together"
 """The closed questions in one call, as the classifier asks them."""
-OURS, USUAL = "ours", "usual"
+OURS, BASELINE = "ours", "baseline"
 WARM_UP = 2
 """Rounds before the first that counts."""
 PRECISIONS = (*DTYPES, *QUANTIZATIONS[1:])
@@ -111,7 +111,7 @@ def measure(
     Every round is about another picture, and all cases take turns in it. Raises ModelError when the model cannot be
     loaded.
     """
-    from vlm_perception.tools.usual import usual_way  # not above: the command's --help does not wait for torch
+    from vlm_perception.tools.baseline import baseline_of  # not above: the command's --help does not wait for torch
 
     started = time.perf_counter()
     model = load_first(setup.model, setup.options())
@@ -120,8 +120,8 @@ def measure(
     ways: dict[str, Callable[[np.ndarray, list[Question]], Answered]] = {
         OURS: lambda image, questions: _ours(model, image, questions)
     }
-    if usual := usual_way(model):
-        ways[USUAL] = lambda image, questions: _usual(usual, image, questions)
+    if baseline := baseline_of(model):
+        ways[BASELINE] = lambda image, questions: _baseline(baseline, image, questions)
     device = getattr(model, "_device", None)
     gpu = device if device is not None and device.type == "cuda" else None
     calls = {Case(name, way): questions for name, questions in asked(kinds).items() for way in ways}
@@ -175,10 +175,10 @@ def _ours(model: Any, image: np.ndarray, questions: list[Question]) -> Answered:
     return Answered([answer.value for answer in answers], usage.time_to_first_token if usage else 0.0, rate)
 
 
-def _usual(usual: Any, image: np.ndarray, questions: list[Question]) -> Answered:
+def _baseline(baseline: Any, image: np.ndarray, questions: list[Question]) -> Answered:
     """One question after the other, as there is no other way."""
     started = time.perf_counter()
-    said = [usual.ask(image, question) for question in questions]
+    said = [baseline.ask(image, question) for question in questions]
     first, rest, rate = said[0], time.perf_counter() - started - said[0].time_to_first_token, 0.0
     if isinstance(question := questions[0], Text) and rest > 0:
         ended = first.tokens < question.max_new_tokens

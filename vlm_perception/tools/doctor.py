@@ -17,12 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from vlm_perception.tools.checks.finding import Finding, Level, red
+from vlm_perception.tools.checks.finding import Finding, Severity, red
 from vlm_perception.tools.child import Child, ChildError
 
 TIME_LIMIT = 90.0
 """For all [s]; libraries that are read from a slow card take long."""
-COLOURS = {Level.GREEN: 32, Level.YELLOW: 33, Level.RED: 31}
+COLOURS = {Severity.GREEN: 32, Severity.YELLOW: 33, Severity.RED: 31}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
         findings.append(finding)
         if not arguments.json:
             print(line(finding, sys.stdout.isatty()), flush=True)
-    healthy = all(finding.level is not Level.RED for finding in findings)
+    healthy = all(finding.level is not Severity.RED for finding in findings)
     if arguments.json:
         words = [{**dataclasses.asdict(finding), "level": finding.level.value} for finding in findings]
         print(json.dumps({"healthy": healthy, "findings": words}, indent=2, ensure_ascii=False))
@@ -129,7 +129,7 @@ def report(send: Send, check: Callable[..., list[Finding]], *arguments: Any) -> 
         findings = [red(check.__name__.replace("_", " "), words, "if the line does not say it: please report it")]
     for finding in findings:
         send(finding)
-    return all(finding.level is not Level.RED for finding in findings)
+    return all(finding.level is not Severity.RED for finding in findings)
 
 
 def line(finding: Finding, coloured: bool) -> str:

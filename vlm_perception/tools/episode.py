@@ -68,7 +68,7 @@ def choose_target(wish: str, room: Room) -> str:
 
 
 @dataclass
-class Seen:
+class EpisodeRecord:
     """What came on the topics since the robot was put into its room. `states` and `ages` carry [s, monotonic]."""
 
     pose: tuple[float, float] | None = None
@@ -97,7 +97,7 @@ class Spectator(Node):
         self._spinner.add_node(self)
         self._say = say
         self._check = check
-        self.seen = Seen()
+        self.seen = EpisodeRecord()
         self._told: dict[str, str] = {}
         self._controller = ""
         self._targets: dict[str, Client] = {}
@@ -200,7 +200,7 @@ class Spectator(Node):
         while time.monotonic() < end:
             self.spin(0.05)
         self._told = {}
-        self.seen = Seen()
+        self.seen = EpisodeRecord()
 
     def set_target(self, target: str, controller: str = "") -> None:
         """Set a controller's target ("" stops the robot). Raises ValueError with its reason when it is refused."""

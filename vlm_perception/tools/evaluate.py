@@ -1,4 +1,4 @@
-"""Search in many rooms with the real nodes, side by side with a simple controller: figures, a table, pictures.
+"""Search in many rooms with the real nodes, side by side with a baseline controller: figures, a table, pictures.
 
 In every room both look for a thing that is there and for one that is not. Rooms go on in parallel, each with nodes of
 its own in a ROS domain of its own, and all in real time: the nodes' time-outs must hold on clocks that nobody can
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="seconds for what is there, a quarter of it for what is not (default: 120, and 60 for each of delay)",
     )
-    parser.add_argument("--skip", nargs="*", default=[], choices=("simple", "absent"), help="what to leave out")
+    parser.add_argument("--skip", nargs="*", default=[], choices=("baseline", "absent"), help="what to leave out")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="rooms at a time (default: %(default)s)")
     parser.add_argument(
         "--reserved",
@@ -60,12 +60,12 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
     prepare_environment(domains[0])
     end_as_if_interrupted()
-    from vlm_perception.tools.evaluation import OURS, SIMPLE, Evaluation, Setting
+    from vlm_perception.tools.evaluation import BASELINE, OURS, Evaluation, Setting
 
     setting = Setting(
         delay=arguments.delay,
         time_limit=arguments.time_limit or TIME_LIMIT + TIME_FOR_DELAY * arguments.delay,
-        controllers=(OURS,) if SIMPLE in arguments.skip else (OURS, SIMPLE),
+        controllers=(OURS,) if BASELINE in arguments.skip else (OURS, BASELINE),
         with_absent="absent" not in arguments.skip,
         model=arguments.model,
     )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from vlm_perception.perception.source import read_image
 from vlm_perception.simulation.room import Room, make_room
 from vlm_perception.simulation.shortest_path import shortest_path
-from vlm_perception.tools import simple_controller
+from vlm_perception.tools import baseline_controller
 from vlm_perception.tools.episode import (
     ABSENT,
     FOUND_WITHIN,
@@ -33,8 +33,8 @@ from vlm_perception.tools.pictures import contact_sheet, draw_paths
 from vlm_perception.tools.stack import Stack
 from vlm_perception.tools.summary import Trial, failures_in_words, in_words, rounded, summarize, table
 
-OURS, SIMPLE = "ours", "simple"
-PREFIXES = {OURS: "", SIMPLE: f"{simple_controller.NAME}/"}
+OURS, BASELINE = "ours", "baseline"
+PREFIXES = {OURS: "", BASELINE: f"{baseline_controller.NAME}/"}
 BUSY = 0.4  # [s] an answer takes that long, delay apart, only on a machine that has other things to do
 
 
@@ -76,12 +76,12 @@ class Setting:
         commands = {}
         if self.delay:
             commands["classifier"] = [sys.executable, "-m", f"{tools}.slow_classifier", str(self.delay)]
-        if SIMPLE in self.controllers:
-            commands[simple_controller.NAME] = [sys.executable, "-m", f"{tools}.simple_controller"]
+        if BASELINE in self.controllers:
+            commands[baseline_controller.NAME] = [sys.executable, "-m", f"{tools}.baseline_controller"]
         return commands
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class EvaluationStoppedError(Exception):
     """Somebody, or a failure elsewhere, has ended the evaluation."""
 
 
@@ -135,7 +135,7 @@ class Evaluation:
         try:
             while not self._seeds.empty():
                 self._visit_rooms(domain)
-        except Stopped:
+        except EvaluationStoppedError:
             pass
         except Exception as error:
             self._news.put(error)
@@ -145,7 +145,7 @@ class Evaluation:
 
         def check() -> None:
             if self._stop.is_set():
-                raise Stopped
+                raise EvaluationStoppedError
             stack.check()
 
         setting, logs = self.setting, self.output / "logs" / str(domain)
@@ -211,7 +211,7 @@ class Evaluation:
         busy = [seed for seed, those in ages.items() if those and statistics.median(those) > limit]
         line = {
             **figures[OURS],
-            SIMPLE: figures.get(SIMPLE),
+            BASELINE: figures.get(BASELINE),
             "first_seed": min(rooms),
             "delay": setting.delay,
             "time_limit": setting.time_limit,

@@ -35,5 +35,5 @@ def main(arguments: argparse.Namespace) -> int:
     draw_confusion(tally, picture)
     print(table(tally))
     print(f"confusion matrix: {picture}")
-    print(json.dumps({what: round(share, 4) for what, share in tally.figures().items()}))
+    print(json.dumps({what: round(share, 4) for what, share in tally.metrics().items()}))
     return 0

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from vlm_perception.msg import SceneLabel, TargetSighting
 from vlm_perception.perception.frames import decode
 from vlm_perception.tools.episode import Spectator
-from vlm_perception.tools.pictures import Asked, Video, annotate
+from vlm_perception.tools.pictures import AnsweredQuestion, Video, annotate
 from vlm_perception.training.prompts import LABEL_PROMPT
 
 RATE = 10.0  # [Hz]
@@ -80,7 +80,7 @@ class Film(Spectator):
             state.state if state else "",
             state.reason if state else "",
             answer,
-            Asked(
+            AnsweredQuestion(
                 LABEL_PROMPT,
                 list(zip(label.choices, label.probabilities, strict=True)) if label else [],
                 label.label if label else "",

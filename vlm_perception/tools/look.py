@@ -137,7 +137,7 @@ class Report:
         self.frames += 1
 
     def _draw(self, image: np.ndarray, stamp: float, smoothed: Any, answers: Sequence[Answer]) -> np.ndarray:
-        from vlm_perception.tools.pictures import Asked, Canvas
+        from vlm_perception.tools.pictures import AnsweredQuestion, Canvas
 
         canvas = Canvas(image)
         canvas.darken(0, 0, canvas.width, 30 * canvas.unit)
@@ -145,7 +145,7 @@ class Report:
         canvas.text(f"{stamp:.1f} s", canvas.width - 10 * canvas.unit, 7 * canvas.unit, size=14, anchor="ra")
         chosen = [smoothed.label, *(answer.value for answer in answers[1:])]
         shown = [
-            Asked(question.prompt, list(zip(answer.options, answer.probabilities, strict=True)), value)
+            AnsweredQuestion(question.prompt, list(zip(answer.options, answer.probabilities, strict=True)), value)
             for question, answer, value in zip(self._questions, answers, chosen, strict=True)
         ]
         canvas.asked(shown, 36 * canvas.unit)

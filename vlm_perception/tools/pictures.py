@@ -30,7 +30,7 @@ WIDTHS = (640, 1280)
 """Of a drawn image, least and most [px]: below, words do not fit; above, a video only gets large."""
 
 
-class Asked(NamedTuple):
+class AnsweredQuestion(NamedTuple):
     """A `question`, the probability of each of its `options` for this image, and the one that is `chosen`."""
 
     question: str
@@ -75,7 +75,7 @@ class Canvas:
         letter = font.getlength(words) / max(1, len(words)) if font else size
         return textwrap.wrap(words, max(8, int(width / max(letter, 1.0)))) or [""]
 
-    def asked(self, questions: Sequence[Asked], top: float) -> None:
+    def asked(self, questions: Sequence[AnsweredQuestion], top: float) -> None:
         """Draw each question over its options, a bar for each as long as its probability, from `top` downwards."""
         unit, line, wide = self.unit, 18 * self.unit, 180 * self.unit
         y = top
@@ -134,7 +134,7 @@ def annotate(
     state: str,
     reason: str,
     answer: str,
-    asked: Asked,
+    asked: AnsweredQuestion,
     command: tuple[float, float],
     clock: float,
 ) -> np.ndarray:

@@ -18,7 +18,7 @@ from vlm_perception.models.base import Model
 from vlm_perception.models.calibration import EMPTY_PICTURE, TYPES, Calibration
 from vlm_perception.questions import Choice, ClosedQuestion, YesNo
 from vlm_perception.simulation import truth
-from vlm_perception.training.figures import Frame, frames, targets
+from vlm_perception.training.figures import LabelledImage, frames, targets
 from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WAY_PROMPT, WHERE_PROMPT
 
 BINS = 15
@@ -31,7 +31,7 @@ LEAST = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class ScoredQuestions:
     """Questions of one sort, N of them with K options.
 
     `type` as in `Calibration`; `scores` (N, K) and `empty` (N, K), the log-likelihoods up to a constant for the picture
@@ -81,13 +81,13 @@ def quality(probabilities: np.ndarray, right: np.ndarray) -> Quality:
     return Quality(float(hit.mean()), float(-np.log(likelihood).mean()), float(sum(gaps) / len(right)))
 
 
-def by_type(asked: Mapping[str, Asked]) -> dict[str, list[Asked]]:
+def by_type(asked: Mapping[str, ScoredQuestions]) -> dict[str, list[ScoredQuestions]]:
     """The sorts of question of each type."""
     types = dict.fromkeys(one.type for one in asked.values())
     return {kind: [one for one in asked.values() if one.type == kind] for kind in types}
 
 
-def fit_temperature(asked: Sequence[Asked], share: float = 0.0) -> float:
+def fit_temperature(asked: Sequence[ScoredQuestions], share: float = 0.0) -> float:
     """The temperature of the lowest NLL over all sorts of questions, each sort counting alike.
 
     In 1 / temperature the NLL is convex; its slope is the mean of (expected - right) log-likelihood.
@@ -104,7 +104,7 @@ def fit_temperature(asked: Sequence[Asked], share: float = 0.0) -> float:
     return math.exp(-low)
 
 
-def fit(asked: Mapping[str, Asked], shares: Sequence[float] = SHARES) -> Calibration:
+def fit(asked: Mapping[str, ScoredQuestions], shares: Sequence[float] = SHARES) -> Calibration:
     """The share of the empty picture and the temperature with the lowest NLL, for each type of question."""
     temperatures, best = {}, {}
     for kind, alike in by_type(asked).items():
@@ -115,7 +115,7 @@ def fit(asked: Mapping[str, Asked], shares: Sequence[float] = SHARES) -> Calibra
     return Calibration(temperatures, best)
 
 
-def keep_what_helps(calibration: Calibration, judged: Mapping[str, Asked]) -> Calibration:
+def keep_what_helps(calibration: Calibration, judged: Mapping[str, ScoredQuestions]) -> Calibration:
     """Leave out the types of question whose NLL or calibration error on other rooms does not fall."""
     temperatures, shares = {}, {}
     for kind, alike in by_type(judged).items():
@@ -126,12 +126,12 @@ def keep_what_helps(calibration: Calibration, judged: Mapping[str, Asked]) -> Ca
     return Calibration(temperatures, shares)
 
 
-def _mean(asked: Sequence[Asked], share: float, temperature: float) -> Quality:
+def _mean(asked: Sequence[ScoredQuestions], share: float, temperature: float) -> Quality:
     found = [one.quality(share, temperature) for one in asked]
     return Quality(*(float(np.mean([getattr(q, name) for q in found])) for name in ("accuracy", "nll", "ece")))
 
 
-def collect(model: Model, seeds: range) -> dict[str, Asked]:
+def collect(model: Model, seeds: range) -> dict[str, ScoredQuestions]:
     """Ask an uncalibrated `model` about the pictures of every room in `seeds`; the answers by sort of question."""
     found: dict[str, list[tuple[list[float], list[float], int]]] = {}
     types: dict[str, str] = {}
@@ -147,12 +147,12 @@ def collect(model: Model, seeds: range) -> dict[str, Asked]:
                 found.setdefault(sort, []).append((_logarithms(answer.probabilities), empty[question], right))
                 types[sort] = TYPES[type(question)]
     return {
-        sort: Asked(types[sort], *(np.array(column) for column in zip(*rows, strict=True)))
+        sort: ScoredQuestions(types[sort], *(np.array(column) for column in zip(*rows, strict=True)))
         for sort, rows in found.items()
     }
 
 
-def _questions(frame: Frame, seed: int) -> list[tuple[str, ClosedQuestion, int]]:
+def _questions(frame: LabelledImage, seed: int) -> list[tuple[str, ClosedQuestion, int]]:
     """What is asked about a frame: the sort of question, the question, the index of the right option."""
     where = {item.name: item.where for item in frame.seen}
     asked: list[tuple[str, ClosedQuestion, int]] = [
@@ -172,7 +172,7 @@ def _logarithms(probabilities: Sequence[float]) -> list[float]:
     return [math.log(max(probability, LEAST)) for probability in probabilities]
 
 
-def table(fitted_on: Mapping[str, Asked], judged: Mapping[str, Asked]) -> str:
+def table(fitted_on: Mapping[str, ScoredQuestions], judged: Mapping[str, ScoredQuestions]) -> str:
     """Every share of the empty picture, before and after the temperature fitted for its type, as Markdown."""
     lines = [
         "| question | of | empty picture | temperature | right | NLL before, after | ECE before, after |",

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import GENERATION, NAMES, WALL_THICKNESS, Pose, Room, make_room
+from vlm_perception.simulation.room import GENERATION, NAMES, WALL_THICKNESS, RobotPose, Room, make_room
 
 TRAIN_SEEDS = range(100_000, 200_000)
 CALIBRATION_SEEDS = range(800_000, 900_000)
@@ -53,7 +53,7 @@ class Shard:
     seed: np.ndarray
 
 
-def random_pose(room: Room, rng: np.random.Generator) -> Pose:
+def random_pose(room: Room, rng: np.random.Generator) -> RobotPose:
     """A pose that a robot in `room` can have; close views, walls, the doorway and the corridor come more often."""
     hx, hy = room.length / 2, room.width / 2
     for _ in range(1000):
@@ -82,7 +82,7 @@ def random_pose(room: Room, rng: np.random.Generator) -> Pose:
             x = hx + rng.uniform(0, WALL_THICKNESS + room.corridor_length)
             y = room.door_y + rng.uniform(-0.5, 0.5) * room.corridor_width
             yaw = rng.choice([0, math.pi]) + rng.uniform(-0.8, 0.8)
-        pose = Pose(float(x), float(y), math.remainder(float(yaw), math.tau))
+        pose = RobotPose(float(x), float(y), math.remainder(float(yaw), math.tau))
         inside = (abs(x) < hx and abs(y) < hy) or room.in_corridor(x, y)
         if inside and room.clearance(x, y) > 0.2:
             return pose

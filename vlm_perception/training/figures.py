@@ -44,7 +44,7 @@ class Tally:
     def share(self, what: str) -> float:
         return self.right.get(what, 0) / self.all[what] if self.all.get(what) else float("nan")
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Every figure as a share from 0 to 1, in the order of the table."""
         absent = sum(self.right.get(k, 0) for k in self.all if k.startswith("absent"))
         absent_share = absent / max(1, sum(n for k, n in self.all.items() if k.startswith("absent")))
@@ -62,16 +62,16 @@ def measure(model: Model, seeds: range) -> Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class LabelledImage:
     """A picture and the truth about it. `image` RGB uint8 (480, 640, 3); `seen` is all that has a pixel in it."""
 
     image: np.ndarray
     label: str
     way: str
-    seen: list[truth.Seen]
+    seen: list[truth.VisibleObject]
 
 
-def frames(seed: int) -> Iterator[Frame]:
+def frames(seed: int) -> Iterator[LabelledImage]:
     """`POSES_PER_ROOM` full-size pictures of the room of `seed`, always the same ones."""
     room, rng = make_room(seed), np.random.default_rng((seed, 1))
     with World(room) as world:
@@ -79,10 +79,10 @@ def frames(seed: int) -> Iterator[Frame]:
             pose = random_pose(room, rng)
             world.place(pose)
             seen = truth.sightings(room, pose, world.segmentation())
-            yield Frame(world.picture(), truth.label(room, pose), truth.way(room, pose), seen)
+            yield LabelledImage(world.picture(), truth.label(room, pose), truth.way(room, pose), seen)
 
 
-def targets(frame: Frame, seed: int) -> dict[str, str]:
+def targets(frame: LabelledImage, seed: int) -> dict[str, str]:
     """Which things are asked for, and why: all that are visible, and of each kind of absent ones one by `seed`."""
     rng = np.random.default_rng((seed, 2))
     visible = [item.name for item in frame.seen if item.visible]
@@ -103,7 +103,7 @@ def targets(frame: Frame, seed: int) -> dict[str, str]:
     return asked | {str(rng.choice(names)): kind for kind, names in kinds.items() if names}
 
 
-def _measure_frame(model: Model, tally: Tally, frame: Frame, seed: int) -> None:
+def _measure_frame(model: Model, tally: Tally, frame: LabelledImage, seed: int) -> None:
     visible = {item.name: item for item in frame.seen if item.visible}
     glimpsed = {item.name for item in frame.seen if not item.visible}
     asked = targets(frame, seed)
@@ -136,7 +136,7 @@ def _measure_frame(model: Model, tally: Tally, frame: Frame, seed: int) -> None:
 def table(tally: Tally) -> str:
     """The figures as a Markdown table."""
     lines = ["| what | reached | aim | of |", "| --- | --- | --- | --- |"]
-    for what, share in tally.figures().items():
+    for what, share in tally.metrics().items():
         aim = f"{AIMS[what]:.0%}" if what in AIMS else ""
         lines.append(f"| {what} | {share:.1%} | {aim} | {tally.all.get(what, '')} |")
     return "\n".join(lines)

@@ -286,7 +286,7 @@ def make_batch(columns: dict[str, np.ndarray], rng: np.random.Generator | None) 
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingQuestion:
     """One question about one frame of a batch, and its answer. `name`: the index in NAMES asked for, or -1."""
 
     frame: int
@@ -295,7 +295,7 @@ class Row:
     name: int = -1
 
 
-def draw_questions(batch: Batch, rng: np.random.Generator, targets: int) -> list[Row]:
+def draw_questions(batch: Batch, rng: np.random.Generator, targets: int) -> list[TrainingQuestion]:
     """`targets` target questions per frame and a scene or way question for some frames."""
     rows = []
     for frame in range(len(batch.label)):
@@ -318,31 +318,31 @@ def draw_questions(batch: Batch, rng: np.random.Generator, targets: int) -> list
                 words = (str(rng.choice(UNKNOWN_WORDS)), str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS))))
                 target = (words[0], f"{words[0]} {words[1]}", f"{words[2]} {words[0]}")[rng.integers(3)]
                 prompt = THERE_PROMPT if rng.random() < 0.25 else WHERE_PROMPT
-                rows.append(Row(frame, prompt.format(target=target), "no"))
+                rows.append(TrainingQuestion(frame, prompt.format(target=target), "no"))
                 continue
             if rng.random() < 0.25:
                 there = "no" if answer == "no" else "yes"
-                rows.append(Row(frame, THERE_PROMPT.format(target=NAMES[name]), there, name))
+                rows.append(TrainingQuestion(frame, THERE_PROMPT.format(target=NAMES[name]), there, name))
             else:
-                rows.append(Row(frame, WHERE_PROMPT.format(target=NAMES[name]), answer, name))
+                rows.append(TrainingQuestion(frame, WHERE_PROMPT.format(target=NAMES[name]), answer, name))
         if rng.random() < 0.6:
-            rows.append(Row(frame, LABEL_PROMPT, truth.LABELS[batch.label[frame]]))
+            rows.append(TrainingQuestion(frame, LABEL_PROMPT, truth.LABELS[batch.label[frame]]))
         if rng.random() < 0.2:
-            rows.append(Row(frame, WAY_PROMPT, truth.WAYS[batch.way[frame]]))
+            rows.append(TrainingQuestion(frame, WAY_PROMPT, truth.WAYS[batch.way[frame]]))
     return rows
 
 
-def description_rows(batch: Batch, frames: np.ndarray) -> list[Row]:
+def description_rows(batch: Batch, frames: np.ndarray) -> list[TrainingQuestion]:
     rows = []
     for frame in frames:
         visible = np.flatnonzero(batch.share[frame] >= truth.VISIBLE)
         visible = visible[np.argsort(batch.column[frame, visible])]
         text = ", ".join(f"{NAMES[i]} {truth.WHERE[batch.where[frame, i]]}" for i in visible) or "no objects"
-        rows.append(Row(int(frame), DESCRIPTION_PROMPT, text))
+        rows.append(TrainingQuestion(int(frame), DESCRIPTION_PROMPT, text))
     return rows
 
 
-class Words:
+class TokenCache:
     """Token ids of prompts and answers, remembered: the same few come again and again."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
@@ -367,8 +367,8 @@ def question_losses(
     helpers: Helpers,
     features: Tensor,
     batch: Batch,
-    rows: list[Row],
-    words: Words,
+    rows: list[TrainingQuestion],
+    words: TokenCache,
 ) -> tuple[Tensor, Tensor]:
     """Losses of the answers, and of which patches the questions are about (0 where none names an object)."""
     prompts = [words.prompt(row.prompt) for row in rows]
@@ -431,7 +431,7 @@ def train(
     if start_from is not None:
         model = PaliGemmaForConditionalGeneration.from_pretrained(start_from, attn_implementation="eager")
         model = model.float()
-    words = Words(processor.tokenizer)
+    words = TokenCache(processor.tokenizer)
     helpers = Helpers(model.config.text_config.hidden_size)
     embeddings = [model.get_input_embeddings().weight]
     others = [p for p in model.parameters() if p is not embeddings[0]] + list(helpers.parameters())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Level(Enum):
+class Severity(Enum):
     """Green: as it should be. Yellow: it works, but not as well as it could, or not everything. Red: it cannot work."""
 
     GREEN = "green"
@@ -18,13 +18,13 @@ class Level(Enum):
 class Finding:
     """What is so about something, in `words`, and what to do about it unless it is green."""
 
-    level: Level
+    level: Severity
     about: str
     words: str
     remedy: str = ""
 
     def __post_init__(self) -> None:
-        if (self.level is Level.GREEN) == bool(self.remedy):
+        if (self.level is Severity.GREEN) == bool(self.remedy):
             raise ValueError(
                 f"{self.about}: {self.level.value} with the remedy {self.remedy!r}, expected one but for green"
             )
@@ -32,14 +32,14 @@ class Finding:
 
 def green(about: str, words: str) -> Finding:
     """As it should be."""
-    return Finding(Level.GREEN, about, words)
+    return Finding(Severity.GREEN, about, words)
 
 
 def yellow(about: str, words: str, remedy: str) -> Finding:
     """It works, but not as well as it could, or not everything."""
-    return Finding(Level.YELLOW, about, words, remedy)
+    return Finding(Severity.YELLOW, about, words, remedy)
 
 
 def red(about: str, words: str, remedy: str) -> Finding:
     """It cannot work."""
-    return Finding(Level.RED, about, words, remedy)
+    return Finding(Severity.RED, about, words, remedy)

@@ -10,7 +10,7 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from vlm_perception.nodes.camera_topics import may_be_camera
 from vlm_perception.tools.checks.finding import Finding, green, red, yellow
-from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, Endpoint, Pictures, Seen
+from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, ImageStream, Observation, TopicEndpoint
 
 TWISTS = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
 NODES = ("classifier", "navigator")
@@ -23,7 +23,7 @@ LOST = 0.01
 START_CLASSIFIER = "ros2 launch vlm_perception bringup.launch.py image_topic:=/your/topic"
 
 
-def nodes(seen: Seen) -> list[Finding]:
+def nodes(seen: Observation) -> list[Finding]:
     """Whether classifier and navigator run, once each, and what they say of themselves."""
     if not seen.nodes:
         words = "no node is there, neither ours nor another"
@@ -56,12 +56,12 @@ def _health(name: str, node: str, status: DiagnosticStatus | None) -> Finding:
     return (yellow if status.level == DiagnosticStatus.WARN else red)(name, words, remedy)
 
 
-def cameras(seen: Seen) -> list[Finding]:
+def cameras(seen: Observation) -> list[Finding]:
     """Of each camera's topic who publishes it and how, and what came."""
     return [finding for topic in seen.pictures for finding in (_camera(seen, topic) or [])]
 
 
-def _camera(seen: Seen, topic: str) -> list[Finding]:
+def _camera(seen: Observation, topic: str) -> list[Finding]:
     about = f"camera {topic}"
     publishers, pictures = seen.publishers.get(topic, []), seen.pictures[topic]
     images = [end for end in publishers if end.type in IMAGES]
@@ -114,7 +114,7 @@ def _camera(seen: Seen, topic: str) -> list[Finding]:
     return [green(about, f"{pictures.form} at {pictures.rate:.1f} Hz from {images[0].node}, {reliability}, {age}")]
 
 
-def _quality(seen: Seen, topic: str, images: Sequence[Endpoint]) -> list[Finding]:
+def _quality(seen: Observation, topic: str, images: Sequence[TopicEndpoint]) -> list[Finding]:
     """Who asks for more than the camera offers hears nothing, and is not told."""
     findings = []
     for end in seen.subscribers.get(topic, []):
@@ -131,13 +131,13 @@ def _quality(seen: Seen, topic: str, images: Sequence[Endpoint]) -> list[Finding
     return findings
 
 
-def _age(seen: Seen, pictures: Pictures) -> float:
+def _age(seen: Observation, pictures: ImageStream) -> float:
     """The median age [s], by the clock that the classifier goes by."""
     simulated = any(values.get("use_sim_time") for values in seen.parameters.values())
     return statistics.median(clock if simulated and clock is not None else system for system, clock in pictures.ages)
 
 
-def _stamps(seen: Seen, topic: str) -> list[Finding]:
+def _stamps(seen: Observation, topic: str) -> list[Finding]:
     about, pictures = f"camera {topic}", seen.pictures[topic]
     if not pictures.stamps[-1]:
         return [red(about, "its pictures have no stamp", "a driver that stamps them: an age of no picture is known")]
@@ -152,13 +152,13 @@ def _stamps(seen: Seen, topic: str) -> list[Finding]:
     return []
 
 
-def velocity(seen: Seen) -> list[Finding]:
+def velocity(seen: Observation) -> list[Finding]:
     """Whether those who drive and those who listen to them speak of the same."""
     topics = seen.topics(seen.publishers, seen.called("navigator"), TWISTS)
     return [finding for topic in topics or ["/cmd_vel"] for finding in _velocity(seen, topic)]
 
 
-def _velocity(seen: Seen, topic: str) -> list[Finding]:
+def _velocity(seen: Observation, topic: str) -> list[Finding]:
     speak, hear = seen.publishers.get(topic, []), seen.subscribers.get(topic, [])
     if not speak:
         return []
@@ -177,7 +177,7 @@ def _velocity(seen: Seen, topic: str) -> list[Finding]:
     return findings or [green(topic, f"{', '.join(sorted(spoken))} from {speak[0].node} to {hear[0].node}")]
 
 
-def simulated_time(seen: Seen) -> list[Finding]:
+def simulated_time(seen: Observation) -> list[Finding]:
     """Whether who goes by /clock has one, and who should does."""
     ours = [node for name in NODES for node in seen.called(name)]
     simulated = [node for node in ours if seen.parameters.get(node, {}).get("use_sim_time")]

@@ -17,7 +17,7 @@ from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import settle
 from vlm_perception.models.scope import Scope
 from vlm_perception.models.weights import Header, read_headers
-from vlm_perception.tools.checks.finding import Finding, Level, green, red, yellow
+from vlm_perception.tools.checks.finding import Finding, Severity, green, red, yellow
 from vlm_perception.tools.machine import processor
 
 CONNECT_TIMEOUT = 3.0
@@ -39,7 +39,7 @@ def models(given: str) -> list[Finding]:
     findings: list[Finding] = []
     for name in names:
         finding = _server(name) if is_address(name) else _folder(name)
-        if finding.level is not Level.RED:
+        if finding.level is not Severity.RED:
             return [*findings, finding]
         if name != names[-1]:
             finding = yellow("model", f"{finding.words}; the next one is tried", finding.remedy)

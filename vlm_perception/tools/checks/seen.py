@@ -36,7 +36,7 @@ BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class TopicEndpoint:
     """Who publishes or subscribes: the full name of its `node`, the message's `type`, and with what quality."""
 
     node: str
@@ -45,7 +45,7 @@ class Endpoint:
 
 
 @dataclass
-class Pictures:
+class ImageStream:
     """What came on a camera's topic: `ages` [s] of each by the system's clock and by /clock, which may be silent;
     `lost` on the way to us, by the publisher's count; in what `form`, and why one cannot be decoded, or
     may not show what the camera sees."""
@@ -72,13 +72,13 @@ class Pictures:
 
 
 @dataclass
-class Seen:
+class Observation:
     """All that was seen: `publishers` and `subscribers` by topic, `parameters` and `health` by a node's full name."""
 
     nodes: list[str] = field(default_factory=list)
-    publishers: dict[str, list[Endpoint]] = field(default_factory=dict)
-    subscribers: dict[str, list[Endpoint]] = field(default_factory=dict)
-    pictures: dict[str, Pictures] = field(default_factory=dict)
+    publishers: dict[str, list[TopicEndpoint]] = field(default_factory=dict)
+    subscribers: dict[str, list[TopicEndpoint]] = field(default_factory=dict)
+    pictures: dict[str, ImageStream] = field(default_factory=dict)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     health: dict[str, DiagnosticStatus] = field(default_factory=dict)
 
@@ -86,16 +86,18 @@ class Seen:
         """The full names of the nodes of this name, in any namespace."""
         return [node for node in self.nodes if node.rpartition("/")[2] == name]
 
-    def topics(self, endpoints: dict[str, list[Endpoint]], nodes: Sequence[str], types: Sequence[str]) -> list[str]:
+    def topics(
+        self, endpoints: dict[str, list[TopicEndpoint]], nodes: Sequence[str], types: Sequence[str]
+    ) -> list[str]:
         """The topics on which one of `nodes` is among the `endpoints`, with one of `types`."""
         return [topic for topic, ends in endpoints.items() if any(e.node in nodes and e.type in types for e in ends)]
 
 
 class Observer:
-    """Listens in the ROS context that there is; see `Seen`."""
+    """Listens in the ROS context that there is; see `Observation`."""
 
     def __init__(self) -> None:
-        self.seen = Seen()
+        self.seen = Observation()
         self._node = Node(f"_vlm_perception_doctor_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
@@ -126,7 +128,7 @@ class Observer:
                 (self.seen.subscribers, self._node.get_subscriptions_info_by_topic(topic)),
             ):
                 everybody = [
-                    Endpoint(_full(info.node_namespace, info.node_name), info.topic_type, info.qos_profile)
+                    TopicEndpoint(_full(info.node_namespace, info.node_name), info.topic_type, info.qos_profile)
                     for info in infos
                 ]
                 ends[topic] = [end for end in everybody if end.node != own]
@@ -150,7 +152,7 @@ class Observer:
         guess = [] if self.seen.called("classifier") else ["camera/image_raw"]
         wanted = [self._node.resolve_topic_name(name) for name in image_topics or listened or guess]
         for topic in wanted:
-            pictures = self.seen.pictures.setdefault(topic, Pictures())
+            pictures = self.seen.pictures.setdefault(topic, ImageStream())
             kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
             if kinds and topic not in self._followed:
                 self._followed[topic] = time.monotonic()
@@ -204,7 +206,7 @@ class Observer:
     def _on_clock(self, message: Clock) -> None:
         self._clock = message.clock.sec * 1_000_000_000 + message.clock.nanosec
 
-    def _on_picture(self, pictures: Pictures, message: Any, info: dict[str, int]) -> None:
+    def _on_picture(self, pictures: ImageStream, message: Any, info: dict[str, int]) -> None:
         stamp = stamp_of(message)
         pictures.arrivals.append(time.monotonic())
         pictures.stamps.append(stamp)
@@ -225,7 +227,7 @@ def _full(namespace: str, name: str) -> str:
     return f"{namespace.rstrip('/')}/{name}"
 
 
-def look(seconds: float, image_topics: Sequence[str]) -> Seen:
+def look(seconds: float, image_topics: Sequence[str]) -> Observation:
     """What is there and what comes within `seconds` [s], or longer while something is silent that should be heard."""
     observer = Observer()
     try:

@@ -1,4 +1,4 @@
-"""The usual way of asking a vision-language model: `generate`, clean the string, look it up among the options."""
+"""The baseline: ask a vision-language model with `generate`, clean the string, look it up among the options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Said:
     time_to_first_token: float
 
 
-class UsualWay:
+class Baseline:
     """One greedy `generate` of a stock transformers `model` for each question; `processor` is the stock one, too.
 
     A chat model reads the options behind the prompt; one without a chat template, such as PaliGemma, the prompt alone.
@@ -90,12 +90,12 @@ class FirstToken(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def usual_way(model: Model) -> UsualWay | None:
-    """How `model` is usually asked; None for one that does not generate, or not here."""
+def baseline_of(model: Model) -> Baseline | None:
+    """Return the baseline for `model`; None for one that does not generate, or not here."""
     if isinstance(model, PaliGemma):
-        return UsualWay(model._model, model._processor)
+        return Baseline(model._model, model._processor)
     if isinstance(model, ChatModel):
-        return UsualWay(model._model, model._processor, **model._template_options)
+        return Baseline(model._model, model._processor, **model._template_options)
     return None
 
 

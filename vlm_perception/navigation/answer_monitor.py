@@ -21,7 +21,7 @@ ANSWERS_LAST = 3.0
 IN_THE_FUTURE = "the picture's stamp is in the future"
 
 
-class Evidence:
+class AnswerMonitor:
     """Keeps the answers about the newest picture.
 
     Two clocks are asked: `now` [s] is the clock of the stamps, which may be simulated, jump or stand still;

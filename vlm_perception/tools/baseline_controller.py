@@ -1,7 +1,7 @@
-"""Node `simple_controller`: what one usually writes first. For comparison by the evaluation only, never for a robot.
+"""Node `baseline_controller`: what one usually writes first. For comparison by the evaluation only, never for a robot.
 
 It asks the navigator's questions through the same service and obeys each answer until the next one comes. It knows
-neither delay nor doubt nor the way ahead. `python -m vlm_perception.tools.simple_controller`
+neither delay nor doubt nor the way ahead. `python -m vlm_perception.tools.baseline_controller`
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vlm_perception.nodes.navigator import Parameters
 from vlm_perception.nodes.run import run
 from vlm_perception.srv import Ask, SetSearchTarget
 
-NAME = "simple_controller"
+NAME = "baseline_controller"
 SEARCHING_TURN = 0.3  # [rad/s]
 ALIGNING_TURN = 0.5  # [rad/s]
 FORWARD = 0.3  # [m/s]
@@ -41,7 +41,7 @@ def obey(meaning: str) -> tuple[str, float, float]:
     return "aligning", 0.0, ALIGNING_TURN if direction == "left" else -ALIGNING_TURN
 
 
-class SimpleController(Node):
+class BaselineController(Node):
     """Offers `~/set_search_target` and `~/navigation_state`; without a target it is silent, and moves nothing."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class SimpleController(Node):
 
 
 def main() -> int:
-    return run(SimpleController)
+    return run(BaselineController)
 
 
 if __name__ == "__main__":
