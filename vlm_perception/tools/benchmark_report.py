@@ -58,9 +58,9 @@ class BenchmarkRow:
 LEGEND = (
     "*ours*: typed questions, each option scored in one forward pass. *baseline*: `generate`, clean the string, look "
     "it up. *together*: the closed questions, in one call of ours, one after another in the baseline. *baseline / "
-    "ours*: the median ratio of calls that took turns. *valid*: the answer is one of the options. *agreement*: the same "
-    "answer as the first model of the table gives our way. Tokens per second are those after the first. Memory is the peak of "
-    "the process that measured."
+    "ours*: the median ratio of calls that took turns. *valid*: the answer is one of the options. *agreement*: the "
+    "same answer as the first model of the table gives our way. Tokens per second are those after the first. Memory "
+    "is the peak of the process that measured."
 )
 COLUMNS = {
     "model": ("model", "{}"),
