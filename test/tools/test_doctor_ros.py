@@ -21,8 +21,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from vlm_perception.nodes.diagnostics import Diagnostics, Health
-from vlm_perception.nodes.diagnostics import Severity as Seriousness
+from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.profile import VARIABLES
 from vlm_perception.tools.checks import graph, middleware
 from vlm_perception.tools.checks.finding import Finding, Severity
@@ -229,7 +228,7 @@ def test_a_robot_in_order(ros):
     navigator.create_publisher(TwistStamped, "cmd_vel", 1)
     robot.node("base").create_subscription(TwistStamped, "cmd_vel", ignore, 1)
     for node in (classifier, navigator):
-        Diagnostics(node, lambda: Health(Seriousness.OK, "looking"))
+        Diagnostics(node, lambda: Health(Level.OK, "looking"))
     with robot:
         seen = look(SECONDS, [])
     assert seen.parameters["/classifier"] == {"use_sim_time": False, "max_frame_age": 2.0}
@@ -258,7 +257,7 @@ def test_a_robot_in_disorder(ros):
     navigator = robot.node("navigator")
     navigator.create_publisher(Twist, "cmd_vel", 1)
     robot.node("joystick").create_publisher(Twist, "cmd_vel", 1)
-    Diagnostics(navigator, lambda: Health(Seriousness.ERROR, "nobody listens"))
+    Diagnostics(navigator, lambda: Health(Level.ERROR, "nobody listens"))
     base.node("base").create_subscription(TwistStamped, "cmd_vel", ignore, 1)
     topics = ["front/image", "rear/image", "strange/image", "timeless/image", "silent/image", "words", "nobody"]
     with robot, base:
