@@ -14,7 +14,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 RUN := .venv/bin/vlm_perception
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-cache bench-frames bench-export setup clean
+.PHONY: help demo test test-quick lint docs doctor evaluate train figures calibrate benchmark bench-scoring bench-smoothing bench-cameras bench-cache bench-frames bench-export setup clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ test-quick: setup  ## Run the tests that need no ROS and are quick (a minute)
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
+
+docs:  ## Build the documentation as a site, in output/docs
+	@setup/setup.sh docs
+	@.venv/bin/python -m sphinx -q -W --keep-going -j auto -d output/.doctrees docs output/docs
+	@echo "Open output/docs/index.html"
 
 doctor: setup  ## Say what is wrong with ROS, camera, libraries, GPU and model, and what to do about it
 	@$(RUN) doctor $(ARGS)

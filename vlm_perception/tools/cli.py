@@ -24,7 +24,7 @@ COMMANDS = {
     "train": "train the nano model",
     "figures": "measure the nano model on rooms it has never seen",
     "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",
-    "parameters": "print the tables of all parameters, as in the README",
+    "parameters": "print the tables of all parameters, or write the generated files",
     "export": "export a model's vision tower to ONNX, float32 or INT8, compared with the original",
     "minigpt4": "assemble MiniGPT-4 from its published pieces into one model folder",
     "benchmark": "measure what models answer in which time, beside the usual way: tables, a chart",

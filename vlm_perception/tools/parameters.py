@@ -1,4 +1,4 @@
-"""Print the tables of all nodes' parameters, or write them and the files in config/ anew."""
+"""Print the tables of all nodes' parameters, or write all generated files: config/ and the pages of reference."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import textwrap
 from pathlib import Path
 
 from vlm_perception.parameters import CONFIGURE, LIVE, Declared, as_list, declared
+from vlm_perception.tools.reference import GENERATED, commands, interfaces
 
 NODES = ("classifier", "navigator", "camera", "simulator")
 WIDTH = 100
-INTRODUCTION = """# Parameters
+INTRODUCTION = f"""# Parameters
 
-Written by `vlm_perception parameters --write .`; do not edit.
+{GENERATED}
 
 Every parameter has the default below, and `config/` holds a commented file per node with these defaults. The last
 column says when a parameter takes effect:
@@ -25,7 +26,7 @@ column says when a parameter takes effect:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--write", type=Path, metavar="ROOT", help="write config/*.yaml and docs/parameters.md there")
+    parser.add_argument("--write", type=Path, metavar="ROOT", help="write config/*.yaml and the generated pages of docs/ there")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -33,14 +34,19 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.write is None:
         print(page())
         return 0
-    for path, text in files().items():
+    for path, text in files(arguments.write).items():
         (arguments.write / path).write_text(text, encoding="utf-8")
     return 0
 
 
-def files() -> dict[str, str]:
-    """Return what is generated, by its path below the root of the package."""
-    return {"docs/parameters.md": page(), **{f"config/{node}.yaml": parameter_file(node) for node in NODES}}
+def files(root: Path) -> dict[str, str]:
+    """Return what is generated, by its path below the `root` of the package."""
+    pages = {
+        "docs/parameters.md": page(),
+        "docs/interfaces.md": interfaces(root),
+        "docs/commands.md": commands(),
+    }
+    return pages | {f"config/{node}.yaml": parameter_file(node) for node in NODES}
 
 
 def page() -> str:
