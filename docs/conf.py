@@ -1,4 +1,4 @@
-"""Settings of Sphinx: `make docs` makes a site of these pages."""
+"""Settings of Sphinx: `make docs` makes a site of these pages and of those outside that they link to."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ author = "vlm_perception maintainers"
 copyright = "vlm_perception maintainers, Apache-2.0"  # noqa: A001 - Sphinx wants this name
 version = release = vlm_perception.__version__
 
+# The source is the root of the package, so that links mean the same here and where the repository is read.
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**", "benchmarks/*.md", "vlm_perception/models/nano/README.md"]
+exclude_patterns = [".*", "build", "install", "log", "output", "test"]
+
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
-myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]
 
 html_theme = "furo"
 html_title = f"vlm_perception {version}"

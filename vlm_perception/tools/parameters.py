@@ -26,7 +26,7 @@ column says when a parameter takes effect:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--write", type=Path, metavar="ROOT", help="write config/*.yaml and the generated pages of docs/ there")
+    parser.add_argument("--write", type=Path, metavar="ROOT", help="write all generated files there")
 
 
 def main(arguments: argparse.Namespace) -> int:
