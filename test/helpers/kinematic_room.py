@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vlm_perception.navigation.answer_monitor import AnswerMonitor
-from vlm_perception.navigation.behaviours import Behaviour, Decision, WorldState
+from vlm_perception.navigation.behaviours.base import Behaviour, Decision, WorldState
 from vlm_perception.navigation.motion import Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.sighting import Sighting, Surroundings, SurroundingsReading, TargetReading
 from vlm_perception.questions import Answer

@@ -8,8 +8,13 @@ import random
 import pytest
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET, KinematicRoom, answer
 
-from vlm_perception.navigation.behaviours import Behaviour, Decision, Explore, Follow, Idle, Search, Tuning, WorldState
+from vlm_perception.navigation.behaviours.base import Behaviour, Decision, WorldState
+from vlm_perception.navigation.behaviours.explore import Explore
+from vlm_perception.navigation.behaviours.follow import Follow
+from vlm_perception.navigation.behaviours.idle import Idle
+from vlm_perception.navigation.behaviours.search import Search
 from vlm_perception.navigation.motion import STOP, Limits, MotionLimiter, Pose
+from vlm_perception.navigation.tuning import Tuning
 from vlm_perception.questions import Answer
 
 

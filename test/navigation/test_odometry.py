@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET, answer
 
-from vlm_perception.navigation.behaviours import Tuning
 from vlm_perception.navigation.motion import STOP, Command, Limits, Pose
 from vlm_perception.navigation.pilot import Pilot
+from vlm_perception.navigation.tuning import Tuning
 
 PERIOD = 0.05
 BEFORE = 1000.0

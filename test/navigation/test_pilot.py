@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinematic_room import READ_SURROUNDINGS, READ_TARGET
 
-from vlm_perception.navigation.behaviours import Tuning
 from vlm_perception.navigation.depth import DepthReading, Points, UnusableDepthError
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import UnusableAnswerError
+from vlm_perception.navigation.tuning import Tuning
 from vlm_perception.questions import Answer
 
 READ_DEPTH = DepthReading(1.31, camera_height=0.3, camera_pitch=0.1)

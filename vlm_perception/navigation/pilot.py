@@ -6,21 +6,16 @@ import math
 from dataclasses import replace
 
 from vlm_perception.navigation.answer_monitor import FUTURE, AnswerMonitor
-from vlm_perception.navigation.behaviours import (
-    STOPPED,
-    Behaviour,
-    Decision,
-    Explore,
-    Follow,
-    Idle,
-    Search,
-    Tuning,
-    WorldState,
-)
+from vlm_perception.navigation.behaviours.base import STOPPED, Behaviour, Decision, WorldState
+from vlm_perception.navigation.behaviours.explore import Explore
+from vlm_perception.navigation.behaviours.follow import Follow
+from vlm_perception.navigation.behaviours.idle import Idle
+from vlm_perception.navigation.behaviours.search import Search
 from vlm_perception.navigation.depth import DepthSensor, Points
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.odometry import OdometryBuffer
 from vlm_perception.navigation.sighting import Sighting, Surroundings, third
+from vlm_perception.navigation.tuning import Tuning
 
 MODES = ("idle", "search", "follow", "explore")
 MAX_DEPTH_AGE = 0.5

@@ -55,16 +55,12 @@ class SurroundingsSettings:
     """The question about what is ahead, and what its labels mean. ValueError for what cannot be asked."""
 
     prompt: str = parameter("what is ahead?", "Question about what is ahead")
-    options: tuple[str, ...] = parameter(
-        ("clear", "obstacle", "wall", "doorway", "corridor"), "Its possible answers"
-    )
+    options: tuple[str, ...] = parameter(("clear", "obstacle", "wall", "doorway", "corridor"), "Its possible answers")
     obstacles: tuple[str, ...] = parameter(("obstacle",), "Those of the options that mean a thing close ahead")
     walls: tuple[str, ...] = parameter(
         ("wall",), "Those of the options that mean a wall ahead, farther than an obstacle"
     )
-    passages: tuple[str, ...] = parameter(
-        ("doorway", "corridor"), "Those of the options that lead to another place"
-    )
+    passages: tuple[str, ...] = parameter(("doorway", "corridor"), "Those of the options that lead to another place")
 
     def __post_init__(self) -> None:
         self.question  # noqa: B018 - raises for what cannot be asked

@@ -24,10 +24,10 @@ from std_msgs.msg import Header
 from vlm_perception.action import SearchTarget
 from vlm_perception.msg import Answer as AnswerMessage
 from vlm_perception.msg import TargetSighting
-from vlm_perception.navigation.behaviours import Tuning
 from vlm_perception.navigation.depth import DepthSensor, Points, UnusableDepthError
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import Sighting, UnusableAnswerError
+from vlm_perception.navigation.tuning import Tuning
 from vlm_perception.nodes.classifier_client import AskError, ClassifierClient
 from vlm_perception.nodes.conversions import answer_from_message
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level

@@ -1,0 +1,1 @@
+"""What to do next: idle, search, follow, explore. One behaviour a module."""
