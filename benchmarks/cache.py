@@ -154,11 +154,12 @@ def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look
                 rendered = world.picture()
                 image = camera.sees(rendered)
                 questions: list[Question] = [LABEL] if number % WORDS_EVERY else [LABEL, WORDS]
-                label, *words = model.answer(image, questions)
+                answers = model.answer(image, questions)
+                label, words = answers[0], answers[1] if len(answers) > 1 else None
                 again = model.answer(camera.sees(rendered), [WORDS])[0] if words else None
                 small = cv2.resize(image, KEPT, interpolation=cv2.INTER_AREA)
                 label_truth = truth.label(room, pose)
-                stream.append(Look(number / RATE, phase, label_truth, small, label, *words or [None], again))
+                stream.append(Look(number / RATE, phase, label_truth, small, label, words, again))
         streams.append(stream)
         print(f"room {seed}: {len(stream)} pictures", flush=True)
     return streams

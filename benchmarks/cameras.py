@@ -32,7 +32,7 @@ from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
 from vlm_perception.perception.camera import Camera
 from vlm_perception.perception.frames import Frame
-from vlm_perception.perception.inference import Job, OomBackoff, answer
+from vlm_perception.perception.inference import Job, OomBackoff, TextFailed, answer
 from vlm_perception.perception.outputs import Failed, Fault, Label, Loaded, Output
 from vlm_perception.perception.settings import DescriptionSettings, LabelSettings, Settings
 from vlm_perception.perception.worker import Worker
@@ -50,10 +50,12 @@ WORDS = Text("describe the scene", 24)
 def ask(model: OomBackoff, images: Sequence[np.ndarray], question: Question) -> list[Answer]:
     """Ask about all pictures as the worker does."""
     jobs = [Job(Frame("", image, None, 0.0, 0.0), [question]) for image in images]
-    answers = []
+    answers: list[Answer] = []
     for _, result in answer(model, jobs):
         if isinstance(result, Exception):
             raise result
+        if isinstance(result, TextFailed):
+            raise result.error
         answers += result
     return answers
 

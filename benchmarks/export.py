@@ -20,7 +20,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -67,7 +68,7 @@ def save_siglip(folder: Path) -> Path:
     return folder
 
 
-def race(rounds: int, sides: dict[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
+def race(rounds: int, sides: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
     """Seconds of every side in every round; the sides take turns. Two rounds before do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):
@@ -147,14 +148,18 @@ def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], roo
     models |= {f"ONNX Runtime {name}": load_model(str(scratch / f"nano-{name}"), "cpu", "float32") for name in made}
     found: dict[str, Any] = {}
     if shutil.which("c++"):
-        compiled = load_model("nano", "cpu", "float32")
+        compiled: Any = load_model("nano", "cpu", "float32")
         start = time.perf_counter()
         compiled._model.model.vision_tower.compile()
         compiled.answer(check[0][0], moment())
         found["compile_seconds"] = round(time.perf_counter() - start, 1)
         models["torch.compile"] = compiled
-    images = iter(image for image, _ in check * (1 + (rounds + 2) * len(models) // len(check)))
-    sides = {name: lambda model=model: model.answer(next(images).copy(), moment()) for name, model in models.items()}
+    stream = iter(image for image, _ in check * (1 + (rounds + 2) * len(models) // len(check)))
+
+    def ask(model: Any) -> None:
+        model.answer(next(stream).copy(), moment())
+
+    sides = {name: partial(ask, model) for name, model in models.items()}
     notes = {"torch.compile": f"{found.get('compile_seconds')} s for the first answer"}
     ratios = report.table("a moment: label and search answer", race(rounds, sides), notes)
     found |= {

@@ -39,6 +39,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def classify(calls: Path, give_back: bool) -> int:
         timed.append((began, time.monotonic() - began))
         return problem
 
-    Camera.put = timed_put  # type: ignore[method-assign]
+    Camera.put = timed_put  # type: ignore[method-assign, assignment]
     code = classifier.main()
     calls.write_text(json.dumps(timed))
     return code
@@ -233,9 +234,9 @@ def measure(way: str, seconds: float, folder: Path) -> Figures:
 def answered(seconds: float, logs: Path) -> float:
     """Pictures a second that got their label and what the navigator asks, rendering included."""
     import rclpy
-    from builtin_interfaces.msg import Time
 
     from vlm_perception.msg import SceneLabel, TargetSighting
+    from vlm_perception.perception.frames import nanoseconds
     from vlm_perception.simulation.room import make_room
     from vlm_perception.tools.episode import Spectator, choose_target
     from vlm_perception.tools.stack import Stack
@@ -250,13 +251,13 @@ def answered(seconds: float, logs: Path) -> float:
     labels: set[int] = set()
     sightings: set[int] = set()
 
-    def note(stamps: set[int], stamp: Time) -> None:
-        stamps.add(stamp.sec * 10**9 + stamp.nanosec)
+    def note(stamps: set[int], message: Any) -> None:
+        stamps.add(nanoseconds(message.header.stamp))
 
     with Stack(logs, parameters) as stack:
         spectator = Spectator(lambda _: None, stack.check)
-        spectator.create_subscription(SceneLabel, "scene_label", lambda m: note(labels, m.header.stamp), 10)
-        spectator.create_subscription(TargetSighting, "target_sighting", lambda m: note(sightings, m.header.stamp), 10)
+        spectator.create_subscription(SceneLabel, "scene_label", partial(note, labels), 10)
+        spectator.create_subscription(TargetSighting, "target_sighting", partial(note, sightings), 10)
         spectator.wait_for_the_robot()
         spectator.set_target(choose_target("absent", make_room(seed)))
         for part in (SETTLE, seconds):
@@ -299,8 +300,10 @@ def steps(pictures: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    model, question = load_model("nano", "cpu"), Choice(LABEL_PROMPT, LABELS)
-    halved, times = image_size._halved, {}
+    model: Any = load_model("nano", "cpu")
+    question = Choice(LABEL_PROMPT, LABELS)
+    halved = image_size._halved
+    times: dict[str, list[float]] = {}
     labels: dict[bool, list[Answer]] = {True: [], False: []}
 
     def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:

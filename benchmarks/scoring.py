@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,7 @@ class Report:
 def bench_paligemma(report: Report, folder: Path, rounds: int) -> dict[str, float]:
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     questions = moment("red ball")
+    exact: Any
     exact, fast = (load_model(str(folder), "cpu", dtype) for dtype in ("float32", FASTEST))
     generate = Baseline(exact._model, exact._processor).ask
     numbers = range(len(questions))
@@ -315,12 +317,12 @@ def bench_paligemma(report: Report, folder: Path, rounds: int) -> dict[str, floa
 
     sides: dict[str, Callable[[], Any]] = {"usual": usual}
     for n in numbers:  # an answer of one token, and the end: nothing ends sooner
-        sides[f"stops {n}"] = lambda n=n: generate(image, questions[n], most=2, least=2)
+        sides[f"stops {n}"] = partial(generate, image, questions[n], most=2, least=2)
     sides["ten"] = lambda: generate(image, questions[0], least=10)
     sides["three"] = lambda: exact.answer(image, questions)
     sides["fastest"] = lambda: fast.answer(image, questions)
     for n in numbers:
-        sides[f"one {n}"] = lambda n=n: exact.answer(image, questions[n : n + 1])
+        sides[f"one {n}"] = partial(exact.answer, image, questions[n : n + 1])
     t = race(rounds, **sides)
     stops, ones = (np.stack([t[f"{kind} {n}"] for n in numbers]) for kind in ("stops", "one"))
 
@@ -362,7 +364,7 @@ def bench_chat(report: Report, folder: Path, rounds: int) -> dict[str, float]:
     from transformers.decision import DecisionConfig
 
     (folder / "decision.json").write_text("{}")
-    ours = load_model(str(folder), "cpu", "float32")
+    ours: Any = load_model(str(folder), "cpu", "float32")
     stock = transformers.pipeline(
         "decision",
         model=ours._model,
@@ -395,6 +397,7 @@ def overhead(
 
 
 def bench_nano(report: Report, seeds: range) -> dict[str, float]:
+    exact: Any
     exact, fast = (load_model("nano", "cpu", dtype) for dtype in ("float32", FASTEST))
     share, frames = agreement(exact, fast, seeds)
     report.say(f"\n## The nano model\n\n{FASTEST} gives the same three answers as float32 on {share:.1%} of {frames} "
@@ -448,7 +451,7 @@ def bench_gpu(report: Report, rounds: int) -> None:
         for questions in (moment("red ball")[:1], moment("red ball")):
             with FlopCounterMode(display=False) as counter:
                 model.answer(image, questions)
-            seconds = float(np.median(race(5 * rounds, it=lambda m=model, q=questions: m.answer(image, q))["it"]))
+            seconds = float(np.median(race(5 * rounds, it=partial(model.answer, image, questions))["it"]))
             share = counter.get_total_flops() / seconds / rate
             report.say(f"| at {size} | {len(questions)} | {seconds * 1e3:.1f} | {share:.0%} |")
 

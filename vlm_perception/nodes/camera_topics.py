@@ -274,7 +274,8 @@ class CameraTopics:
     def _why_no_picture(self) -> str:
         topic, kind = self._full_topic, self._kind.__name__
         if not self._node.count_publishers(topic):
-            own = {end.topic_name for end in (*self._node.publishers, *self._node.subscriptions)}
+            own = {end.topic_name for end in self._node.publishers}
+            own |= {end.topic_name for end in self._node.subscriptions}
             others = [
                 name
                 for name, types in self._node.get_topic_names_and_types()

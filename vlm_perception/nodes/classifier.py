@@ -135,6 +135,7 @@ class Classifier(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._worker is not None, "a node is configured before it is active"
         self._active = True
         self._worker.look(True)
         self._listen()
@@ -142,7 +143,7 @@ class Classifier(LifecycleNode):
 
     def _listen(self) -> None:
         """Subscribe to the cameras when there is a model to look: a recording begins when somebody subscribes."""
-        if self._active and self._worker.state == "ready":
+        if self._active and self._worker and self._worker.state == "ready":
             for topics in self._cameras.values():
                 topics.open(self._worker.wake)
 
@@ -206,12 +207,14 @@ class Classifier(LifecycleNode):
         topics = self._camera(camera)
         if reason := self._not_ready() or self._refused_qos(topics):
             raise NotAnsweredError(reason)
-        self._refuse_unknown_targets(questions)
+        assert self._worker is not None and topics.camera is not None, "made when the node is configured"
+        self._refuse_unknown_targets(self._worker.scope, questions)
         return self._worker.ask(topics.camera, questions, newer_than)
 
-    def _refuse_unknown_targets(self, questions: Iterable[Question]) -> None:
+    @staticmethod
+    def _refuse_unknown_targets(scope: Scope | None, questions: Iterable[Question]) -> None:
         """Raise ValueError where a question is about a target that the model cannot know."""
-        if scope := self._worker.scope:
+        if scope:
             for question in questions:
                 if problem := scope.unknown_target(question):
                     raise ValueError(problem)
@@ -255,7 +258,7 @@ class Classifier(LifecycleNode):
         """In words that the model does not come back from a picture; else ""."""
         since = self._worker.busy_since if self._worker else None
         limit = self._table.values.ask_timeout
-        if since is None or time.monotonic() - since <= limit:
+        if self._worker is None or since is None or time.monotonic() - since <= limit:
             return ""
         frames = self._worker.frames_at_once
         what = f"{frames} pictures" if frames > 1 else "one picture"

@@ -182,7 +182,7 @@ def merge(
         if name in values and not isinstance(values[name], type_):
             errors.append(f"parameter {name} is {values[name]!r:.200}, expected true or false")
     try:
-        checked = check(definition, {name: value for name, value in values.items() if name in fields})
+        checked: Any = check(definition, {name: value for name, value in values.items() if name in fields})
     except ParameterError as error:
         raise ParameterError(f"{node}: {'; '.join([*errors, str(error)])}") from None
     if errors:

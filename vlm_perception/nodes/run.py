@@ -59,7 +59,7 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it on purpose
             signal.signal(number, lambda *_: None)
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except UnicodeEncodeError as error:
         words = f"the argument {os.fsencode(error.object)!r} is not UTF-8: an address has such a letter as %E9"
         return _explain(ValueError(f"{words}, as in source:=file:///data/caf%E9.mp4"))

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import UInt32
 
@@ -99,7 +101,7 @@ class Simulator(Node):
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
 
-    def _subscribe(self, message_type: type):
+    def _subscribe(self, message_type: type) -> Subscription:
         # Best effort hears reliable publishers too, and an old command is worth nothing.
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         return self.create_subscription(message_type, "cmd_vel", self._on_command, qos)
@@ -126,7 +128,9 @@ class Simulator(Node):
             self._world.drive(0.0, 0.0)
         self._command_at = time.monotonic()  # the wheels must stop even when the clock is set back
 
-    def _on_reset(self, request: ResetSimulation.Request, response: ResetSimulation.Response):
+    def _on_reset(
+        self, request: ResetSimulation.Request, response: ResetSimulation.Response
+    ) -> ResetSimulation.Response:
         try:
             world = self._build(request.seed)
         except (ValueError, OSError) as error:
@@ -158,7 +162,7 @@ class Simulator(Node):
             self._depth_at = time.monotonic()
             self._depth_publisher.publish(self._image(stamp, "32FC1", self._world.depth()))
 
-    def _image(self, stamp, encoding: str, pixels: np.ndarray) -> Image:
+    def _image(self, stamp: Time, encoding: str, pixels: np.ndarray) -> Image:
         height, width = pixels.shape[:2]
         image = Image(encoding=encoding, height=height, width=width, step=pixels.nbytes // height)
         image.is_bigendian = sys.byteorder == "big"
@@ -168,7 +172,7 @@ class Simulator(Node):
         return image
 
 
-def _odometry(stamp, frame: str, pose: RobotPose, linear: float, angular: float) -> Odometry:
+def _odometry(stamp: Time, frame: str, pose: RobotPose, linear: float, angular: float) -> Odometry:
     message = Odometry(child_frame_id="base_link")
     message.header.stamp = stamp
     message.header.frame_id = frame

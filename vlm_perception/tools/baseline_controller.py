@@ -59,7 +59,9 @@ class BaselineController(Node):
         self.create_service(SetSearchTarget, "~/set_search_target", self._set_target)
         self.create_timer(1.0 / CONTROL_RATE, self._control)
 
-    def _set_target(self, request: SetSearchTarget.Request, response: SetSearchTarget.Response):
+    def _set_target(
+        self, request: SetSearchTarget.Request, response: SetSearchTarget.Response
+    ) -> SetSearchTarget.Response:
         self._target = request.target
         self._question = None
         self._take("", "stopped", 0.0, 0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,10 @@ class Setup:
 
     def options(self) -> LoadOptions:
         """As the loader takes it."""
-        how = {"dtype" if self.precision in DTYPES else "quantization": self.precision}
-        return LoadOptions(device=self.device, image_size=self.image_size, **how)
+        options = LoadOptions(device=self.device, image_size=self.image_size)
+        if self.precision in DTYPES:
+            return replace(options, dtype=self.precision)
+        return replace(options, quantization=self.precision)
 
     def __str__(self) -> str:
         size = f" at {self.image_size} px" if self.image_size else ""

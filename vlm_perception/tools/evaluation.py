@@ -73,7 +73,7 @@ class Setting:
     def commands(self) -> dict[str, Sequence[str]]:
         """The nodes that are not, or not only, the package's executables."""
         tools = "vlm_perception.tools"
-        commands = {}
+        commands: dict[str, Sequence[str]] = {}
         if self.delay:
             commands["classifier"] = [sys.executable, "-m", f"{tools}.slow_classifier", str(self.delay)]
         if BASELINE in self.controllers:

@@ -108,6 +108,6 @@ def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
 
     for seed in seeds:
         for frame in frames(seed):
-            asked = [Choice(LABEL_PROMPT, truth.LABELS), Choice(WAY_PROMPT, truth.WAYS)]
+            asked: list[ClosedQuestion] = [Choice(LABEL_PROMPT, truth.LABELS), Choice(WAY_PROMPT, truth.WAYS)]
             names = targets(frame, seed)
-            yield frame.image, asked + [Choice(WHERE_PROMPT.format(target=n), truth.WHERE) for n in names]
+            yield frame.image, [*asked, *(Choice(WHERE_PROMPT.format(target=n), truth.WHERE) for n in names)]

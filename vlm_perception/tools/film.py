@@ -36,8 +36,11 @@ class Film(Spectator):
         self._command = (0.0, 0.0)
         self.create_subscription(Image, "camera/image_raw", self._on_image, qos_profile_sensor_data)
         self.create_subscription(SceneLabel, "scene_label", self._on_label, 10)
-        self.create_subscription(String, "scene_description", lambda words: self.tell("describes", words.data), 10)
+        self.create_subscription(String, "scene_description", self._on_description, 10)
         self.create_subscription(Twist, "cmd_vel", self._on_command, 10)
+
+    def _on_description(self, words: String) -> None:
+        self.tell("describes", words.data)
 
     def close(self) -> None:
         self._video.close()

@@ -57,10 +57,10 @@ class Canvas:
         return np.array(self._picture)
 
     def darken(self, left: float, top: float, right: float, bottom: float) -> None:
-        box = tuple(
-            round(edge) for edge in (max(0, left), max(0, top), min(self.width, right), min(self.height, bottom))
-        )
-        if box[0] < box[2] and box[1] < box[3]:
+        x0, y0 = round(max(0, left)), round(max(0, top))
+        x1, y1 = round(min(self.width, right)), round(min(self.height, bottom))
+        if x0 < x1 and y0 < y1:
+            box = (x0, y0, x1, y1)
             part = self._picture.crop(box)
             self._picture.paste(Image.blend(part, Image.new("RGB", part.size), 0.65), box)
 
@@ -193,7 +193,7 @@ class Video:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._size = (picture.shape[1], picture.shape[0])
             with _silent():  # OpenCV complains of a tag that WebM does not have, and does the right thing
-                fourcc = cv2.VideoWriter_fourcc(*"VP80")
+                fourcc = cv2.VideoWriter.fourcc(*"VP80")
                 self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._rate, self._size)
             if not self._writer.isOpened():
                 raise OSError(f"cannot write the video {self.path}: is the folder writable, and has OpenCV its FFmpeg?")
