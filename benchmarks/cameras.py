@@ -79,9 +79,12 @@ def parts(model: Any, images: Sequence[np.ndarray], calls: int) -> dict[str, flo
     stock = model._model
     spent: dict[str, list[float]] = {"pixels": [], "vision tower": [], "question and options": []}
     for _ in range(calls):
-        with stopwatch((model, "_encode")) as encode, stopwatch((stock, "get_image_features")) as tower:
-            with stopwatch((model, "_score")) as score:
-                model.answer_batch([image.copy() for image in images], [LABEL])
+        with (
+            stopwatch((model, "_encode")) as encode,
+            stopwatch((stock, "get_image_features")) as tower,
+            stopwatch((model, "_score")) as score,
+        ):
+            model.answer_batch([image.copy() for image in images], [LABEL])
         for name, seconds in zip(spent, (encode[0] - tower[0], tower[0], score[0]), strict=True):
             spent[name].append(seconds / len(images))
     return {name: float(np.median(seconds)) for name, seconds in spent.items()}

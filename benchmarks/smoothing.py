@@ -86,7 +86,7 @@ def _goal(room: Room, pose: RobotPose, rng: np.random.Generator) -> tuple[float,
         distance, angle = rng.uniform(0.5, 4.0), rng.uniform(-math.pi, math.pi)
         dx, dy = distance * math.cos(angle), distance * math.sin(angle)
         places = [(pose.x + dx * way, pose.y + dy * way) for way in np.linspace(0, 1, math.ceil(distance / 0.05))]
-        inside = all(abs(x) < room.length / 2 and abs(y) < room.width / 2 or x > room.length / 2 for x, y in places)
+        inside = all((abs(x) < room.length / 2 and abs(y) < room.width / 2) or x > room.length / 2 for x, y in places)
         if inside and all(room.clearance(x, y) > ROBOT_RADIUS + 0.02 for x, y in places):
             return places[-1]
 

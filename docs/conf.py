@@ -11,7 +11,7 @@ import vlm_perception
 
 project = "vlm_perception"
 author = "vlm_perception maintainers"
-copyright = "vlm_perception maintainers, Apache-2.0"  # noqa: A001 - Sphinx wants this name
+copyright = "vlm_perception maintainers, Apache-2.0"
 version = release = vlm_perception.__version__
 
 # The source is the root of the package, so that links mean the same here and where the repository is read.

@@ -90,9 +90,9 @@ def start_nodes(context: LaunchContext) -> list[Any]:
         return "/".join(["", *filter(None, value("namespace").split("/")), name])
 
     for name, arguments in OPTIONAL.items():
-        if lost := [f"{argument}:={value(argument)}" for argument in arguments if value(argument)]:
-            if value(name) != "true":
-                raise ValueError(f"{' '.join(lost)} is for the {name}, which does not start: add {name}:=true")
+        lost = [f"{argument}:={value(argument)}" for argument in arguments if value(argument)]
+        if lost and value(name) != "true":
+            raise ValueError(f"{' '.join(lost)} is for the {name}, which does not start: add {name}:=true")
     names = [name for name in NODES if name not in OPTIONAL or value(name) == "true"]
     sections, unused = [], []
     if value("params_file"):

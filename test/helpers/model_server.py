@@ -69,7 +69,7 @@ class Server:
                 super().setup()
                 connections.append(self.connection)
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers.get("content-length", 0)))
                 request = Request(self.command, self.path, self.headers, json.loads(content) if content else None)
                 requests.append(request)
@@ -261,7 +261,7 @@ def plain(reply: str) -> Callable[[Request], Reply | None]:
 class Fault:
     """`answer`, but the first of `replies` are said before, once this is `armed`."""
 
-    def __init__(self, *replies: Reply | None | Callable[[], None], answer: Any = None) -> None:
+    def __init__(self, *replies: Reply | Callable[[], None] | None, answer: Any = None) -> None:
         self.replies = list(replies)
         self.armed = False
         self._answer = answer or constrained("regex")

@@ -58,7 +58,7 @@ def test_the_empty_picture_takes_out_what_is_said_without_looking():
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="expected") as error:
         Calibration(**wrong)
     assert all(word in str(error.value) for word in words), error.value
 

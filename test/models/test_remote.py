@@ -230,7 +230,7 @@ def test_a_server_killed_in_the_middle_gives_late_not_wrong_and_another_there_is
 
 
 @pytest.mark.parametrize(
-    "knows, way",
+    ("knows", "way"),
     [
         ("structured_outputs", "structured_outputs"),
         ("guided_choice", "guided_choice"),
@@ -284,7 +284,7 @@ def test_yes_and_no_may_have_other_words(serve):
 
 
 @pytest.mark.parametrize(
-    "named, expected",
+    ("named", "expected"),
     [
         ({"A": 0.5, "B": 0.3, "C": 0.2}, (0.5, 0.3, 0.2)),
         ({"A": 0.4, " A": 0.1, "▁B": 0.3, "C": 0.2}, (0.5, 0.3, 0.2)),  # the same letter, written otherwise
@@ -522,7 +522,7 @@ def test_another_server_at_the_same_address_is_asked_in_its_own_way(serve):
 
 
 @pytest.mark.parametrize(
-    "reply, words",
+    ("reply", "words"),
     [
         (Reply(b"<html>welcome</html>"), "no JSON"),
         (Reply([1, 2]), "list, expected a JSON object"),
@@ -559,7 +559,8 @@ def test_half_a_stream_is_no_description_and_is_asked_for_again(serve):
 
 
 @pytest.mark.parametrize(
-    "stream, words", [(b'data: {"error": "out of memory"}\n\n', "out of memory"), (b'data: {"choi\n\n', "another form")]
+    ("stream", "words"),
+    [(b'data: {"error": "out of memory"}\n\n', "out of memory"), (b'data: {"choi\n\n', "another form")],
 )
 def test_a_broken_stream_is_an_error(serve, stream, words):
     answer = Fault(Reply(stream))
@@ -632,7 +633,7 @@ def test_secrets_in_the_address_are_refused_and_not_repeated(url):
 
 
 @pytest.mark.parametrize(
-    "url, expected",
+    ("url", "expected"),
     [
         ("http://gpu.local:8000", ("http://gpu.local:8000", "")),
         ("https://gpu.local/v1/#Qwen/Qwen3-VL-8B", ("https://gpu.local", "Qwen/Qwen3-VL-8B")),

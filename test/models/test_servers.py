@@ -95,7 +95,7 @@ STOP = "data: " + event("", finish_reason="stop")
 
 
 @pytest.mark.parametrize(
-    "lines, end",
+    ("lines", "end"),
     [
         (["data: " + event("A"), "data: " + event(" ball"), "data: [DONE]"], "\n\n"),  # no finish_reason
         (["data: " + event("A"), "data: " + event(" ball"), STOP], "\n\n"),  # no [DONE]
@@ -149,7 +149,7 @@ def test_an_emoji_in_halves_is_whole_and_half_of_one_is_replaced(serve):
 
 
 @pytest.mark.parametrize(
-    "stream, why",
+    ("stream", "why"),
     [
         (streaming('event: error\ndata: {"message": "out of memory"}'), "out of memory"),  # LM Studio
         (streaming('data: {"error": {"message": "out of memory", "code": 500}}', "data: [DONE]"), "out of memory"),
@@ -232,7 +232,7 @@ def vllm(request: Request) -> Reply | None:
 
 
 @pytest.mark.parametrize(
-    "server, way, probabilities",
+    ("server", "way", "probabilities"),
     [
         (llama_cpp, "log-probabilities alone", EXACT),
         (ollama, "plain chat", pytest.approx((0.8, 0.1, 0.1))),
@@ -413,7 +413,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.mark.parametrize(
-    "head, piece, pause",
+    ("head", "piece", "pause"),
     [
         (OK + b"\r\n", b"x" * 65536, 0.0),  # an endless line
         (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"\n" * 65536 + b"\r\n", 0.0),  # endless lines
@@ -440,7 +440,7 @@ def test_replies_without_end_take_bounded_time_and_memory(head, piece, pause):
 
 
 @pytest.mark.parametrize(
-    "reply, why",
+    ("reply", "why"),
     [
         ({"usage": []}, "no count of tokens"),
         ({"usage": {"prompt_tokens": 5, "completion_tokens": -5}}, "no count of tokens"),
@@ -558,7 +558,7 @@ def test_a_key_in_the_clear_through_a_proxy_is_told_once(serve, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    "variable, value, words",
+    ("variable", "value", "words"),
     [
         ("ALL_PROXY", "socks://127.0.0.1:7890/", "ALL_PROXY .* socks://, expected"),
         ("ALL_PROXY", "socks5://127.0.0.1:7890", "ALL_PROXY .* pip install 'httpx2.socks.'"),
@@ -578,7 +578,7 @@ def test_what_the_environment_says_wrongly_is_named_and_the_list_goes_on(serve, 
 
 
 @pytest.mark.parametrize(
-    "no_proxy, reached",
+    ("no_proxy", "reached"),
     [("gpu.local", True), (".local", True), ("*", True), ("other, gpu.local:8000", True), ("xgpu.local", False)],
 )
 def test_hosts_without_a_proxy(monkeypatch, no_proxy, reached):
@@ -605,7 +605,7 @@ def test_without_the_http_client_the_next_model_is_taken():
 
 
 @pytest.mark.parametrize(
-    "name, expected",
+    ("name", "expected"),
     [
         ("gpu.local:8000", ("http://gpu.local:8000", "")),
         ("127.0.0.1:8000/v1#qwen", ("http://127.0.0.1:8000", "qwen")),

@@ -15,6 +15,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import itertools
+
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Log, ParameterEvent
 from rclpy.parameter import Parameter
@@ -68,7 +70,7 @@ def test_a_folder_becomes_pictures_in_order_with_rising_stamps_and_the_frame(ros
     ros.until(lambda: len(pictures) > 25, "pictures of two rounds")
     seen = [COLOURS.index(colour_of(m)) for m in pictures]
     assert (
-        sum((after - before) % 10 != 1 for before, after in zip(seen, seen[1:], strict=False)) <= 1
+        sum((after - before) % 10 != 1 for before, after in itertools.pairwise(seen)) <= 1
     )  # one lost at most
     stamps = [stamp_of(m) for m in pictures]
     assert stamps == sorted(set(stamps)) and abs(stamps[-1] - node.get_clock().now().nanoseconds) < 2e9
@@ -186,7 +188,7 @@ class Stream(http.server.BaseHTTPRequestHandler):
 
     opened = 0
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         Stream.opened += 1
         self.send_response(404 if Stream.opened == 1 else 200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")

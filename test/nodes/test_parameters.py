@@ -101,7 +101,7 @@ def test_wrong_initial_values_are_one_clear_error(ros, overrides, words):
 )
 def test_a_bad_change_is_refused_and_the_last_good_value_stays(ros, name, value, word):
     changes = []
-    node, table = make(ros, on_change=changes.append)
+    _, table = make(ros, on_change=changes.append)
     result = ros.set_parameter("tested", name, value)
     assert not result.successful and word in result.reason
     assert table.values == Table() and changes == []

@@ -121,7 +121,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     recording = b""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.send_response(200)
         if self.path.startswith("/stream"):
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")

@@ -1,5 +1,6 @@
 """Where the time of each picture goes: a trace that a viewer can read, and percentiles that are right."""
 
+import itertools
 import json
 import os
 import threading
@@ -194,7 +195,7 @@ def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
     rows = rows_of(json.loads((tmp_path / "trace.json").read_text()))
     assert set(rows) == {"front", "front received", "rear", "rear received"}
     for spans in rows.values():
-        for before, after in zip(spans, spans[1:], strict=False):
+        for before, after in itertools.pairwise(spans):
             assert before["ts"] + before["dur"] <= after["ts"] + 1, f"{before} overlaps {after}"
     assert {span["name"] for span in rows["front received"]} == {"wait"}
     by_picture = [[s for s in rows["front"] if s["args"]["stamp"] == STAMP + n] for n in range(4)]

@@ -50,8 +50,7 @@ def test_what_is_sent_comes_and_what_is_printed_does_not(capfd):
 def test_what_came_before_an_error_is_kept():
     heard = []
     with Child(raises) as child, pytest.raises(ChildError, match="^of this kind$"):
-        for message in child.messages(60):
-            heard.append(message)
+        heard.extend(child.messages(60))
     assert heard == ["before"]
 
 

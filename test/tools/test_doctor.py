@@ -44,7 +44,7 @@ GREEN, YELLOW, RED = Severity
 def test_a_finding_that_is_not_green_needs_a_remedy():
     with pytest.raises(ValueError, match="expected one but for green"):
         yellow("it", "is so", "")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="expected one but for green"):
         Finding(GREEN, "it", "is so", "do something")
 
 

@@ -12,6 +12,8 @@ import pytest
 from paths import ROOT
 
 pytest.importorskip("rclpy")
+import contextlib
+
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
@@ -168,10 +170,8 @@ class Robot:
         self._thread = threading.Thread(target=self._spin, daemon=True)
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(rclpy.executors.ExternalShutdownException):
             self.executor.spin()
-        except rclpy.executors.ExternalShutdownException:
-            pass
 
     def node(self, name: str, **parameters: object):
         values = [Parameter(key, value=value) for key, value in parameters.items()]

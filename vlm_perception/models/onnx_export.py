@@ -231,7 +231,7 @@ def _copy_rest(folder: Path, output: Path) -> None:
     kept: dict[str, Tensor] = {}
     for file in files:
         with safe_open(file, "pt") as weights:
-            kept |= {name: weights.get_tensor(name) for name in weights.keys() if not is_replaced(name)}
+            kept |= {name: weights.get_tensor(name) for name in weights.keys() if not is_replaced(name)}  # noqa: SIM118 - no dict
     save_file(kept, output / WHOLE, metadata={"format": "pt"})
     (output / WHOLE).chmod(0o644)  # which it makes for its owner alone
 

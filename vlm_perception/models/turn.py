@@ -56,7 +56,7 @@ def read_turn(
     """
     prompt = write([user], True)
     before, after = _around_answer(write, user) or (prompt, "")
-    common = len(os.path.commonprefix([before, prompt]))
+    common = len(os.path.commonprefix([before, prompt]))  # noqa: RUF071 - of letters is what is meant
     asked, lead = prompt[common:], before[common:]
     end_of_thought = _end_of_open_thought(prompt.rpartition(PROMPT)[2])
     if asked.strip() and lead:  # each writes a thought of its own, or they part for another reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from pathlib import Path
@@ -41,10 +42,8 @@ class Meter:
 
 def reset_host_peak() -> None:
     """Have `host_peak` begin anew, where the system lets us; else its peak is that since the process began."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def host_peak() -> int:

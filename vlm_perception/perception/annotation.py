@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import textwrap
 from collections.abc import Sequence
@@ -66,10 +67,8 @@ def _fonts(size: int) -> list[Font]:
     """Those of `FONTS` that are installed, and the one that Pillow brings, which has little more than ASCII."""
     fonts: list[Font] = []
     for name in FONTS:
-        try:
+        with contextlib.suppress(OSError):
             fonts.append(ImageFont.truetype(name, size))
-        except OSError:
-            pass
     return [*fonts, ImageFont.load_default(size)]
 
 

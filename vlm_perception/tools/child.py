@@ -33,7 +33,7 @@ class Child:
 
     def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
         self._receiver, sender = Pipe(duplex=False)
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(sender.fileno())],
             stdin=subprocess.PIPE,

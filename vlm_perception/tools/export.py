@@ -84,7 +84,7 @@ def pictures(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
 
     Of a folder or a video, every other one is for calibration.
     """
-    if not 2 <= arguments.pictures:
+    if arguments.pictures < 2:
         raise ValueError(f"--pictures is {arguments.pictures}, expected at least 2")
     if arguments.frames:
         found = sample(arguments.frames, arguments.pictures, recursive=True)

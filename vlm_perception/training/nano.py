@@ -74,11 +74,12 @@ _MIRROR = np.array([truth.WHERE.index(_m) for _m in (
 _MIRROR_WAY = np.array([truth.WAYS.index({"left": "right", "right": "left"}.get(w, w)) for w in truth.WAYS])
 
 _NOISE = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+MORE_WORDS = ["no", "left", "center", "right", "near", "far", "none", "objects", "yes"]
 
 
 def build_processor() -> PaliGemmaProcessor:
     """A word-level WordPiece tokenizer with letters for unknown words, and SigLIP's image processor."""
-    words = [*truth.LABELS, *COLOURS, *SHAPES, *"no left center right near far none objects yes".split()]
+    words = [*truth.LABELS, *COLOURS, *SHAPES, *MORE_WORDS]
     for prompt in (LABEL_PROMPT, WAY_PROMPT, WHERE_PROMPT, THERE_PROMPT, DESCRIPTION_PROMPT):
         words += prompt.format(target="").replace("?", " ?").split()
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -72,10 +72,8 @@ def _camera(seen: Observation, topic: str) -> list[Finding]:
             for name, ends in seen.publishers.items()
             if may_be_camera(name) and any(end.type in IMAGES and end.node not in own for end in ends)
         )
-        if publishers:
-            words = f"it is a {publishers[0].type}, expected {' or '.join(IMAGES)}"
-        else:
-            words = "nobody publishes it"
+        expected = " or ".join(IMAGES)
+        words = f"it is a {publishers[0].type}, expected {expected}" if publishers else "nobody publishes it"
         remedy = (
             f"image_topic:={others[0]} (ros2 launch; there are {', '.join(others[:5])})" if others else "start a camera"
         )
