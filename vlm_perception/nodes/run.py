@@ -44,7 +44,10 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     With --help or --version before --ros-args it is told what the node is, and nothing starts.
     """
     if words := _about(make_node, sys.argv[1:] if args is None else args):
-        print(words)
+        try:
+            print(words, flush=True)
+        except BrokenPipeError:  # `... | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
         return 0
     keep_freed_memory()
     use_profile()
