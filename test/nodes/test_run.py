@@ -160,3 +160,12 @@ def test_every_node_explains_itself_and_ends(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, "--version"])
     assert module.main() == 0
     assert capsys.readouterr().out == f"vlm_perception {vlm_perception.__version__}\n"
+
+
+def test_who_reads_no_further_ends_the_help_of_a_node_without_a_traceback():
+    code = "import sys; from vlm_perception.nodes import camera; sys.argv = ['camera', '--help']; sys.exit(camera.main())"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # as `| head -0` does
+    errors = process.stderr.read().decode()
+    assert (process.wait(), errors) == (0, "")
+    process.stderr.close()

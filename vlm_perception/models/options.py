@@ -28,14 +28,14 @@ class LoadOptions:
     tries; `requests_in_flight` to it at once.
     """
 
-    device: str = parameter("auto", "Where the model runs: auto, cpu, cuda or cuda:N", when=CONFIGURE)
+    device: str = parameter("auto", "Device of the model: auto, cpu, cuda or cuda:N", when=CONFIGURE)
     dtype: str = parameter("auto", "Precision of the model", choices=DTYPES, when=CONFIGURE)
     quantization: str = parameter(
-        "none", "Bits of the weights in linear layers, by bitsandbytes", choices=QUANTIZATIONS, when=CONFIGURE
+        "none", "Quantization of the weights in linear layers, by bitsandbytes", choices=QUANTIZATIONS, when=CONFIGURE
     )
     image_size: int = parameter(
         0,
-        "Edge of the square that the model looks at, which its time depends on; 0: its own",
+        "Edge of the square image that the model looks at. A smaller one is faster; 0: the model's own",
         unit="pixels",
         minimum=0,
         maximum=4096,
@@ -43,15 +43,15 @@ class LoadOptions:
     )
     execution_provider: str = parameter(
         "auto",
-        "What ONNX Runtime runs the vision tower of an exported model on",
+        "ONNX Runtime provider that runs the vision tower of an exported model",
         choices=EXECUTION_PROVIDERS,
         when=CONFIGURE,
     )
     describer: str = parameter(
-        "", "Folder of a language model that makes a dual encoder's descriptions, or none", when=CONFIGURE
+        "", "Folder of a language model that writes descriptions for a dual encoder; empty: none", when=CONFIGURE
     )
     check_memory: bool = parameter(
-        True, "Refuse a model that needs more memory than is free, before it is loaded", when=CONFIGURE
+        True, "Refuse a model that needs more memory than is free, before loading it", when=CONFIGURE
     )
     attn_implementation: str = "auto"
     temperatures: tuple[float, ...] = ()

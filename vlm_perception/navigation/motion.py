@@ -38,11 +38,15 @@ class Limits:
     turn_speed: float = parameter(2.0, "Highest turning speed", unit="rad/s", minimum=0.1, maximum=3.0)
     forward_acceleration: float = parameter(1.2, "Highest acceleration", unit="m/s^2", minimum=0.05, maximum=10.0)
     turn_acceleration: float = parameter(
-        5.0, "Highest turning acceleration; a turn may end twice as fast", unit="rad/s^2", minimum=0.1, maximum=50.0
+        5.0,
+        "Highest turning acceleration. Turning slows down at up to twice this",
+        unit="rad/s^2",
+        minimum=0.1,
+        maximum=50.0,
     )
     braking: float = parameter(
         1.5,
-        "Deceleration in ordinary stops; on doubt the robot stops at once",
+        "Deceleration of ordinary stops. On doubt, the robot stops at once",
         unit="m/s^2",
         minimum=0.1,
         maximum=50.0,

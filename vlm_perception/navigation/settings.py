@@ -18,18 +18,18 @@ MEANINGS = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for 
 class TargetSettings:
     """The question about the target, and when its answers are believed. ValueError for what cannot be asked."""
 
-    prompt: str = parameter("where is the {target}?", "Question about the target, whose name replaces {target}")
+    prompt: str = parameter("where is the {target}?", "Question about the target. The target's name replaces {target}")
     options: tuple[str, ...] = parameter(
         ("no", "left near", "left far", "center near", "center far", "right near", "right far"),
         f"The model's words for {', '.join(MEANINGS)}, in this order",
     )
     mirror_check: bool = parameter(
         False,
-        "Ask about the target in the mirrored image too; answers that contradict each other count as none. A model "
-        "that knows left from right does not need it, and each answer takes nearly twice as long",
+        "Ask about the target in the mirrored image too. If the two answers contradict each other, neither counts. Use "
+        "it if the model confuses left and right; each answer takes nearly twice as long",
     )
     seen_threshold: float = parameter(
-        0.65, "The target is seen from this probability up, and lost 0.3 below it", minimum=0.5, maximum=0.99
+        0.65, "From this probability on, the target is seen. It is lost 0.3 below", minimum=0.5, maximum=0.99
     )
 
     def __post_init__(self) -> None:
@@ -55,12 +55,14 @@ class SurroundingsSettings:
     """The question about what is ahead, and what its labels mean. ValueError for what cannot be asked."""
 
     prompt: str = parameter("what is ahead?", "Question about what is ahead")
-    options: tuple[str, ...] = parameter(("clear", "obstacle", "wall", "doorway", "corridor"), "Its possible answers")
-    obstacles: tuple[str, ...] = parameter(("obstacle",), "Those of the options that mean a thing close ahead")
-    walls: tuple[str, ...] = parameter(
-        ("wall",), "Those of the options that mean a wall ahead, farther than an obstacle"
+    options: tuple[str, ...] = parameter(
+        ("clear", "obstacle", "wall", "doorway", "corridor"), "Possible answers to surroundings.prompt"
     )
-    passages: tuple[str, ...] = parameter(("doorway", "corridor"), "Those of the options that lead to another place")
+    obstacles: tuple[str, ...] = parameter(("obstacle",), "Options that mean a thing close ahead")
+    walls: tuple[str, ...] = parameter(
+        ("wall",), "Options that mean a wall ahead, farther than an obstacle"
+    )
+    passages: tuple[str, ...] = parameter(("doorway", "corridor"), "Options that mean a way to another place")
 
     def __post_init__(self) -> None:
         self.question  # noqa: B018 - raises for what cannot be asked
@@ -80,7 +82,7 @@ class WaySettings:
         ("left", "center", "right", "none"), "The model's words for left, center, right and none, in this order"
     )
     blocked_threshold: float = parameter(
-        0.55, "The way is blocked from this probability up, and clear again 0.2 below it", minimum=0.25, maximum=0.9
+        0.55, "From this probability on, the way is blocked. It is clear again 0.2 below", minimum=0.25, maximum=0.9
     )
 
     def __post_init__(self) -> None:
@@ -96,33 +98,33 @@ class WaySettings:
 class CameraMounting:
     """How the camera sees the world."""
 
-    field_of_view: float = parameter(1.31, "Of the camera, horizontally", unit="rad", minimum=0.1, maximum=3.0)
-    height: float = parameter(0.3, "Of the camera above the floor", unit="m", minimum=0.0, maximum=5.0)
-    pitch: float = parameter(0.12, "How far the camera looks down", unit="rad", minimum=-1.5, maximum=1.5)
+    field_of_view: float = parameter(1.31, "Horizontal field of view", unit="rad", minimum=0.1, maximum=3.0)
+    height: float = parameter(0.3, "Height of the camera above the floor", unit="m", minimum=0.0, maximum=5.0)
+    pitch: float = parameter(0.12, "Angle by which the camera looks down", unit="rad", minimum=-1.5, maximum=1.5)
 
 
 @dataclass(frozen=True)
 class DepthSettings:
     """Which depth is used, and what follows from it."""
 
-    image: bool = parameter(False, "Use camera/depth/image_raw, which has the camera's view", when=START)
+    image: bool = parameter(False, "Use camera/depth/image_raw, which must have the camera's view", when=START)
     scan: bool = parameter(False, "Use the laser scan on the topic scan", when=START)
     scan_pose: tuple[float, ...] = parameter(
         (0.0, 0.0, 0.0),
-        "Where the laser is, seen from the camera: ahead [m], left [m], turned left [rad]",
+        "Position of the laser relative to the camera: ahead [m], left [m], turned left [rad]",
         minimum=-10.0,
         maximum=10.0,
     )
     stop_distance: float = parameter(
         0.35,
-        "The robot does not drive on with anything in its way that is nearer to the camera",
+        "If depth shows something in the robot's way nearer to the camera than this, the robot does not drive on",
         unit="m",
         minimum=0.0,
         maximum=10.0,
     )
     near_distance: float = parameter(
         1.0,
-        "A target is not near when depth has nothing nearer in its direction",
+        "If depth shows nothing nearer than this in the target's direction, the target is not near",
         unit="m",
         minimum=0.0,
         maximum=20.0,
@@ -133,8 +135,8 @@ class DepthSettings:
 class Footprint:
     """What the robot needs to pass, with some room to spare."""
 
-    width: float = parameter(0.5, "What the robot needs to pass", unit="m", minimum=0.05, maximum=5.0)
-    height: float = parameter(0.5, "What the robot needs upwards", unit="m", minimum=0.05, maximum=5.0)
+    width: float = parameter(0.5, "Width that the robot needs to pass", unit="m", minimum=0.05, maximum=5.0)
+    height: float = parameter(0.5, "Height that the robot needs to pass", unit="m", minimum=0.05, maximum=5.0)
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,15 @@ class NavigationSettings:
 
     max_answer_age: float = parameter(
         0.8,
-        "The robot stands still when the newest answered image is older",
+        "If the newest answered image is older than this, the robot stands still",
         unit="s",
         minimum=0.05,
         maximum=120.0,
     )
     blind_distance: float = parameter(
         0.3,
-        "The robot drives no further than this beyond where the newest answered image was taken; with depth, twice as "
-        "far",
+        "Longest way that the robot drives beyond the place of the newest answered image. With depth, it is twice as "
+        "long",
         unit="m",
         minimum=0.02,
         maximum=1.0,

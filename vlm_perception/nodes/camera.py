@@ -42,15 +42,15 @@ class Parameters:
     )
     rate: float = parameter(
         0.0,
-        "Images per second: a recording plays faster or slower, of a camera some are left out; 0 is its own times",
+        "Rate of images. A recording plays faster or slower; a camera drops images. 0: the source's own rate",
         unit="Hz",
         minimum=0.0,
         maximum=1000.0,
         when=START,
     )
-    loop: bool = parameter(False, "Start a recording again at its end; otherwise the node ends")
+    loop: bool = parameter(False, "Repeat a recording. If false, the node ends with the recording")
     wait_for_subscriber: bool = parameter(
-        True, "A recording begins when somebody subscribes to camera/image_raw", when=START
+        True, "Start a recording only when somebody subscribes to camera/image_raw", when=START
     )
     frame_id: str = parameter(
         "camera_optical_frame", "frame_id of the images (REP 103: z forward, x right, y down)", when=START

@@ -36,44 +36,44 @@ class Parameters:
     autostart: bool = parameter(True, "Configure and activate without being told to", when=START)
     model: str = parameter(
         "nano",
-        "The shipped model 'nano', a model folder or a server's address; of several with commas, the first that "
-        "can be loaded (a path with a comma or a blank at its end in quotes: '/data/a,b', nano); a server that was not "
-        "named at start is refused later, see allow_remote_model",
+        "The shipped model 'nano', a model folder or a server's address. From a list with commas, the first that can "
+        "be loaded is used. Quote a path with a comma or a blank at its end: '/data/a,b', nano. A server must be named "
+        "at start, see allow_remote_model",
         when=CONFIGURE,
     )
     allow_remote_model: bool = parameter(
-        False, "model may name a server that it did not name at start, by anybody on the ROS network", when=START
+        False, "Accept a new server in model while the node runs, from anybody on the ROS network", when=START
     )
     loading: LoadOptions = group(LoadOptions, prefix="")
     camera_topics: tuple[str, ...] = parameter(
         ("camera/image_raw",),
-        "Where the images come from. A camera's name is its topic without the last segment; with several cameras, the "
-        "topics about a camera begin with its name: front/scene_label",
+        "Topics of the images. A camera's name is its topic without the last segment. With several cameras, the topics "
+        "about a camera begin with its name: front/scene_label",
         when=START,
     )
     image_transport: str = parameter(
         "raw",
-        "raw: camera/image_raw; compressed: camera/image_raw/compressed",
+        "raw subscribes to camera/image_raw, compressed to camera/image_raw/compressed",
         choices=("raw", "compressed"),
         when=START,
     )
     perception: Settings = group(Settings, prefix="")
     ask_timeout: float = parameter(
         5.0,
-        "A question that is not answered by then has failed; a server gets four times as long at configure",
+        "A question without an answer for this long has failed. A server gets four times as long, set at configure",
         unit="s",
         minimum=0.05,
         maximum=600.0,
     )
     annotated_image_rate: float = parameter(
         5.0,
-        "How often a label is drawn on its image when somebody subscribes, at most; 0: never",
+        "Highest rate of annotated images, which are drawn only when somebody subscribes; 0: never",
         unit="Hz",
         minimum=0.0,
         maximum=100.0,
     )
     trace_file: str = parameter(
-        "", "File for a trace of where the time of each image goes, for ui.perfetto.dev; none if empty", when=START
+        "", "File for a trace of the time that each image takes, for ui.perfetto.dev; empty: no trace", when=START
     )
 
     RENAMED: ClassVar[Mapping[str, str]] = {

@@ -59,28 +59,27 @@ class Parameters:
     autostart: bool = parameter(True, "Configure and activate without being told to", when=START)
     ask_rate: float = parameter(
         10.0,
-        "How often to ask the classifier; 0: about every image, as far as the model keeps up",
+        "Highest rate of questions to the classifier; 0: ask about every image that the model has time for",
         unit="Hz",
         minimum=0.0,
         maximum=100.0,
     )
     ask_timeout: float = parameter(
         2.0,
-        "Without an answer for so long the question counts as lost; with ask_rate 0 that waits for an image, too",
+        "A question without an answer for this long is lost. With ask_rate 0, it includes the wait for an image",
         unit="s",
         minimum=0.1,
         maximum=120.0,
     )
     navigation: NavigationSettings = group(NavigationSettings, prefix="")
     search_time_limit: float = parameter(
-        0.0, "A search set by service gives up after so long; 0: never", unit="s", minimum=0.0, maximum=86400.0
+        0.0, "A search set by service gives up after this time; 0: never", unit="s", minimum=0.0, maximum=86400.0
     )
     enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel", when=START)
     base_frame: str = parameter("base_link", "frame_id of a TwistStamped", when=START)
     allow_nano: bool = parameter(
         False,
-        "Drive even on answers that the model was not taught to give, as nano's about any but the simulator's images; "
-        "for experiments",
+        "Drive even if the model was not taught to answer, such as nano on images of a real camera. For experiments",
     )
 
     RENAMED: ClassVar[Mapping[str, str]] = {

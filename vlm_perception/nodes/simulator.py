@@ -36,25 +36,25 @@ MAX_LAG = 0.2  # [s] of simulated time to catch up at once after a pause of the 
 class Parameters:
     """The parameters of the simulator."""
 
-    seed: int = parameter(0, "Which room", minimum=0, maximum=2**32 - 1, when=START)
+    seed: int = parameter(0, "Number of the room", minimum=0, maximum=2**32 - 1, when=START)
     width: int = parameter(640, "Width of the image", unit="pixels", minimum=32, maximum=1920, when=START)
     height: int = parameter(480, "Height of the image", unit="pixels", minimum=32, maximum=1080, when=START)
     multisampling: int = parameter(
-        4, "Samples of each pixel: fewer render faster, with harder edges", minimum=0, maximum=16, when=START
+        4, "Samples per pixel. Fewer samples render faster, with harder edges", minimum=0, maximum=16, when=START
     )
     camera_rate: float = parameter(
-        30.0, "How often an image is published", unit="Hz", minimum=1.0, maximum=60.0, when=START
+        30.0, "Rate of images", unit="Hz", minimum=1.0, maximum=60.0, when=START
     )
     depth_rate: float = parameter(
         0.0,
-        "How often a depth image is published, at most; 0: never",
+        "Highest rate of depth images; 0: never",
         unit="Hz",
         minimum=0.0,
         maximum=60.0,
         when=START,
     )
     cmd_vel_timeout: float = parameter(
-        0.3, "The wheels stop when no command came for this long", unit="s", minimum=0.05, maximum=10.0
+        0.3, "If no command comes for this long, the wheels stop", unit="s", minimum=0.05, maximum=10.0
     )
     camera_frame: str = parameter("camera_optical_frame", "frame_id of the images", when=START)
 

@@ -43,14 +43,14 @@ class CacheSettings:
 
     threshold: float = parameter(
         0.0,
-        "An answer is used again while no part of the image differs by more than this; 0: never",
+        "Use an answer again while no part of the image differs by more than this; 0: never",
         unit="grey levels",
         minimum=0.0,
         maximum=255.0,
     )
     refresh: float = parameter(
         2.0,
-        "After so long without the model it is asked again, even if the image has not changed",
+        "After this time, ask the model again even if the image has not changed",
         unit="s",
         minimum=0.0,
         maximum=3600.0,

@@ -16,17 +16,17 @@ class LabelSettings:
     """The question that labels the scene. ValueError when its parts do not fit together."""
 
     options: tuple[str, ...] = parameter(
-        ("clear", "obstacle", "wall", "doorway", "corridor"), "The labels that the scene may get"
+        ("clear", "obstacle", "wall", "doorway", "corridor"), "Possible labels of the scene"
     )
-    prompt: str = parameter("what is ahead?", "What the model is asked for the label")
+    prompt: str = parameter("what is ahead?", "Question that the model is asked for the label")
     descriptions: tuple[str, ...] = parameter(
-        (), "What each label means, in more words: none, or one for each, which may be empty"
+        (), "Meaning of each label in more words. Give none, or one for each label; one may be empty"
     )
     rate: float = parameter(
-        10.0, "How often the scene is labelled, at most; 0: never", unit="Hz", minimum=0.0, maximum=100.0
+        10.0, "Highest rate of labels; 0: never", unit="Hz", minimum=0.0, maximum=100.0
     )
     follow_motion: bool = parameter(
-        False, "For a camera that stands still: label only the part of the image where something moves"
+        False, "Label only the part of the image where something moves. For a camera that stands still"
     )
 
     def __post_init__(self) -> None:
@@ -47,15 +47,15 @@ class LabelSettings:
 class DescriptionSettings:
     """The question that describes the scene. ValueError when it cannot be asked."""
 
-    prompt: str = parameter("describe the scene", "What the model is asked for the description")
+    prompt: str = parameter("describe the scene", "Question that the model is asked for the description")
     phrases: tuple[str, ...] = parameter(
-        (), "What a dual encoder may say in a description; none: the phrases that it usually has"
+        (), "Phrases that a dual encoder chooses from for a description; none: its built-in phrases"
     )
     rate: float = parameter(
-        0.5, "How often the scene is described, at most; 0: never", unit="Hz", minimum=0.0, maximum=10.0
+        0.5, "Highest rate of descriptions; 0: never", unit="Hz", minimum=0.0, maximum=10.0
     )
     max_new_tokens: int = parameter(
-        64, "Longest description, and longest answer to a text question", unit="tokens", minimum=1, maximum=1024
+        64, "Length limit of a description and of an answer to a text question", unit="tokens", minimum=1, maximum=1024
     )
 
     def __post_init__(self) -> None:

@@ -27,22 +27,22 @@ class SmoothingSettings:
     and 30 images a second react alike.
     """
 
-    method: str = parameter("bayes", "How labels are smoothed over time", choices=METHODS)
+    method: str = parameter("bayes", "Method that smooths labels over time", choices=METHODS)
     window: float = parameter(
         2.0,
-        "How long an image counts for majority; after a longer gap every method begins anew",
+        "For majority: how long an image counts. After a longer gap, every method starts again",
         unit="s",
         minimum=0.0,
         maximum=60.0,
     )
     change_rate: float = parameter(
-        0.2, "For bayes: how often the scene changes", unit="1/s", minimum=0.0, maximum=100.0
+        0.2, "For bayes: expected number of changes of the scene per second", unit="1/s", minimum=0.0, maximum=100.0
     )
     enter_threshold: float = parameter(
-        0.6, "A label is entered when its belief reaches this", minimum=0.0, maximum=1.0
+        0.6, "Belief at which a label becomes the scene's label", minimum=0.0, maximum=1.0
     )
     leave_threshold: float = parameter(
-        0.4, "A label is left when its belief falls below this", minimum=0.0, maximum=1.0
+        0.4, "Belief below which the scene's label becomes unknown", minimum=0.0, maximum=1.0
     )
     evidence_time: float = 0.2
     unknown: str = "unknown"
