@@ -163,7 +163,7 @@ def test_every_node_explains_itself_and_ends(name, capsys, monkeypatch):
 
 
 def test_who_reads_no_further_ends_the_help_of_a_node_without_a_traceback():
-    code = "import sys; from vlm_perception.nodes import camera; sys.argv = ['camera', '--help']; sys.exit(camera.main())"
+    code = "import sys; from vlm_perception.nodes.camera import main; sys.argv = ['camera', '--help']; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # as `| head -0` does
     errors = process.stderr.read().decode()
