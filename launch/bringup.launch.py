@@ -35,6 +35,8 @@ NODES = {
 """The nodes and, of each, the arguments that are parameters of it."""
 OPTIONAL = {"camera": ["source", "loop"], "simulator": ["seed"]}
 """The nodes that an argument of their name starts, and the arguments that mean nothing without them."""
+IMAGES = "camera/image_raw"
+"""The topic of the images, as the nodes call it."""
 SHARE = FindPackageShare("vlm_perception")
 
 # An argument that is a parameter of a node overrides the parameter files when it is given, and only then.
@@ -101,12 +103,18 @@ def start_nodes(context: LaunchContext) -> list[Any]:
     folder = Path(tempfile.mkdtemp(prefix="vlm_perception_"))  # a source may have a password: for this user only
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
-    def node(name: str) -> Node:
+    def values(name: str) -> dict[str, Any]:
         # An argument overrides the parameters file when it is given, and only then.
         given = {argument: value(argument) for argument in NODES[name] if value(argument)}
         table = definition(name)
+        return merge(table, full(name), sections, read_arguments(table, given))
+
+    first = values("classifier").get("camera_topics", [IMAGES])[0]
+    seen_by_navigator = value("image_topic") if first in (IMAGES, full(IMAGES)) else first
+
+    def node(name: str) -> Node:
         parameters = folder / f"{name}.yaml"
-        parameters.write_text(as_yaml(merge(table, full(name), sections, read_arguments(table, given))))
+        parameters.write_text(as_yaml(values(name)))
         return Node(
             package="vlm_perception",
             executable=name,
@@ -114,8 +122,9 @@ def start_nodes(context: LaunchContext) -> list[Any]:
             namespace=value("namespace"),
             parameters=[str(parameters)],
             remappings=[
-                ("camera/image_raw", value("image_topic")),
-                ("camera/image_raw/compressed", value("image_topic") + "/compressed"),
+                (IMAGES, value("image_topic")),
+                (f"{IMAGES}/compressed", value("image_topic") + "/compressed"),
+                ("camera/camera_info", beside(seen_by_navigator if name == "navigator" else value("image_topic"))),
                 ("cmd_vel", value("cmd_vel_topic")),
             ],
             ros_arguments=["--log-level", value("log_level")],
@@ -126,6 +135,11 @@ def start_nodes(context: LaunchContext) -> list[Any]:
 
     words = [LogInfo(msg=f"params_file: not used here: {line}") for line in unused]
     return [*words, *[node(name) for name in names]]
+
+
+def beside(topic: str) -> str:
+    """The topic of the CameraInfo for the images on `topic`, as image_transport has it."""
+    return f"{topic.rpartition('/')[0]}/camera_info" if "/" in topic else "camera_info"
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -35,6 +35,7 @@ ROSDEP_KEYS = {
     "transformers": "python3-transformers-pip",
     "yaml": "python3-yaml",
     "matplotlib": "python3-matplotlib",
+    "tf2_ros": "tf2_ros_py",
 }
 # httpx2, safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS; onnx
 # and its kin are an extra, of which every kind of machine has its own build.
@@ -74,7 +75,7 @@ def test_every_import_is_a_dependency():
 
 
 def test_pure_rooms_import_no_ros():
-    ros = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
+    ros = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge", "tf2_ros"}
     for room in PURE_ROOMS:
         for file in (SOURCES / room).rglob("*.py"):
             for name in imports(file):

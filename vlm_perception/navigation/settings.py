@@ -59,9 +59,7 @@ class SurroundingsSettings:
         ("clear", "obstacle", "wall", "doorway", "corridor"), "Possible answers to surroundings.prompt"
     )
     obstacles: tuple[str, ...] = parameter(("obstacle",), "Options that mean a thing close ahead")
-    walls: tuple[str, ...] = parameter(
-        ("wall",), "Options that mean a wall ahead, farther than an obstacle"
-    )
+    walls: tuple[str, ...] = parameter(("wall",), "Options that mean a wall ahead, farther than an obstacle")
     passages: tuple[str, ...] = parameter(("doorway", "corridor"), "Options that mean a way to another place")
 
     def __post_init__(self) -> None:
@@ -98,9 +96,15 @@ class WaySettings:
 class CameraMounting:
     """How the camera sees the world."""
 
-    field_of_view: float = parameter(1.31, "Horizontal field of view", unit="rad", minimum=0.1, maximum=3.0)
-    height: float = parameter(0.3, "Height of the camera above the floor", unit="m", minimum=0.0, maximum=5.0)
-    pitch: float = parameter(0.12, "Angle by which the camera looks down", unit="rad", minimum=-1.5, maximum=1.5)
+    field_of_view: float = parameter(
+        1.31, "Horizontal field of view, if camera_info does not tell it", unit="rad", minimum=0.1, maximum=3.0
+    )
+    height: float = parameter(
+        0.3, "Height of the camera above the floor, if TF does not tell it", unit="m", minimum=0.0, maximum=5.0
+    )
+    pitch: float = parameter(
+        0.12, "Angle by which the camera looks down, if TF does not tell it", unit="rad", minimum=-1.5, maximum=1.5
+    )
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class DepthSettings:
     scan: bool = parameter(False, "Use the laser scan on the topic scan", when=START)
     scan_pose: tuple[float, ...] = parameter(
         (0.0, 0.0, 0.0),
-        "Position of the laser relative to the camera: ahead [m], left [m], turned left [rad]",
+        "Position of the laser relative to the camera, if TF does not tell it: ahead [m], left [m], turned left [rad]",
         minimum=-10.0,
         maximum=10.0,
     )

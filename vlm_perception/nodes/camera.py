@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from rclpy.task import Future
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
+from vlm_perception.nodes.camera_info import calibration_at, camera_info
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import Faults, one_line
 from vlm_perception.nodes.parameters import ParameterTable
@@ -55,6 +56,12 @@ class Parameters:
     frame_id: str = parameter(
         "camera_optical_frame", "frame_id of the images (REP 103: z forward, x right, y down)", when=START
     )
+    camera_info_url: str = parameter(
+        "",
+        "File of the camera's calibration, as camera_calibration writes it (file:///path, package://package/path or a "
+        "path), published as camera/camera_info; none if empty",
+        when=START,
+    )
 
     def __post_init__(self) -> None:
         if not self.source.strip():
@@ -72,6 +79,9 @@ class CameraNode(Node):
         if not self._lasting:
             with open_source(self._source):
                 pass
+        url = self._table.values.camera_info_url.strip()
+        self._calibration = calibration_at(url) if url else None
+        self._uncalibrated = ""
         self.finished = Future()
         self._faults = Faults(self.get_logger())
         self._stopping = threading.Event()
@@ -83,6 +93,7 @@ class CameraNode(Node):
         self._published_at = time.monotonic()
         self._counted = (time.monotonic(), 0)
         self._publisher = self.create_publisher(Image, "camera/image_raw", IMAGES)
+        self._info_publisher = self.create_publisher(CameraInfo, "camera/camera_info", IMAGES) if url else None
         Diagnostics(self, self._health)
         self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
         self._thread.start()
@@ -167,9 +178,21 @@ class CameraNode(Node):
         message.header.frame_id = self._table.values.frame_id
         message.data = array.array("B", image.tobytes())  # a hundred times faster than the bytes themselves
         self._publisher.publish(message)
+        self._publish_info(message)
         self._published += 1
         self._published_at = time.monotonic()
         self._problem = ""
+
+    def _publish_info(self, image: Image) -> None:
+        """Publish the calibration for `image`, unless it is about images of another size."""
+        if not (self._calibration and self._info_publisher):
+            return
+        calibrated = f"{self._calibration.width}x{self._calibration.height}"
+        if calibrated == (size := f"{image.width}x{image.height}"):
+            self._info_publisher.publish(camera_info(self._calibration, image.header))
+            self._uncalibrated = ""
+        else:
+            self._uncalibrated = f"camera_info_url is about images of {calibrated}, these are {size}: calibrate again"
 
     def _health(self) -> Health:
         (since, before), now = self._counted, time.monotonic()
@@ -189,6 +212,8 @@ class CameraNode(Node):
             return Health(Level.ERROR, problem, figures)
         if fault := self._faults.recent:
             return Health(Level.WARN, fault, figures)
+        if self._uncalibrated:
+            return Health(Level.WARN, self._uncalibrated, figures)
         return Health(Level.OK, f"plays {self._told}", figures)
 
 

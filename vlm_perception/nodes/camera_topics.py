@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
 
 from vlm_perception import msg
+from vlm_perception.nodes.classification import ClassificationPublisher, vision_msgs
 from vlm_perception.nodes.diagnostics import Health, Level
 from vlm_perception.nodes.faults import Faults
 from vlm_perception.nodes.graph import services_of
@@ -101,6 +102,7 @@ class CameraTopics:
         self._subscription: Any = None
         prefix = f"{name}/" if several else ""
         self._label = node.create_lifecycle_publisher(msg.SceneLabel, f"{prefix}scene_label", 10)
+        self._classification = ClassificationPublisher(node, prefix) if vision_msgs else None
         self._description = node.create_lifecycle_publisher(String, f"{prefix}scene_description", 10)
         self._annotated = node.create_lifecycle_publisher(Image, f"~/{prefix}annotated_image", IMAGES)
         self._drawn = 0.0
@@ -180,6 +182,8 @@ class CameraTopics:
                 x_offset=region.x, y_offset=region.y, width=region.width, height=region.height
             )
         self._label.publish(message)
+        if self._classification:
+            self._classification.publish(frame.header, smoothed, answer.options)
         if problem := self._off_mass.update(answer.off_mass, time.monotonic()):
             self.faults.add("off mass", problem)
         due = drawing_rate and frame.taken - self._drawn >= 1 / drawing_rate

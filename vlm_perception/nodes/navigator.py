@@ -36,6 +36,7 @@ from vlm_perception.nodes.navigator_parameters import Parameters
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.search_action import SearchAction
+from vlm_perception.nodes.sensor_geometry import SensorGeometry
 from vlm_perception.nodes.services import create_service
 from vlm_perception.nodes.state_publisher import StatePublisher
 from vlm_perception.nodes.velocity_publisher import VelocityPublisher
@@ -51,16 +52,17 @@ class Navigator(LifecycleNode):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("navigator", **arguments)
-        self._table: ParameterTable[Parameters] = ParameterTable(self, Parameters, self._adopt)
+        self._table: ParameterTable[Parameters] = ParameterTable(self, Parameters, self._use)
         values = self._table.values
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active = False
         period = 1.0 / CONTROL_RATE
-        settings = values.navigation
+        self._settings = settings = values.navigation
         self._pilot = Pilot(period, Tuning.of(settings), settings.limits, settings.max_answer_age)
         self._answered = 0
         self._answered_before = (time.monotonic(), 0)
 
+        self._geometry = SensorGeometry(self, values.base_frame, self._guarded(lambda: self._use(self._table.values)))
         self._velocity = VelocityPublisher(self, values.enable_stamped_cmd_vel, values.base_frame)
         self._state_publisher = StatePublisher(self, self._pilot)
         self._sightings = self.create_publisher(TargetSighting, "target_sighting", 10)
@@ -80,6 +82,7 @@ class Navigator(LifecycleNode):
         # Steady time: the wheels must be stopped even when a simulated clock stands still.
         self.create_timer(period, self._guarded(self._control), clock=self._steady)
         self._diagnostics = Diagnostics(self, self._check)
+        self._use(values)
         self._state_publisher.announce()
 
     # Life
@@ -122,10 +125,12 @@ class Navigator(LifecycleNode):
             self._velocity.publish(self._pilot.stop())
             self._velocity.flush()
 
-    def _adopt(self, values: Parameters) -> None:
-        """Take new parameters; everything about them has been checked."""
-        settings = values.navigation
-        self._pilot.adopt(Tuning.of(settings), settings.limits, settings.max_answer_age)
+    def _use(self, values: Parameters) -> None:
+        """Drive by `values`, which have been checked, and by what ROS knows of the sensors."""
+        settings = self._geometry.apply(values.navigation)
+        if settings != self._settings:
+            self._settings = settings
+            self._pilot.adopt(Tuning.of(settings), settings.limits, settings.max_answer_age)
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Whatever goes wrong inside stops the robot, is told, and leaves the node running."""
@@ -215,7 +220,7 @@ class Navigator(LifecycleNode):
             self._pilot.fail("time-out", problem)
         if not classifier.is_due(values.ask_rate):
             return
-        questions = values.navigation.questions("" if self._pilot.mode == "explore" else self._pilot.target)
+        questions = self._settings.questions("" if self._pilot.mode == "explore" else self._pilot.target)
         try:
             future = classifier.ask(questions, newer=not values.ask_rate)
         except AskError as error:
@@ -231,13 +236,14 @@ class Navigator(LifecycleNode):
             return
         if response is None:
             return
+        self._geometry.see_image(response.header.frame_id)
         if response.out_of_scope and not self._table.values.allow_nano:
             self._pilot.fail("out of scope", f"{response.out_of_scope} (or set allow_nano)")
             return
         try:
             stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
             answers = _answers_to(questions, response.answers)
-            settings = self._table.values.navigation
+            settings = self._settings
             surroundings = settings.surroundings_reading().read(answers["label"], answers["way"], stamp)
             sighting = settings.target_reading().read(answers["target"], stamp) if "target" in answers else None
             if "mirrored target" in answers:
@@ -275,10 +281,11 @@ class Navigator(LifecycleNode):
         self._pilot.odometry.take(message, self._now())
 
     def _take_depth_image(self, message: Image) -> None:
-        self._take_depth(self._pilot.depth_image, self._table.values.navigation.depth_reading().read_image, message)
+        self._take_depth(self._pilot.depth_image, self._settings.depth_reading().read_image, message)
 
     def _take_laser_scan(self, message: LaserScan) -> None:
-        self._take_depth(self._pilot.laser_scan, self._table.values.navigation.depth_reading().read_scan, message)
+        self._geometry.see_scan(message.header.frame_id)
+        self._take_depth(self._pilot.laser_scan, self._settings.depth_reading().read_scan, message)
 
     def _take_depth(
         self, sensor: DepthSensor, read: Callable[[Any, float], Points], message: Image | LaserScan
@@ -309,26 +316,28 @@ class Navigator(LifecycleNode):
             "turn [rad/s]": pilot.sent.turn,
             "odometry": self._odometry_in_words(now),
             "free ahead [m]": "no depth" if pilot.free is None else pilot.free,
+            **self._geometry.values,
         }
         faults = pilot.answers.faults + pilot.depth_image.faults + pilot.laser_scan.faults
         values |= {f"faults, {kind}": count for kind, count in faults.items()}
         if not self._active:
             return Health(Level.WARN, decision.reason, values)
         if not pilot.is_busy:
-            if problem := self._classifier.missing():
+            if problem := self._classifier.missing() or self._geometry.problem:
                 return Health(Level.WARN, problem, values)
             return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
         doubt = pilot.doubt(now, steady)
         if doubt:
             return Health(Level.ERROR, f"the robot stands still: {doubt}", values)
         problem = self._velocity.problem() or self._missing_depth() or self._doubtful_odometry(now)
+        problem = problem or self._geometry.problem
         if problem:
             return Health(Level.WARN, problem, values)
         return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
 
     def _missing_depth(self) -> str:
         """Return which sensor is meant to be used and is not, or an empty text."""
-        depth = self._table.values.navigation.depth
+        depth = self._settings.depth
         wanted = ((depth.image, self._pilot.depth_image), (depth.scan, self._pilot.laser_scan))
         missing = [sensor.name for used, sensor in wanted if used and not sensor.in_use]
         return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else ""

@@ -76,7 +76,9 @@ class Parameters:
         0.0, "A search set by service gives up after this time; 0: never", unit="s", minimum=0.0, maximum=86400.0
     )
     enable_stamped_cmd_vel: bool = parameter(False, "Publish TwistStamped instead of Twist on cmd_vel", when=START)
-    base_frame: str = parameter("base_link", "frame_id of a TwistStamped", when=START)
+    base_frame: str = parameter(
+        "base_link", "The robot's frame: of a TwistStamped, and for the mounting of the sensors by TF", when=START
+    )
     allow_nano: bool = parameter(
         False,
         "Drive even if the model was not taught to answer, such as nano on images of a real camera. For experiments",

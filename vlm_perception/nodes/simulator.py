@@ -16,15 +16,17 @@ from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import UInt32
 
+from vlm_perception.nodes.camera_info import camera_info
 from vlm_perception.nodes.faults import one_line
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.services import create_service
 from vlm_perception.parameters import START, parameter
+from vlm_perception.perception.camera_calibration import CameraCalibration
 from vlm_perception.simulation.room import RobotPose, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.srv import ResetSimulation
@@ -70,6 +72,7 @@ class Simulator(Node):
         self._table = ParameterTable(self, Parameters)
         values = self._table.values
         self._image_publisher = self.create_publisher(Image, "camera/image_raw", IMAGES)
+        self._info_publisher = self.create_publisher(CameraInfo, "camera/camera_info", IMAGES)
         self._depth_publisher = None
         if values.depth_rate:
             self._depth_publisher = self.create_publisher(Image, "camera/depth/image_raw", IMAGES)
@@ -156,7 +159,10 @@ class Simulator(Node):
         self._odometry_publisher.publish(_odometry(stamp, "odom", self._world.odometry, linear, angular))
         self._truth_publisher.publish(_odometry(stamp, "map", self._world.pose, linear, angular))
         self._collisions_publisher.publish(UInt32(data=self._world.collisions))
-        self._image_publisher.publish(self._image(stamp, "rgb8", self._world.picture()))
+        image = self._image(stamp, "rgb8", self._world.picture())
+        self._image_publisher.publish(image)
+        calibration = CameraCalibration.pinhole(image.width, image.height, self._world.field_of_view)
+        self._info_publisher.publish(camera_info(calibration, image.header))
         rate = self._table.values.depth_rate
         if self._depth_publisher and time.monotonic() - self._depth_at >= 1.0 / rate:
             self._depth_at = time.monotonic()

@@ -91,6 +91,11 @@ class World:
         left, right = (float(v) * WHEEL_RADIUS for v in self._data.qvel[6:8])
         return (left + right) / 2, (right - left) / WHEEL_TRACK
 
+    @property
+    def field_of_view(self) -> float:
+        """How high [rad] the image of the robot's camera is."""
+        return math.radians(float(self._model.camera("camera").fovy[0]))
+
     def place(self, pose: RobotPose) -> None:
         """Put the robot, at rest, at `pose`."""
         mujoco.mj_resetData(self._model, self._data)
