@@ -22,11 +22,12 @@ from rcl_interfaces.msg import Log, ParameterEvent
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.time import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from vlm_perception.nodes import camera
 from vlm_perception.nodes.camera import CameraNode
 from vlm_perception.parameters import ParameterError
+from vlm_perception.perception.camera_calibration import CalibrationError
 from vlm_perception.perception.source import SourceError
 
 COLOURS = [(10 * n, 5 * n, 200 - 10 * n) for n in range(10)]
@@ -224,3 +225,57 @@ def test_a_live_source_is_opened_again_and_its_password_is_told_nowhere(ros, mon
     assert f"***@127.0.0.1:{server.server_port}/live?token=***" in str(told[0])
     words = str(told) + str(node.get_parameter("source").value) + "".join(capfd.readouterr())
     assert "sec@ret" not in words and "ret@" not in words and "secret" not in words
+
+
+CALIBRATION = """
+image_width: {width}
+image_height: 24
+camera_name: front
+camera_matrix: {{rows: 3, cols: 3, data: [40, 0, 15.5, 0, 40, 11.5, 0, 0, 1]}}
+distortion_model: plumb_bob
+distortion_coefficients: {{rows: 1, cols: 5, data: [0.1, 0, 0, 0, 0]}}
+rectification_matrix: {{rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}}
+projection_matrix: {{rows: 3, cols: 4, data: [40, 0, 15.5, 0, 0, 40, 11.5, 0, 0, 0, 1, 0]}}
+"""
+
+
+def test_the_calibration_goes_with_each_image(ros, folder, tmp_path_factory):
+    file = tmp_path_factory.mktemp("calibration") / "my camera.yaml"
+    file.write_text(CALIBRATION.format(width=32))
+    images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    infos = ros.collect(CameraInfo, "camera/camera_info", qos_profile_sensor_data)
+    make(ros, folder, loop=True, rate=20.0, camera_info_url=f"file://{str(file).replace(' ', '%20')}")
+    ros.until(lambda: any(info.header in [image.header for image in images] for info in infos), "info of an image")
+    info = infos[0]
+    assert (info.width, info.height, info.k[0], info.distortion_model) == (32, 24, 40.0, "plumb_bob")
+    assert list(info.d) == [0.1, 0.0, 0.0, 0.0, 0.0] and info.p[6] == 11.5
+
+
+def test_a_calibration_at_another_size_is_not_published_but_told(ros, folder, tmp_path_factory):
+    file = tmp_path_factory.mktemp("calibration") / "camera.yaml"
+    file.write_text(CALIBRATION.format(width=64))
+    images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    infos = ros.collect(CameraInfo, "camera/camera_info", qos_profile_sensor_data)
+    node = make(ros, folder, loop=True, rate=20.0, camera_info_url=str(file))
+    ros.until(lambda: len(images) > 3, "images")
+    ros.until(lambda: "about images of 64x24, these are 32x24" in node._health().message, "warning")
+    assert not infos
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("package://no_such_package/camera.yaml", "there is no package 'no_such_package'"),
+        ("http://example.com/camera.yaml", "expected file:///path/to/camera.yaml"),
+        ("file:///nowhere/camera.yaml", "/nowhere/camera.yaml"),
+        (__file__, "is no calibration"),
+    ],
+)
+def test_a_calibration_that_is_none_stops_the_start_in_words(ros, folder, url, words):
+    with pytest.raises((CalibrationError, OSError), match=words):
+        make(ros, folder, camera_info_url=url)
+
+
+def test_without_a_calibration_there_is_no_camera_info(ros, folder):
+    make(ros, folder)
+    assert not ros.node.count_publishers("camera/camera_info")

@@ -11,14 +11,15 @@ from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import UInt32
 
+from vlm_perception.navigation.camera_info import field_of_view
 from vlm_perception.navigation.depth import DepthReading
 from vlm_perception.parameters import ParameterError
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import make_room
-from vlm_perception.simulation.world import CAMERA_FORWARD, CAMERA_HEIGHT, CAMERA_PITCH_DOWN
+from vlm_perception.simulation.world import CAMERA_FORWARD, CAMERA_FOV_Y, CAMERA_HEIGHT, CAMERA_PITCH_DOWN
 from vlm_perception.srv import ResetSimulation
 
 SEED = 4
@@ -59,6 +60,14 @@ def stranger():
     yield node
     node.destroy_node()
     rclpy.shutdown(context=context)
+
+
+def test_camera_info_has_the_intrinsics_of_the_rendered_images(ros, simulator):
+    images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    infos = ros.collect(CameraInfo, "camera/camera_info", qos_profile_sensor_data)
+    ros.until(lambda: any(info.header in [image.header for image in images] for info in infos), "info of an image")
+    assert (infos[0].width, infos[0].height) == (160, 120)
+    assert field_of_view(infos[0]) == pytest.approx(2 * math.atan(math.tan(CAMERA_FOV_Y / 2) * 160 / 120))
 
 
 def command(message_type: type, linear: float, angular: float):

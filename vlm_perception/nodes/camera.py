@@ -210,10 +210,8 @@ class CameraNode(Node):
             problem = f"{shown(self._source)} has given no picture for {now - self._published_at:.0f} s: is it frozen?"
         if problem:
             return Health(Level.ERROR, problem, figures)
-        if fault := self._faults.recent:
-            return Health(Level.WARN, fault, figures)
-        if self._uncalibrated:
-            return Health(Level.WARN, self._uncalibrated, figures)
+        if words := self._uncalibrated or self._faults.recent:
+            return Health(Level.WARN, words, figures)
         return Health(Level.OK, f"plays {self._told}", figures)
 
 

@@ -96,12 +96,12 @@ class SensorGeometry:
         except MountingError as error:
             mounted, source = None, f"{PARAMETERS}: {error}"
             problems.append(f"the camera's mounting of TF is not used: {error}")
-        self.values["camera mounting"] = f"{camera.height:.3g} m high, {camera.pitch:.3g} rad down, {source}"
+        self.values["camera mounting"] = f"{_short(camera.height)} m high, {_short(camera.pitch)} rad down, {source}"
         if depth.scan:
             pose, source = self._scan_pose(mounted, base, problems)
             depth = replace(depth, scan_pose=pose or depth.scan_pose)
-            ahead, left, turned = depth.scan_pose
-            at = f"{ahead:.3g} m ahead, {left:.3g} m left, {turned:.3g} rad turned left"
+            ahead, left, turned = map(_short, depth.scan_pose)
+            at = f"{ahead} m ahead, {left} m left, {turned} rad turned left"
             self.values["laser pose"] = f"{at} of the camera, {source}"
         self.problem = "; ".join(problems)
         return replace(parameters, camera=camera, depth=depth)
@@ -151,3 +151,8 @@ class SensorGeometry:
             return self._transforms.find(floor, frame), floor
         except NoTransformError:
             return self._transforms.find(self._base_frame, frame), self._base_frame
+
+
+def _short(value: float) -> str:
+    """Return a length or an angle without the noise of rotations."""
+    return f"{round(value, 3) + 0.0:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from types import SimpleNamespace
@@ -100,7 +101,5 @@ def test_whatever_comes_is_a_field_of_view_or_refused():
             distortion_model=draw.choice(["", "plumb_bob", "rational_polynomial", "equidistant", "\0"]),
             roi=region(*(draw.choice([0, 1, 160, 320, 2**32 - 1]) for _ in range(4))),
         )
-        try:
+        with contextlib.suppress(CameraInfoError):
             assert 0.1 <= field_of_view(one) <= 3.0
-        except CameraInfoError:
-            pass
