@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForMultimodalLM
 
-from vlm_perception.models.chat import chat_text
+from vlm_perception.models.chat_prompt import chat_text
 from vlm_perception.models.loader import load_model
 from vlm_perception.models.processor import load_processor
 from vlm_perception.questions import Answer, Choice

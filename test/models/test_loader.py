@@ -481,7 +481,7 @@ def test_families_with_a_table_or_any_size_look_at_what_they_are_told(tiny, fami
     image = random_image(2, 96, 96)
     model = load_model(str(tiny(family)), device="cpu", image_size=edge)
     assert sum(probabilities(model, image=image)) == pytest.approx(1)
-    ids = model._prompt(model._encode([image])[0], "x")
+    ids = model._prompts.prompt(model._encode([image])[0], "x")
     assert max(ids.count(token) for token in set(ids)) == tokens
 
 

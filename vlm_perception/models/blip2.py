@@ -35,9 +35,10 @@ import torch
 from torch import Tensor
 
 from vlm_perception.models.calibration import Calibration
-from vlm_perception.models.chat import chat_text
+from vlm_perception.models.chat_prompt import chat_text
+from vlm_perception.models.generation import Generation, until_end
 from vlm_perception.models.image_size import inputs_of
-from vlm_perception.models.local import Generation, LocalModel, words_until_end
+from vlm_perception.models.local import LocalModel
 from vlm_perception.models.scoring import (
     ROOT,
     Packed,
@@ -313,7 +314,7 @@ class Blip2(LocalModel):
             logits_processor=[watch],
         )[:, -len(times) :].tolist()
         return [
-            words_until_end(self._tokenizer, tokens, [step[row] for step in log_p], self._ends, times[0])
+            until_end(self._tokenizer, tokens, [step[row] for step in log_p], self._ends, times[0])
             for row, tokens in enumerate(said)
         ]
 

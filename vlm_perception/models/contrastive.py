@@ -35,8 +35,9 @@ from torch.nn.functional import logsigmoid, normalize
 
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.describer import Describer
+from vlm_perception.models.generation import Generation
 from vlm_perception.models.image_size import inputs_of
-from vlm_perception.models.local import Generation, LocalModel
+from vlm_perception.models.local import LocalModel
 from vlm_perception.models.scoring import Scored
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Choice, ClosedQuestion, Text, YesNo

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.local import Generation
+from vlm_perception.models.generation import Generation, StepTimes
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Text
 
@@ -54,12 +53,7 @@ class Describer:
             return_dict=True,
             return_tensors="pt",
         ).to(self._model.device)
-        times: list[float] = []
-
-        def watch(ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            times.append(meter.now())
-            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-
+        times = StepTimes(meter)
         ends = self._model.generation_config.eos_token_id
         ends = self._tokenizer.eos_token_id if ends is None else ends
         pad = self._tokenizer.pad_token_id
@@ -71,7 +65,7 @@ class Describer:
             pad_token_id=self._tokenizer.eos_token_id if pad is None else pad,
             output_logits=True,
             return_dict_in_generate=True,
-            stopping_criteria=[watch],
+            stopping_criteria=[times],
         )
         tokens = outputs.sequences[0, inputs["input_ids"].shape[1] :]
         log_p = torch.cat(outputs.logits).float().log_softmax(-1).gather(1, tokens[:, None])

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
+from vlm_perception.models.generation import Generation
 from vlm_perception.models.onnx_tower import OnnxTower
 from vlm_perception.models.scope import Scope
 from vlm_perception.models.scoring import Scored
@@ -26,28 +26,6 @@ from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text
 
 MAX_PRIORS = 1024
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The `text`, the geometric mean of its tokens' probabilities, how many they were, when the first came [s]."""
-
-    text: str
-    confidence: float
-    tokens: int
-    first_token: float
-
-
-def words_until_end(
-    tokenizer: Any, tokens: Sequence[int], log_p: Sequence[float], ends: Collection[int], first_token: float
-) -> Generation:
-    """The words that greedy steps have said: each step's token and its log-probability, up to one of `ends`.
-
-    The last step, an end or one too many, says only how likely it was to end there.
-    """
-    steps = next((n for n, token in enumerate(tokens) if token in ends), len(tokens) - 1) + 1
-    text = tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
-    return Generation(text, math.exp(sum(log_p[:steps]) / steps), steps - 1, first_token)
 
 
 class LocalModel(ABC):

@@ -6,6 +6,7 @@ on the prompt and cannot be shared between questions; its features can, and the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.generation import Generation, generate_greedily
 from vlm_perception.models.image_size import inputs_of
-from vlm_perception.models.local import Generation, LocalModel, words_until_end
+from vlm_perception.models.local import LocalModel
 from vlm_perception.models.scoring import Scored, Tree, build_tree, in_portions, log_likelihoods, option_tokens, pack
 from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Text
@@ -127,8 +129,7 @@ class PaliGemma(LocalModel):
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
         """Greedy words about all pictures at once, token by token, on a cache that begins with what is encoded."""
-        images, end = len(encoded), self._tokenizer.eos_token_id
-        prefix = torch.tensor([self._prefix(question.prompt)], device=encoded.device).expand(images, -1)
+        prefix = torch.tensor([self._prefix(question.prompt)], device=encoded.device).expand(len(encoded), -1)
         outputs = self._model.model(
             input_ids=prefix,
             token_type_ids=torch.zeros_like(prefix),  # the whole prefix sees itself
@@ -136,25 +137,21 @@ class PaliGemma(LocalModel):
             mm_encoder_outputs=_as_encoder_output(encoded),
             use_cache=True,
         )
-        steps: list[tuple[list[int], list[float]]] = []
-        first_token = 0.0
-        while True:
-            log_p, best = self._logits(outputs.last_hidden_state[:, -1]).float().log_softmax(-1).max(-1)
-            steps.append((best.tolist(), log_p.tolist()))
-            first_token = first_token or meter.now()
-            ended = [any(tokens[row] == end for tokens, _ in steps) for row in range(images)]
-            if all(ended) or len(steps) > question.max_new_tokens:
-                break
-            outputs = self._model.model(
-                input_ids=best[:, None],
-                position_ids=torch.full_like(best[:, None], prefix.shape[1] + len(steps)),
-                past_key_values=outputs.past_key_values,
-                use_cache=True,
-            )
-        return [
-            words_until_end(self._tokenizer, [t[row] for t, _ in steps], [p[row] for _, p in steps], [end], first_token)
-            for row in range(images)
-        ]
+        positions = itertools.count(prefix.shape[1] + _FIRST_POSITION)
+
+        def step(said: Tensor | None) -> Tensor:
+            nonlocal outputs
+            if said is not None:
+                outputs = self._model.model(
+                    input_ids=said[:, None],
+                    position_ids=torch.full_like(said[:, None], next(positions)),
+                    past_key_values=outputs.past_key_values,
+                    use_cache=True,
+                )
+            return self._logits(outputs.last_hidden_state[:, -1])
+
+        ends = [self._tokenizer.eos_token_id]
+        return generate_greedily(step, self._tokenizer, ends, question.max_new_tokens, meter)
 
 
 def _as_encoder_output(features: Tensor) -> dict[str, BaseModelOutputWithPooling]:

@@ -12,7 +12,8 @@ from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from vlm_perception.models.base import Model
-from vlm_perception.models.chat import ChatModel, chat_text
+from vlm_perception.models.chat import ChatModel
+from vlm_perception.models.chat_prompt import chat_text
 from vlm_perception.models.paligemma import PaliGemma
 from vlm_perception.questions import ClosedQuestion, Question, Text
 
@@ -95,7 +96,7 @@ def baseline_of(model: Model) -> Baseline | None:
     if isinstance(model, PaliGemma):
         return Baseline(model._model, model._processor)
     if isinstance(model, ChatModel):
-        return Baseline(model._model, model._processor, **model._template_options)
+        return Baseline(model._model, model._processor, **model.template_options)
     return None
 
 

@@ -1,0 +1,126 @@
+"""Forward passes of a chat model about images, behind a key-value cache of what all prompts begin with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_perception.models.chat_prompt import ImageGroup
+from vlm_perception.models.turn import common_start
+
+
+class ChatForward:
+    """Runs the stock transformers `model` about one group of images at a time, whose cache it fills and cuts back."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    def read(self, pictures: ImageGroup, prompts: Sequence[Sequence[int]], may_crop: bool) -> None:
+        """Have in the cache what all `prompts` begin with; at least one token of each is left.
+
+        A cache that has read more is cut back where it `may_crop`, else made anew.
+        """
+        shared = min(common_start(prompts), *(len(prompt) - 1 for prompt in prompts))
+        known = common_start([pictures.prefix, prompts[0][:shared]])
+        if pictures.cache is not None and self.covers_picture(pictures, known):
+            if known < len(pictures.prefix) and may_crop and not self.is_beyond(len(pictures.prefix)):
+                pictures.cache.crop(known - len(pictures.prefix))
+                pictures.prefix = pictures.prefix[:known]
+            if known == len(pictures.prefix):
+                return
+        pictures.cache = None  # freed before the new one is made
+        prefix = list(prompts[0][:shared])
+        outputs = self.model(**self.inputs(pictures, prefix), use_cache=True, **self.keep(1))
+        delta = getattr(self.model.base_model, "rope_deltas", None)
+        pictures.prefix, pictures.cache, pictures.delta = prefix, outputs.past_key_values, delta
+
+    def covers_picture(self, pictures: ImageGroup, tokens: int) -> bool:
+        """Whether the picture lies within the first `tokens` of the prompt."""
+        place = getattr(self.model.config, "image_token_id", None)
+        if place in pictures.ids:
+            behind = pictures.ids[::-1].index(place)
+        else:  # at the latest it ends where the prompt goes on as the template wrote it
+            behind = common_start([pictures.ids[::-1], pictures.bare[::-1]])
+        return tokens >= len(pictures.ids) - behind
+
+    def inputs(self, pictures: ImageGroup, ids: Sequence[int]) -> dict[str, Any]:
+        """The model's inputs for the pictures and other tokens, which begin with the picture's."""
+        rows, length = len(pictures.images), len(pictures.ids)
+        last = torch.arange(len(ids)).clamp(max=length - 1)
+        inputs = {}
+        for name, value in pictures.inputs.items():
+            if isinstance(value, Tensor) and value.shape[:2] == (rows, length):  # one entry per token
+                more_like_the_last = value[:, last]
+                value = torch.tensor([ids]).expand(rows, -1) if name == "input_ids" else more_like_the_last
+            inputs[name] = value
+        return self.on_device(inputs)
+
+    def on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs where the model is; what is no whole number, in its precision."""
+        return {
+            name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+            if isinstance(value, Tensor)
+            else value
+            for name, value in inputs.items()
+        }
+
+    def positions(self, pictures: ImageGroup, depths: Tensor) -> Tensor:
+        """Positions of tokens that come `depths` behind the cache: (pictures, tokens), or (3, pictures, tokens)."""
+        positions = (depths + len(pictures.prefix)).expand(len(pictures.images), -1).to(self.device)
+        if pictures.delta is None:
+            return positions
+        return (positions + pictures.delta.to(self.device)).expand(3, -1, -1)  # time, height, width: alike for words
+
+    def forward(
+        self,
+        pictures: ImageGroup,
+        cache: Any,
+        ids: Tensor,
+        positions: Tensor,
+        reads: Sequence[int],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The logits at `reads` of the tokens `ids` (rows, tokens) that go on behind the cache."""
+        wanted = torch.tensor(list(reads), device=self.device)
+        keep = self.keep(wanted)
+        logits = self.model(
+            input_ids=ids.to(self.device),
+            attention_mask=None if mask is None else mask.to(self.device),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **self._per_token(pictures, ids),
+            **keep,
+        ).logits
+        return logits if keep else logits[:, wanted]
+
+    def _per_token(self, pictures: ImageGroup, ids: Tensor) -> dict[str, Any]:
+        """What tokens behind the prompt see of the picture by themselves (cross attention): what its last one sees."""
+        images, length = len(pictures.images), len(pictures.ids)
+        inputs = {
+            name: value[:, -1:].repeat_interleave(ids.shape[1], 1).repeat_interleave(len(ids) // images, 0)
+            for name, value in pictures.inputs.items()
+            if isinstance(value, Tensor) and value.ndim > 2 and value.shape[:2] == (images, length)
+        }
+        return self.on_device(inputs)
+
+    def keep(self, wanted: int | Tensor) -> dict[str, Any]:
+        """Ask for some logits only, the last ones or those at some places: with a big vocabulary that saves much."""
+        return {"logits_to_keep": wanted} if self._keeps else {}
+
+    def is_beyond(self, tokens: int) -> bool:
+        """Whether so many tokens are more than a layer remembers: a sliding window, or a chunk as in Llama 4."""
+        config = self.model.config.get_text_config()
+        if getattr(config, "use_sliding_window", True) is False:
+            return False
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
+        return 0 < window <= tokens
