@@ -248,10 +248,9 @@ def test_words_are_those_of_the_stock_generate(case):
 def test_every_way_of_sharing_answers_the_same(family, tmp_path):
     model = load_model(str(tiny_models.save(family, tmp_path)), device="cpu", dtype="float32")
     answers = {}
-    for model._scorer.way in ("tree", "rows", "whole"):
-        answers[model._scorer.way] = model.answer_batch(
-            [picture(0), picture(1), picture(2, 64, 48)], [*QUESTIONS, TEXT]
-        )
+    for way in ("tree", "rows", "whole"):
+        model._scorer.way = way
+        answers[way] = model.answer_batch([picture(0), picture(1), picture(2, 64, 48)], [*QUESTIONS, TEXT])
     for way in ("rows", "whole"):
         for found, expected in zip(chain(*answers[way]), chain(*answers["tree"]), strict=True):
             assert found.value == expected.value

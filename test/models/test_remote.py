@@ -41,7 +41,7 @@ from paths import ROOT
 from PIL import Image
 
 from vlm_perception.models import remote, wire
-from vlm_perception.models.address import API_KEY, read_url
+from vlm_perception.models.address import API_KEY, read_endpoint
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
 from vlm_perception.models.loader import load_model
@@ -642,13 +642,13 @@ def test_secrets_in_the_address_are_refused_and_not_repeated(url):
     ],
 )
 def test_addresses(url, expected):
-    assert read_url(url) == expected
+    assert read_endpoint(url) == expected
 
 
 @pytest.mark.parametrize("url", ["http://", "http://:8000", "http://host:eight", "https:///path", "ftp://host"])
 def test_wrong_addresses(url):
     with pytest.raises(ModelError, match="expected e.g. http://host:8000"):
-        read_url(url)
+        read_endpoint(url)
 
 
 @pytest.mark.parametrize("wrong", [{"timeout": 0.0}, {"connect_timeout": math.inf}, {"in_flight": 0}])

@@ -37,8 +37,9 @@ from model_server import (
 )  # fmt: skip
 from paths import ROOT
 
+from vlm_perception.address import models_shown
 from vlm_perception.models import remote, wire
-from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_url, shown
+from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_endpoint
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
 from vlm_perception.models.remote import RemoteModel, RequestLimits
@@ -617,7 +618,7 @@ def test_without_the_http_client_the_next_model_is_taken():
     ],
 )
 def test_addresses_as_people_write_them(name, expected):
-    assert is_address(name) and read_url(name) == expected
+    assert is_address(name) and read_endpoint(name) == expected
 
 
 def test_a_folder_of_that_name_has_precedence(tmp_path, monkeypatch):
@@ -637,7 +638,11 @@ def test_secrets_in_an_address_are_shown_nowhere(name):
 
     with pytest.raises(ModelError) as caught:
         load_first(f"{name}, /no/such/folder", LoadOptions(), heard.append)
-    assert len(heard) == 2 and KEY not in heard[0] + str(caught.value) and KEY not in shown(f"/folder, {name}, nano")
+    assert (
+        len(heard) == 2
+        and KEY not in heard[0] + str(caught.value)
+        and KEY not in models_shown(f"/folder, {name}, nano")
+    )
 
 
 # What is asked
@@ -667,7 +672,7 @@ def test_nobody_can_write_a_token_of_a_chat_template(serve, server):
 def test_texts():
     assert printable("a\x1b[31mb\x1b[0m\x00\x07c\nd") == "abc\nd"
     assert one_line("a\n b\u2028c" + "x" * 100, 10) == "a b cxxxx…"
-    assert shown("no http://a:b@c/d?e=f#g, x@y.z? ok") == "no http://***@c/d?***#g, x@y.z? ok"
+    assert models_shown("no http://a:b@c/d?e=f#g, x@y.z? ok") == "no http://***@c/d?***#g, x@y.z? ok"
 
 
 # Anything at all

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_perception.perception.address import shown, without_secrets
+from vlm_perception.address import shown, without_secrets
 from vlm_perception.perception.frames import FrameError
 from vlm_perception.perception.source import SourceError, image_files, locate, open_source, read_image, sample
 

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import urllib.request
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from vlm_perception.models.base import ModelError
@@ -28,8 +29,15 @@ def is_address(name: str) -> bool:
     return bool(_BARE.match(name)) and not os.path.isdir(name)
 
 
-def read_url(name: str) -> tuple[str, str]:
-    """Split `http://host:8000#model` into the server's address and the model's name, empty where none is given.
+class Endpoint(NamedTuple):
+    """Where a remote model is: the server's `url`, and the name of the `model` there, empty where none is given."""
+
+    url: str
+    model: str
+
+
+def read_endpoint(name: str) -> Endpoint:
+    """Split `http://host:8000#model` into the server's address and the model's name.
 
     http:// may be left out; what is behind /v1, such as /v1/chat/completions, is not needed. Raises ModelError when it
     is no address of a server or holds a secret.
@@ -50,7 +58,7 @@ def read_url(name: str) -> tuple[str, str]:
             f"http://host:8000#model; a key belongs into the environment variable {API_KEY}"
         )
     path = _PASTED.sub("", parts.path).rstrip("/").removesuffix("/v1").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment
+    return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", parts.fragment)
 
 
 def origin(url: str) -> str:
@@ -119,9 +127,3 @@ def _in_network(host: str, networks: str) -> bool:
         except ValueError:  # a name
             continue
     return False
-
-
-def shown(models: str) -> str:
-    """Return a list of models with the user, password and query of every address in it hidden."""
-    models = re.sub(r"(?<=://)[^\s,'\"#]*@|(?<![^\s,'\"])[^\s,'\"/@]+:[^\s,'\"/@]*@", "***@", models)
-    return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", r"\1***", models)

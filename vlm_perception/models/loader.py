@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlm_perception.address import models_shown
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address, shown
+from vlm_perception.models.address import is_address
 from vlm_perception.models.base import Model, ModelError
 from vlm_perception.models.explained import COMPLETE, explained
 from vlm_perception.models.folder import AGAIN, NANO_FOLDER, check_folder, without_marks
@@ -102,7 +103,7 @@ def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], N
     names = model_names(models)
     reasons = []
     for name in names:
-        known = shown(name)[:200]
+        known = models_shown(name)[:200]
         try:
             with explained(known):
                 return _load(name, options)

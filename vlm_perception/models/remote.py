@@ -33,7 +33,7 @@ import httpx2
 import numpy as np
 
 from vlm_perception.models import wire
-from vlm_perception.models.address import API_KEY, key_for, origin, proxy_for, read_url
+from vlm_perception.models.address import API_KEY, key_for, origin, proxy_for, read_endpoint
 from vlm_perception.models.base import ModelError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
 from vlm_perception.models.scope import Scope
@@ -144,7 +144,7 @@ class RemoteModel:
     def __init__(
         self, url: str, limits: RequestLimits | None = None, calibration: Calibration | None = None, image_size: int = 0
     ) -> None:
-        self._url, self._model = read_url(url)
+        self._url, self._model = read_endpoint(url)
         self.name = url
         self._limits = limits or RequestLimits()
         self._calibration = Calibration(calibration.temperatures) if calibration else Calibration()

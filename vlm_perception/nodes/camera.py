@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image
 
+from vlm_perception.address import shown, without_secrets
 from vlm_perception.nodes.camera_info import calibration_at, camera_info
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import Faults, one_line
@@ -20,7 +21,6 @@ from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
 from vlm_perception.parameters import START, parameter
-from vlm_perception.perception.address import shown, without_secrets
 from vlm_perception.perception.source import SILENCE, Source, SourceError, locate, open_source
 
 RETRY = (0.5, 10.0)

@@ -21,8 +21,9 @@ from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from vlm_perception.address import models_shown
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address, shown
+from vlm_perception.models.address import is_address
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import LoadOptions
@@ -192,7 +193,7 @@ class Classifier(LifecycleNode):
         strange = sorted(addresses(values.model) - self._addresses)
         if strange and not self._table.values.allow_remote_model:
             raise ValueError(
-                f"model names the server {shown(strange[0])!r:.200}, to which the camera's images would "
+                f"model names the server {models_shown(strange[0])!r:.200}, to which the camera's images would "
                 "go: give it at start, or set allow_remote_model at start if anybody on the ROS network may choose one"
             )
         if self._worker:
@@ -284,7 +285,7 @@ class Classifier(LifecycleNode):
 
     @property
     def _model_name(self) -> str:
-        return shown(self._table.values.model)
+        return models_shown(self._table.values.model)
 
     # What the worker tells, in its thread
 

@@ -18,9 +18,9 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from vlm_perception import __version__
+from vlm_perception.address import without_secrets
 from vlm_perception.nodes.profile import use_profile
 from vlm_perception.parameters import listed
-from vlm_perception.perception.address import without_secrets
 from vlm_perception.text import one_line
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import cv2
 import numpy as np
 
-from vlm_perception.perception.address import shown
+from vlm_perception.address import shown
 from vlm_perception.perception.frames import MAX_PIXELS, FrameError, decode_file
 
 # FFmpeg would print addresses with their passwords; what is wrong is told by SourceError.

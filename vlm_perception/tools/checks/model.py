@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address, key_for, proxy_for, read_url
+from vlm_perception.models.address import is_address, key_for, proxy_for, read_endpoint
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.explained import explained
 from vlm_perception.models.folder import check_folder, without_marks
@@ -49,7 +49,7 @@ def models(given: str) -> list[Finding]:
 
 def _server(url: str) -> Finding:
     try:
-        there, _ = read_url(url)
+        there, _ = read_endpoint(url)
         key_for(there)
         proxy = proxy_for(there)
         parts = urlsplit(proxy[0] if proxy else there)

@@ -1,4 +1,4 @@
-"""Addresses of cameras and recordings as they may be shown: without what is secret in them. No ROS."""
+"""Addresses of cameras, recordings and model servers as they may be shown: without what is secret in them. No ROS."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def without_secrets(words: str, source: str = "") -> str:
     if source:
         words = words.replace(source, shown(source))
     return re.sub(r"\S+", lambda word: shown(word[0]) if "://" in word[0] else word[0], words)
+
+
+def models_shown(models: str) -> str:
+    """Return a list of models with the user, password and query of every address in it hidden."""
+    models = re.sub(r"(?<=://)[^\s,'\"#]*@|(?<![^\s,'\"])[^\s,'\"/@]+:[^\s,'\"/@]*@", f"{HIDDEN}@", models)
+    return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", rf"\1{HIDDEN}", models)
