@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["float32", "bfloat16"],
         choices=PRECISIONS,
         metavar="PRECISION",
-        help=f"of {', '.join(PRECISIONS)} (default: %(default)s)",
+        help=f"some of {', '.join(PRECISIONS)} (default: %(default)s)",
     )
     parser.add_argument(
         "--image-sizes",
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=[0],
         metavar="PIXELS",
-        help="edges of the square that the model looks at, 0 is its own (default: %(default)s)",
+        help="edges of the square image that the model looks at; 0: its own (default: %(default)s)",
     )
     parser.add_argument(
         "--questions",
@@ -51,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(QUESTIONS),
         choices=list(QUESTIONS),
         metavar="KIND",
-        help=f"of {', '.join(QUESTIONS)} (default: all)",
+        help=f"some of {', '.join(QUESTIONS)} (default: all)",
     )
     parser.add_argument("--images", type=Path, help="a folder of pictures, or a video (default: rendered rooms)")
-    parser.add_argument("--rounds", type=int, default=24, help="calls of each kind that count (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=24, help="measured calls of each kind (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=Path("output/benchmark"), help="where the files go (default: %(default)s)"
+        "--output", type=Path, default=Path("output/benchmark"), help="folder of the results (default: %(default)s)"
     )
 
 

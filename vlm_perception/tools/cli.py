@@ -20,14 +20,14 @@ INTERRUPTED, NOBODY_READS = 130, 141
 COMMANDS = {
     "look": "label every frame of a video, a folder or an image, without ROS: annotated video, contact sheet, table",
     "demo": "watch the robot find a thing by its name in a simulated room",
-    "evaluate": "search in many rooms beside a baseline controller: figures, a table, pictures of the paths",
+    "evaluate": "search in many rooms, compared with a baseline controller: figures, a table, pictures of the paths",
     "train": "train the nano model",
     "figures": "measure the nano model on rooms it has never seen",
     "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",
     "parameters": "print the tables of all parameters, or write the generated files",
     "export": "export a model's vision tower to ONNX, float32 or INT8, compared with the original",
     "minigpt4": "assemble MiniGPT-4 from its published pieces into one model folder",
-    "benchmark": "measure what models answer in which time, beside the usual way: tables, a chart",
+    "benchmark": "measure answers and time of models, compared with the usual way: tables, a chart",
     "doctor": "say what is wrong, and what to do about it: ROS, camera, libraries, GPU, model, memory",
 }
 

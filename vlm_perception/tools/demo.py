@@ -33,16 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         default="present",
-        help='what to find, e.g. "blue box"; present, absent: one that is, or is not, there (default: %(default)s)',
+        help='target, e.g. "blue box"; present or absent chooses one that is, or is not, there (default: %(default)s)',
     )
-    parser.add_argument("--seed", type=int, default=1, help="which room (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="number of the room (default: %(default)s)")
     parser.add_argument(
-        "--time-limit", type=float, default=TIME_LIMIT, help="give up after so many seconds (default: %(default)s)"
+        "--time-limit", type=float, default=TIME_LIMIT, help="time limit in seconds (default: %(default)s)"
     )
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--domain", type=int, help="ROS domain of its nodes (default: a free one from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="where video, picture and logs go")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="where pictures' time goes, for ui.perfetto.dev")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write a trace of the time of each image, for ui.perfetto.dev"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

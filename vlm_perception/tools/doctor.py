@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TOPIC",
-        help="may be repeated (default: those of the running classifier, else camera/image_raw)",
+        help="topic of a camera; may be repeated (default: those of the running classifier, else camera/image_raw)",
     )
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long to listen (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds to listen (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -24,18 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit",
         type=float,
-        help="seconds for what is there, a quarter of it for what is not (default: 120, and 60 for each of delay)",
+        help="seconds for a present target, a quarter for an absent one (default: 120, and 60 for each second of delay)",
     )
     parser.add_argument("--skip", nargs="*", default=[], choices=("baseline", "absent"), help="what to leave out")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="rooms at a time (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="rooms at a time (default: one for each core)"
+    )
     parser.add_argument(
         "--reserved",
         action="store_true",
-        help="allow seeds from 1,000,000 on: nothing was ever tuned on these rooms, they are for a last judgement",
+        help="allow seeds from 1,000,000 on; these rooms are kept for a last judgement",
     )
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--domain", type=int, help="first ROS domain of the nodes (default: free ones from 10 to 39)")
-    parser.add_argument("--output", type=Path, default=Path("output/evaluation"), help="where everything is written")
+    parser.add_argument("--output", type=Path, default=Path("output/evaluation"), help="folder of the results")
 
 
 def main(arguments: argparse.Namespace) -> int:

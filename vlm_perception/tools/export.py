@@ -22,21 +22,23 @@ LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="nano, or a model folder")
-    parser.add_argument("output", type=Path, help="the new folder, which is then used as any model's")
+    parser.add_argument("output", type=Path, help="new folder, to be used as a model folder")
     parser.add_argument("--int8", action="store_true", help="quantise, with the ranges seen on half of the pictures")
     parser.add_argument(
         "--frames",
         type=Path,
-        help="a folder of pictures or a video from your own camera; nano does without, on rendered rooms",
+        help="folder of pictures or video from your own camera; nano needs none and uses rendered rooms",
     )
     parser.add_argument(
-        "--pictures", type=int, default=200, help="how many of them are used, spread evenly (default: %(default)s)"
+        "--pictures", type=int, default=200, help="number of them to use, spread evenly (default: %(default)s)"
     )
-    parser.add_argument("--labels", nargs="+", default=LABELS, help="what is compared: the labels that you will use")
+    parser.add_argument(
+        "--labels", nargs="+", default=LABELS, help="labels that you will use; the answers are compared with them"
+    )
     parser.add_argument(
         "--prompt", default=LABEL_PROMPT, help="the question to which --labels are the answers (default: %(default)r)"
     )
-    parser.add_argument("--image-size", type=int, default=0, help="as the parameter image_size; it is fixed then")
+    parser.add_argument("--image-size", type=int, default=0, help="as the parameter image_size; it cannot change later")
     parser.add_argument(
         "--opset",
         type=int,
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--least-agreement",
         type=float,
         default=0.99,
-        help="the share of answers that have to be the original's, else nothing is kept (default: %(default)s)",
+        help="if a smaller share of answers equals the original's, nothing is kept (default: %(default)s)",
     )
 
 

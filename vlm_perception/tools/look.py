@@ -25,15 +25,15 @@ LEGEND = "bars: probability of each answer for this frame; green: the label, smo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a video, a folder of images or an image")
-    parser.add_argument("--labels", nargs="+", required=True, metavar="LABEL", help="what a frame may be called")
-    parser.add_argument("--prompt", default="", help=f"what the model is asked for the label (default: {PROMPT!r})")
+    parser.add_argument("--labels", nargs="+", required=True, metavar="LABEL", help="possible labels of a frame")
+    parser.add_argument("--prompt", default="", help=f"question for the label (default: {PROMPT!r})")
     parser.add_argument(
         "--ask", nargs="+", default=[], metavar="QUESTION", help="more questions, answered with yes or no"
     )
     parser.add_argument("--model", default="nano", help="nano, a model folder or a server (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=Path("output/look"), help="where the files go (default: %(default)s)"
+        "--output", type=Path, default=Path("output/look"), help="folder of the results (default: %(default)s)"
     )
 
 

@@ -92,8 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--language", type=Path, required=True, help="the folder of Vicuna v0")
     parser.add_argument("--projection", type=Path, required=True, help="MiniGPT-4's own checkpoint, a .pth file")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, not there yet or empty")
-    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the weights (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; it must be new or empty")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float16", help="precision of the weights (default: %(default)s)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -10,19 +10,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rooms", type=int, default=4200, help="rooms to render (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=4000, help="training steps in all (default: %(default)s)")
     parser.add_argument(
-        "--eyes-steps", type=int, default=2000, help="of these, steps for the eyes alone (default: %(default)s)"
+        "--eyes-steps", type=int, default=2000, help="of these, steps for the vision tower alone (default: %(default)s)"
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures per step (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest one (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of weights and order (default: %(default)s)")
     parser.add_argument(
-        "--start-from", type=Path, help="folder of a trained model to go on from, in place of fresh weights"
+        "--learning-rate", type=float, default=1e-3, help="highest learning rate (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and order (default: %(default)s)")
+    parser.add_argument(
+        "--start-from", type=Path, help="folder of a trained model to start from, instead of random weights"
     )
     parser.add_argument(
-        "--data", type=Path, default=Path("output/rooms"), help="where rendered rooms go (default: %(default)s)"
+        "--data", type=Path, default=Path("output/rooms"), help="folder of the rendered rooms (default: %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("output/nano"), help="where the model goes (default: %(default)s)"
+        "--output", type=Path, default=Path("output/nano"), help="folder of the model (default: %(default)s)"
     )
 
 
