@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit",
         type=float,
-        help="seconds for a present target, a quarter for an absent one (default: 120, and 60 for each second of delay)",
+        help="seconds for a present target; for an absent one a quarter (default: 120, and 60 a second of delay)",
     )
     parser.add_argument("--skip", nargs="*", default=[], choices=("baseline", "absent"), help="what to leave out")
     parser.add_argument(
