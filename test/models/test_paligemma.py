@@ -154,7 +154,7 @@ def test_paligemma_2_goes_through_the_same_path(tmp_path):
     model = load_model(str(tmp_path), device="cpu")
     # Before 5.23 the stock forward pass itself masks the sliding layers a little differently.
     recent = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)
-    test_packed_scores_equal_a_forward_pass_per_option(model, tolerance=1e-5 if recent else 1e-3)
+    compare_with_passes(model, 1e-5 if recent else 1e-3)
     test_words_equal_the_stock_generate(model)
 
 
