@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import configparser
 import importlib.util
 import os
 import re
@@ -11,13 +12,14 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from paths import ROOT
 
 import vlm_perception
+from vlm_perception import packages
 from vlm_perception.tools import cli
 
 SOURCES = ROOT / "vlm_perception"
@@ -37,6 +39,8 @@ ROSDEP_KEYS = {
     "matplotlib": "python3-matplotlib",
     "tf2_ros": "tf2_ros_py",
 }
+NOT_FOR_A_ROBOT = {"mujoco", "matplotlib"}
+"""What rosdep installs only for the tests: for the simulator and the reports."""
 # httpx2, safetensors and tokenizers come with transformers; rosbags stands in for cv_bridge where there is no ROS; onnx
 # and its kin are an extra, of which every kind of machine has its own build.
 NOT_ON_A_ROBOT = {"simplejpeg", "httpx2", "onnx", "onnxruntime", "onnxscript", "rosbags", "safetensors", "tokenizers"}
@@ -66,12 +70,79 @@ def test_every_interface_file_is_built():
     assert set(re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (ROOT / "CMakeLists.txt").read_text())) == files
 
 
+def foreign(*files: Path) -> set[str]:
+    """Return the modules that `files` import and that are neither Python's nor the project's."""
+    modules = {name.split(".")[0] for file in files for name in imports(file)}
+    scripts = [*(ROOT / "test").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    own = {"vlm_perception", *(file.stem for file in scripts)}
+    return modules - set(sys.stdlib_module_names) - own
+
+
 def test_every_import_is_a_dependency():
     declared = {element.text for element in package_xml() if element.tag in ("depend", "exec_depend")}
-    files = [*SOURCES.rglob("*.py"), *(ROOT / "launch").glob("*.py")]
-    modules = {name.split(".")[0] for file in files for name in imports(file)}
-    foreign = modules - set(sys.stdlib_module_names) - {"vlm_perception"} - NOT_ON_A_ROBOT
-    assert {ROSDEP_KEYS.get(module, module) for module in foreign} <= declared
+    for_tests = {element.text for element in package_xml() if element.tag == "test_depend"}
+    modules = foreign(*SOURCES.rglob("*.py"), *(ROOT / "launch").glob("*.py")) - NOT_ON_A_ROBOT
+    assert {ROSDEP_KEYS.get(module, module) for module in modules - NOT_FOR_A_ROBOT} <= declared
+    assert {ROSDEP_KEYS[module] for module in NOT_FOR_A_ROBOT} <= for_tests - declared
+
+
+def test_every_import_of_the_tests_and_the_benchmarks_is_installed_by_the_set_up():
+    """What they import comes with ROS, or stands in requirements/ or among what those packages require."""
+    declared = {element.text for element in package_xml() if element.tag.endswith("depend")}
+    lines = "\n".join(file.read_text() for file in (ROOT / "requirements").glob("*.txt"))
+    pinned = {name.lower() for name in re.findall(r"^([\w-]+)(?:\[\w+\])?==", lines, re.MULTILINE)}
+    names = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml", "fontTools": "fonttools"}
+    with_others = {"google": "protobuf", "safetensors": "transformers", "rosbags": "rosbags-image"}
+    for module in foreign(*(ROOT / "test").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+        package = {**names, **with_others}.get(module, module).lower()
+        assert package in pinned or module in declared, module
+
+
+def test_every_extra_that_a_message_names_installs_the_module():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"]
+    for module, extra in packages.EXTRAS.items():
+        assert packages.PACKAGES.get(module, module) in extras[extra].split(), module
+
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {modules!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+def run_without(modules: Sequence[str], code: str) -> subprocess.CompletedProcess:
+    code = HIDE.format(modules=tuple(modules)) + code
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS: there is no rclpy here")
+def test_the_nodes_on_a_robot_need_neither_simulator_nor_reports_nor_an_extra():
+    code = "import vlm_perception.nodes.camera, vlm_perception.nodes.classifier, vlm_perception.nodes.navigator"
+    done = run_without(["tqdm", "httpx2", *packages.EXTRAS], code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hidden", "arguments", "words"),
+    [
+        ("matplotlib", ["figures"], r"needs matplotlib: pip install matplotlib, or .* \[simulation\]"),
+        ("tqdm", ["train"], "needs tqdm: pip install tqdm"),
+        ("mujoco", ["train"], r"needs mujoco: pip install mujoco, or .* \[simulation\]"),
+        ("rclpy", ["demo"], "needs ROS 2: source its setup.bash"),
+    ],
+)
+def test_a_command_that_lacks_a_package_names_it(tmp_path, hidden, arguments, words):
+    code = f"from vlm_perception.tools.cli import main\nsys.exit(main({[*arguments, '--output', str(tmp_path)]}))"
+    done = run_without([hidden], code)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert re.fullmatch(f"vlm_perception {arguments[0]}: the command {words}.*\n", done.stderr)
 
 
 def test_pure_rooms_import_no_ros():

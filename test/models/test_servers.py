@@ -592,14 +592,19 @@ def test_hosts_without_a_proxy(monkeypatch, no_proxy, reached):
 
 
 def test_without_the_http_client_the_next_model_is_taken():
-    code = (
-        "import sys; sys.modules['httpx2'] = None\n"
-        "from vlm_perception.models.loader import load_model\n"
-        "try: load_model('http://gpu.invalid:8000')\n"
+    code = (  # transformers may have the same client, so it is there first
+        "import sys; from transformers import AutoModelForImageTextToText, AutoProcessor\n"
+        "sys.modules['httpx2'] = None\n"
+        "from vlm_perception.models.loader import load_first\n"
+        "from vlm_perception.models.options import LoadOptions\n"
+        "print(load_first('http://gpu.invalid:8000,nano', LoadOptions(device='cpu'), print).name)\n"
+        "try: load_first('http://gpu.invalid:8000', LoadOptions())\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith("ModelError") and "pip install httpx2" in result.stdout
+    reason, name, error = result.stdout.splitlines()
+    assert "a model on a server needs httpx2: pip install httpx2" in reason and name == "nano"
+    assert error.startswith("ModelError") and "pip install httpx2" in error
 
 
 # Addresses

@@ -14,18 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+from vlm_perception.packages import needs
 
-EXTRAS = {
-    "accelerate": "quantization",
-    "bitsandbytes": "quantization",
-    "google.protobuf": "siglip",
-    "sentencepiece": "siglip",
-    "num2words": "smolvlm",
-    "onnxruntime": "onnx",
-}
-"""By module, which of this package's extras installs it."""
-PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "google.protobuf": "protobuf"}
-"""Modules whose package has another name."""
 COMPLETE = "is the download complete?"
 
 
@@ -61,10 +51,8 @@ def _in_words(name: str, what: str, remedy: str, error: BaseException) -> ModelE
     if isinstance(error, OSError) and error.errno is not None and error.filename:
         return ModelError(f"{error.filename} cannot be read: {error.strerror}")
     if package := _package(error, words):
-        extra = f", or this package with its extra [{EXTRAS[package]}]" if package in EXTRAS else ""
-        install = PACKAGES.get(package, package)
         said = "" if isinstance(error, ModuleNotFoundError) else f" ({words:.200})"
-        return ModelError(f"{name} needs {install}: pip install {install}{extra}{said}")
+        return ModelError(f"{name} {needs(package)}{said}")
     if type(error).__module__.startswith("jinja2"):
         remedy = "its chat template (chat_template.jinja) is at fault: take the one from the model's page"
     return ModelError(f"{name} {what}: {words:.300}; {remedy}")
@@ -75,7 +63,7 @@ def _package(error: BaseException, words: str) -> str:
     if found := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
         return found[1]
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vlm_perception"):
-        return "google.protobuf" if error.name.startswith("google") else error.name.partition(".")[0]
+        return error.name
     if found := re.search(r"requires the (\w+) library but it was not found", words):
         return found[1].lower()
     return ""

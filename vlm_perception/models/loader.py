@@ -26,6 +26,7 @@ from vlm_perception.models.folder import AGAIN, NANO_FOLDER, check_folder, witho
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import arguments, settle
 from vlm_perception.models.weights import Header, read_headers
+from vlm_perception.packages import needs
 from vlm_perception.questions import Choice, Text
 
 __all__ = ["NANO_FOLDER", "check_folder", "explained", "family_of", "load_first", "load_model", "model_names"]
@@ -153,7 +154,8 @@ def _load(name: str, options: LoadOptions) -> Model:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: a library of CUDA's is lacking
-        raise ModelError(f"torch or transformers cannot be used ({error}): pip install torch transformers") from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else "torch transformers"
+        raise ModelError(f"torch or transformers cannot be used ({error}): it {needs(missing)}") from error
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # a node's log is no terminal
@@ -214,8 +216,7 @@ def _connect(name: str, options: LoadOptions) -> Model:
         from vlm_perception.models.calibration import Calibration
         from vlm_perception.models.remote import RemoteModel, RequestLimits
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise ModelError(f"a model on a server needs {package}: pip install {package}") from error
+        raise ModelError(f"a model on a server {needs(str(error.name))}") from error
     limits = RequestLimits(timeout=options.request_timeout, in_flight=options.requests_in_flight)
     return RemoteModel(name, limits, options.calibration(Calibration()), options.image_size)
 

@@ -19,8 +19,10 @@ from vlm_perception.simulation.room import (
 os.environ.setdefault("MUJOCO_GL", "egl")  # before the first import of mujoco, or it looks for a window
 try:
     import mujoco
-except ImportError as error:
-    raise ImportError("the simulator needs MuJoCo: pip install 'vlm_perception[simulation]'") from error
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the simulator needs MuJoCo: pip install mujoco, or this package with its extra [simulation]", name="mujoco"
+    ) from error
 except Exception as error:  # a MUJOCO_GL that it does not know, or whose library is not there
     mujoco, _broken = None, error
 

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm_perception.packages import needs
+
 INTERRUPTED, NOBODY_READS = 130, 141
 """The exit status after Ctrl-C, and when nobody reads the output any more, as shells have them."""
 
@@ -56,6 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="vlm_perception", description="Commands around the ROS 2 nodes.")
+    try:
+        return _run_command(parser, arguments)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("vlm_perception"):
+            raise
+        print(f"vlm_perception {arguments[0]}: the command {needs(error.name)}", file=sys.stderr)
+        return 1
+
+
+def _run_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, words in COMMANDS.items():
         command = commands.add_parser(name, help=words, description=words)

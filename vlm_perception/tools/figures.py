@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the figures as a table and as one line of JSON, and draw the confusion matrix."""
+    import matplotlib  # noqa: F401 - what the end needs is missed before the work begins
+
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import load_model
     from vlm_perception.tools.output import check_output

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Render what is missing, train from the last checkpoint on, save the model; prints progress."""
+    import mujoco  # noqa: F401 - its lack would show in the processes that render
     from tqdm import tqdm
 
     from vlm_perception.tools.output import check_output
