@@ -18,7 +18,7 @@ from torch.nn.functional import conv2d, gelu, layer_norm, linear
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
 from vlm_perception.questions import Choice, Text
-from vlm_perception.tools import cli, minigpt4
+from vlm_perception.tools import cli, minigpt4, minigpt4_pieces
 
 pytestmark = pytest.mark.slow
 
@@ -316,7 +316,7 @@ def test_old_files_of_vicuna_are_read(pieces, tmp_path):
 
 
 def test_files_are_no_larger_than_they_may(pieces, tmp_path, monkeypatch):
-    monkeypatch.setattr(minigpt4, "FILE_SIZE", 200_000)
+    monkeypatch.setattr(minigpt4_pieces, "FILE_SIZE", 200_000)
     folder = assemble(pieces, tmp_path, dtype="float16")
     files = sorted(folder.glob("*.safetensors"))
     assert len(files) > 10
