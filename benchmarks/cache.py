@@ -3,7 +3,7 @@
     make bench-cache
 
 A guard robot patrols rooms that no model was trained on: it drives at 0.3 m/s and turns at 0.8 rad/s from one place to
-the next, stands at each for `STOP` and looks, and comes back along the same way, a few centimetres beside it. Ten
+the next, stands at each for 8 s and looks, and comes back along the same way, a few centimetres beside it. Ten
 times a second the picture is rendered with the noise and flicker of a camera, the shipped nano model labels it, and the
 simulation's geometry gives the true label. Then all is played back through the memory of answers, with several
 thresholds.
@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import argparse
 import array
-import itertools
 import json
 import math
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +39,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from patrol import RATE, to_and_fro
 
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
@@ -53,16 +53,13 @@ from vlm_perception.perception.trace import percentiles
 from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Answer, Choice, Question, Text
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room, Thing, make_room
+from vlm_perception.simulation.room import RobotPose, Thing, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.tools.machine import describe
 from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT
 
-RATE = 10  # [Hz]
 WORDS_EVERY = 20  # pictures, as by the default description_rate
-FORWARD, TURN, STOP = 0.3, 0.8, 8.0  # [m/s], [rad/s], [s]
-ASIDE = 0.03  # [m], standard deviation
 NOISE, FLICKER = 4.0, 0.003  # standard deviations: of a pixel, of the brightness of all
 KEPT = (64, 48)  # so small a picture is enough to make thumbnails of
 THRESHOLDS = (8, 16, 24, 32, 40, 48, 56, 64)
@@ -93,41 +90,6 @@ class Look(NamedTuple):
 # Recording
 
 
-def patrol(room: Room, seconds: float) -> Iterator[tuple[str, RobotPose]]:
-    """What a robot does that goes to and fro between four places in `room`, and where it is, `RATE` times a second."""
-    rng = np.random.default_rng((room.seed, 3))
-    places = [(room.start.x, room.start.y)]
-    for _ in range(3):
-        places.append(_goal(room, *places[-1], rng))
-    pose, left = room.start, round(seconds * RATE)
-    for x, y in itertools.cycle(places[1:] + places[-2::-1]):
-        x, y = x + rng.normal(0, ASIDE), y + rng.normal(0, ASIDE)
-        yaw = math.atan2(y - pose.y, x - pose.x)
-        turn, distance = math.remainder(yaw - pose.yaw, math.tau), math.hypot(x - pose.x, y - pose.y)
-        steps = math.ceil(abs(turn) / TURN * RATE)
-        moves = [("turning", replace(pose, yaw=pose.yaw + turn * (n + 1) / steps)) for n in range(steps)]
-        steps = math.ceil(distance / FORWARD * RATE)
-        ways = [(n + 1) / steps for n in range(steps)]
-        moves += [("driving", RobotPose(pose.x + (x - pose.x) * w, pose.y + (y - pose.y) * w, yaw)) for w in ways]
-        moves += [("standing", RobotPose(x, y, yaw))] * round(STOP * RATE)
-        for phase, pose in moves:
-            if not left:
-                return
-            left -= 1
-            yield phase, pose
-
-
-def _goal(room: Room, x: float, y: float, rng: np.random.Generator) -> tuple[float, float]:
-    """A place 1 to 3 m away to which the straight way is free."""
-    while True:
-        distance, angle = rng.uniform(1.0, 3.0), rng.uniform(-math.pi, math.pi)
-        dx, dy = distance * math.cos(angle), distance * math.sin(angle)
-        way = [(x + dx * part, y + dy * part) for part in np.linspace(0, 1, math.ceil(distance / 0.05))]
-        inside = all(abs(x) < room.length / 2 and abs(y) < room.width / 2 for x, y in way)
-        if inside and all(room.clearance(x, y) > ROBOT_RADIUS + 4 * ASIDE for x, y in way):
-            return way[-1]
-
-
 class NoisyCamera:
     """Makes of a rendered picture what a camera would deliver: with noise in every pixel and a little flicker."""
 
@@ -149,7 +111,7 @@ def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look
         room, camera = make_room(seed), NoisyCamera(seed)
         stream = []
         with World(room, 320, 240) as world:
-            for number, (phase, pose) in enumerate(patrol(room, seconds)):
+            for number, (phase, pose) in enumerate(to_and_fro(room, seconds)):
                 world.place(pose)
                 rendered = world.picture()
                 image = camera.sees(rendered)

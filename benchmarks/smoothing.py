@@ -21,29 +21,27 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from patrol import RATE, wander
 
 from vlm_perception.models.loader import load_model
 from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
 from vlm_perception.questions import Choice
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room, make_room
+from vlm_perception.simulation.room import make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.tools.machine import describe
 from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 from vlm_perception.training.prompts import LABEL_PROMPT
 
-RATE = 10
-FORWARD, TURN = 0.3, 0.8
 SLOW_RATE, DROPPED = 1, 0.3
 LASTS = 2.0  # [s]
 SECOND = 1_000_000_000
@@ -62,35 +60,6 @@ class Look(NamedTuple):
 # Recording
 
 
-def patrol(room: Room, seconds: float) -> Iterator[RobotPose]:
-    """Where a robot is that drives about in `room`, `RATE` times a second."""
-    rng = np.random.default_rng((room.seed, 3))
-    pose, left = room.start, round(seconds * RATE)
-    while left > 0:
-        x, y = _goal(room, pose, rng)
-        yaw = math.atan2(y - pose.y, x - pose.x)
-        turn, distance = math.remainder(yaw - pose.yaw, math.tau), math.hypot(x - pose.x, y - pose.y)
-        steps = math.ceil(abs(turn) / TURN * RATE)
-        turning = [replace(pose, yaw=pose.yaw + turn * (n + 1) / steps) for n in range(steps)]
-        steps = math.ceil(distance / FORWARD * RATE)
-        ways = [(n + 1) / steps for n in range(steps)]
-        driving = [RobotPose(pose.x + (x - pose.x) * way, pose.y + (y - pose.y) * way, yaw) for way in ways]
-        for pose in itertools.islice(turning + driving, left):
-            left -= 1
-            yield pose
-
-
-def _goal(room: Room, pose: RobotPose, rng: np.random.Generator) -> tuple[float, float]:
-    """A place at most 4 m away to which the straight way is free, also behind the door."""
-    while True:
-        distance, angle = rng.uniform(0.5, 4.0), rng.uniform(-math.pi, math.pi)
-        dx, dy = distance * math.cos(angle), distance * math.sin(angle)
-        places = [(pose.x + dx * way, pose.y + dy * way) for way in np.linspace(0, 1, math.ceil(distance / 0.05))]
-        inside = all((abs(x) < room.length / 2 and abs(y) < room.width / 2) or x > room.length / 2 for x, y in places)
-        if inside and all(room.clearance(x, y) > ROBOT_RADIUS + 0.02 for x, y in places):
-            return places[-1]
-
-
 def record(seeds: Sequence[int], seconds: float) -> list[list[Look]]:
     """The stream of labels of a patrol in each of the rooms of `seeds`."""
     model = load_model("nano", "cpu")
@@ -100,7 +69,7 @@ def record(seeds: Sequence[int], seconds: float) -> list[list[Look]]:
         room = make_room(seed)
         with World(room, 320, 240) as world:
             stream = []
-            for n, pose in enumerate(patrol(room, seconds)):
+            for n, (_, pose) in enumerate(wander(room, seconds)):
                 world.place(pose)
                 (answer,) = model.answer(world.picture(), [question])
                 stream.append(Look(n * SECOND // RATE, answer.probabilities, truth.label(room, pose)))
