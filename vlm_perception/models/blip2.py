@@ -1,6 +1,6 @@
 """BLIP-2, InstructBLIP and MiniGPT-4: a Q-Former reads the picture into a few tokens for a language model.
 
-What is shared depends on who reads the question:
+What is shared depends on the part that reads the question:
 
 - BLIP-2 and MiniGPT-4 with a causal language model (OPT, Llama): the picture's tokens do not depend on the question.
   All questions and all their options stand behind them in one row, as a tree (see `scoring`): one forward pass.

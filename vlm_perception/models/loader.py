@@ -222,7 +222,7 @@ def _connect(name: str, options: LoadOptions) -> Model:
 
 
 def family_of(folder: Path, config: dict[str, Any]) -> Family:
-    """Find who answers for such a model. Raises ModelError, with the reason, when nobody does."""
+    """Find the family of such a model. Raises ModelError, with the reason, when there is none."""
     kind = config["model_type"]
     for name in (*(config.get("architectures") or ()), kind):
         if name in FAMILIES:

@@ -15,7 +15,7 @@ Three ways to ask closed questions, best first, see `WAYS`:
 Free words come by chat completions as a stream.
 
 What a server sends may be anything: it is checked here, and what has another form is a RefusedError. Its words may be
-long and may hold a key, which this module does not know: whoever shows them cleans them first and then cuts them.
+long and may hold a key, which this module does not know: a caller that shows them cleans them first, then cuts them.
 """
 
 from __future__ import annotations

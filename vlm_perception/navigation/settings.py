@@ -1,4 +1,4 @@
-"""What a user may set of how a robot searches and drives; what he cannot set sensibly are constants of `Tuning`."""
+"""What a user may set of how a robot searches and drives. The rest are constants of `Tuning`."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class AskService:
             questions = self._read(request)
             reply = self._ask(request.camera, list(questions.values()), nanoseconds(request.newer_than))
             frame, answers = await self._outcome(reply, bool(nanoseconds(request.newer_than)))
-        except Exception as error:  # what the model failed with, too: whoever asked hears of it
+        except Exception as error:  # the model's error too: the response tells it
             response.message = one_line(error)
             return response
         response.success = True

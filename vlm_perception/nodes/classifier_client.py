@@ -1,4 +1,4 @@
-"""The navigator's side of the classifier: who offers `ask`, one request at a time, and what the model knows."""
+"""The navigator's side of the classifier: servers of `ask`, one request at a time, and what the model knows."""
 
 from __future__ import annotations
 

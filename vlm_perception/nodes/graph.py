@@ -1,4 +1,4 @@
-"""Who offers what, by the graph of ROS."""
+"""Which node offers what, by the graph of ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Velocity on `cmd_vel`, as Twist or as TwistStamped, and who listens to it."""
+"""Velocity on `cmd_vel`, as Twist or as TwistStamped, and its subscribers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VelocityPublisher:
             self._publisher.publish(twist)
 
     def flush(self) -> None:
-        """Wait until everybody who listens reliably has what was published, for a moment at most."""
+        """Wait, for a moment at most, until all reliable subscribers have what was published."""
         self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD_TIMEOUT))
 
     def problem(self) -> str:

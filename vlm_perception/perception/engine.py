@@ -1,6 +1,6 @@
 """One step of perception: the asks and recurring questions that are due, about the newest frames, to the model.
 
-There is no thread and no ROS in it: whoever calls `Engine.step` gets what came of it, as values.
+There is no thread and no ROS in it. `Engine.step` yields what came of it, as values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlm_perception.perception.settings import Settings
 from vlm_perception.questions import Answer, Question, Usage
 
 ASKED_AGAIN = 0.05
-"""Who was answered and wants to know more asks again within this time [s]."""
+"""After an answer, the next ask of the same client comes within this time [s]."""
 LOOK_AGAIN = 0.1
 """So often [s] it is looked whether an ask for a newer frame still waits for good."""
 LATE = 60.0

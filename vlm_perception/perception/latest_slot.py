@@ -22,7 +22,7 @@ class LatestSlot(Generic[Item]):
         self.dropped = 0
 
     def put(self, item: Item) -> None:
-        """Replace what is there by `item` and wake whoever waits."""
+        """Replace what is there by `item` and wake the threads that wait."""
         with self._condition:
             self.received += 1
             self.dropped += self._item is not None

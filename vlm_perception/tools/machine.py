@@ -1,4 +1,4 @@
-"""The machine in words, for whoever reads a figure that was measured on it."""
+"""The machine in words, to stand beside figures that were measured on it."""
 
 from __future__ import annotations
 

@@ -214,9 +214,9 @@ def draw_paths(
     file: Path,
     crosses: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Write a picture of the room from above: the target, who went where, and crosses where something was touched.
+    """Write a picture of the room from above: the target, the paths, and crosses where something was touched.
 
-    `paths` holds points [m] by the name of who went there, in at most as many as there are `PATH_COLOURS`.
+    `paths` holds points [m] by the name of the controller, in at most as many as there are `PATH_COLOURS`.
     """
     from vlm_perception.simulation.world import World
 

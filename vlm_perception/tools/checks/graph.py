@@ -1,4 +1,4 @@
-"""The running ROS system: who publishes the camera and how, who drives, and what the nodes say of themselves."""
+"""The running ROS system: publishers of the camera, sources of velocity, and what the nodes say of themselves."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _health(name: str, node: str, status: DiagnosticStatus | None) -> Finding:
 
 
 def cameras(seen: Observation) -> list[Finding]:
-    """Of each camera's topic who publishes it and how, and what came."""
+    """Check the publishers of each camera's topic, and what came."""
     return [finding for topic in seen.pictures for finding in (_camera(seen, topic) or [])]
 
 
@@ -113,7 +113,7 @@ def _camera(seen: Observation, topic: str) -> list[Finding]:
 
 
 def _quality(seen: Observation, topic: str, images: Sequence[TopicEndpoint]) -> list[Finding]:
-    """Who asks for more than the camera offers hears nothing, and is not told."""
+    """Find subscribers that request more than the camera offers: they get no messages and no error."""
     findings = []
     for end in seen.subscribers.get(topic, []):
         for image in images:
@@ -151,7 +151,7 @@ def _stamps(seen: Observation, topic: str) -> list[Finding]:
 
 
 def velocity(seen: Observation) -> list[Finding]:
-    """Whether those who drive and those who listen to them speak of the same."""
+    """Check that publishers and subscribers of velocity use the same type."""
     topics = seen.topics(seen.publishers, seen.called("navigator"), TWISTS)
     return [finding for topic in topics or ["/cmd_vel"] for finding in _velocity(seen, topic)]
 
@@ -163,7 +163,7 @@ def _velocity(seen: Observation, topic: str) -> list[Finding]:
     spoken, heard = ({end.type for end in ends} for ends in (speak, hear))
     findings = []
     if len(speak) > 1:
-        words = f"{len(speak)} publish it: {', '.join(end.node for end in speak)}; the robot obeys whoever spoke last"
+        words = f"{len(speak)} publish it: {', '.join(end.node for end in speak)}; the robot obeys the last message"
         findings.append(yellow(topic, words, "end the others (a joystick, Nav2), or put a twist_mux between"))
     if not hear:
         remedy = "start the robot's base, or remap: cmd_vel_topic:=/your/topic"
@@ -176,7 +176,7 @@ def _velocity(seen: Observation, topic: str) -> list[Finding]:
 
 
 def simulated_time(seen: Observation) -> list[Finding]:
-    """Whether who goes by /clock has one, and who should does."""
+    """Check that /clock is published if nodes use it, and that all nodes use the same clock."""
     ours = [node for name in NODES for node in seen.called(name)]
     simulated = [node for node in ours if seen.parameters.get(node, {}).get("use_sim_time")]
     there = seen.publishers.get("/clock", [])

@@ -78,7 +78,7 @@ def _no_middleware(wanted: str, error: OSError) -> Finding:
 
 
 def domain(environment: Mapping[str, str]) -> list[Finding]:
-    """Who can be heard at all."""
+    """Check which nodes can be discovered at all."""
     number = environment.get("ROS_DOMAIN_ID", "") or "0"
     if not number.isdecimal() or int(number) > 232:
         return [

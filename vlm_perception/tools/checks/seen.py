@@ -1,4 +1,4 @@
-"""Looks at the running ROS system for some seconds: who is there, what pictures come, what the nodes say."""
+"""Looks at the running ROS system for some seconds: the nodes, the pictures that come, and what the nodes say."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vlm_perception.perception.frames import FrameError, decode, form_of, stamp_
 SETTLED = 1.5
 """Everybody is known when nobody new has come for so long [s]."""
 STEP = 0.25
-"""Between two looks at who is there [s]."""
+"""Between two looks at the graph [s]."""
 PATIENCE = 4.0
 """What is missing is waited for by so many times the time of listening; a busy machine needs it."""
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
@@ -37,7 +37,7 @@ BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 
 @dataclass(frozen=True)
 class TopicEndpoint:
-    """Who publishes or subscribes: the full name of its `node`, the message's `type`, and with what quality."""
+    """A publisher or subscriber: the full name of its `node`, the message's `type`, and with what quality."""
 
     node: str
     type: str
@@ -117,7 +117,7 @@ class Observer:
             self._executor.spin_once(timeout_sec=left)
 
     def find(self) -> None:
-        """Note who is there."""
+        """Note the nodes, publishers and subscribers."""
         own = self._node.get_fully_qualified_name()
         found = [_full(space, name) for name, space in self._node.get_node_names_and_namespaces()]
         self.seen.nodes = sorted(name for name in found if name != own)
