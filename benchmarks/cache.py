@@ -75,8 +75,10 @@ RESULT = Path(__file__).with_suffix(".md")
 
 
 class Look(NamedTuple):
-    """A moment of a patrol: what the robot does, the true label, the picture, the model's answers; `again` are its
-    words about another picture from the same place."""
+    """A moment of a patrol: what the robot does, the true label, the image, the model's answers.
+
+    `again` are its words about another image from the same place.
+    """
 
     at: float
     phase: str
@@ -206,8 +208,11 @@ def play(streams: Sequence[Sequence[Look]], kind: type[AnswerCache], settings: C
 
 
 def play_words(streams: Sequence[Sequence[Look]]) -> tuple[float, float, float]:
-    """Share of the descriptions that are used again, of these that would be others, and of two pictures from the same
-    place that are described by others."""
+    """Return three shares of the descriptions.
+
+    Those that are used again, those of these that would be others, and those of two images from the same place that
+    differ.
+    """
     hits, false, same_place = [], [], []
     for stream in streams:
         memory = AnswerCache(CacheSettings(THRESHOLD, refresh=2.5 * WORDS_EVERY / RATE))
@@ -231,9 +236,12 @@ def _share(values: Sequence[bool]) -> float:
 
 
 class Watch(NamedTuple):
-    """Shares from 0 to 1: hits while nothing moves, false ones; pictures with motion whose region holds it, at least
-    95 % of it; still pictures without a region. Median area of a region, as a share of the picture; how many times
-    larger the thing is for the model."""
+    """What a patrol with a moving thing gave, as shares from 0 to 1.
+
+    Hits while nothing moves and false ones; images with motion whose region holds at least 95 % of it; still images
+    without a region. The median area of a region is a share of the image; `larger` is how many times larger the thing
+    is for the model.
+    """
 
     hits: float
     false: float
@@ -292,8 +300,11 @@ def _ahead(thing: Thing, pose: RobotPose, aside: float) -> Thing:
 
 
 class Timed:
-    """A worker that labels every picture; `show` returns the times [s] until it is told: from the message that is put,
-    and from when the picture is taken up. `aged` is whether an earlier answer was used."""
+    """A worker that labels every image.
+
+    `show` returns the times [s] until the label is told: from the message that is put, and from when the image is taken
+    up. `aged` is whether an earlier answer was used.
+    """
 
     def __init__(self, model: Model, threshold: float) -> None:
         self._told = threading.Event()

@@ -22,9 +22,9 @@ _BLANK = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 
 
 def check_text(what: str, text: str, limit: int) -> None:
-    """Raise ValueError unless `text` is printable, at most `limit` characters long and shows something.
+    r"""Raise ValueError unless `text` is printable, at most `limit` characters long and shows something.
 
-    Blanks, zero-width and direction marks alone show nothing. A line break is `\\n` and nothing else.
+    Blanks, zero-width and direction marks alone show nothing. A line break is `\n` and nothing else.
     """
     if not isinstance(text, str):
         raise ValueError(f"{what} is a {type(text).__name__}, expected text")

@@ -90,11 +90,11 @@ TRIAL = (
 
 
 def load_model(models: str, device: str = "auto", dtype: str = "auto", **options: Any) -> Model:
-    """Load the shipped model ("nano"), a model folder as `save_pretrained` or a hub download leaves it, or the model
-    behind the address of a server; of several, separated by commas, the first that can be loaded.
+    """Load the first of `models`, separated by commas, that can be loaded.
 
-    `options` are those of `LoadOptions`. Raises ModelError with the remedy when none can be loaded, ValueError for an
-    option that cannot be meant.
+    A model is the shipped one ("nano"), a model folder as `save_pretrained` or a hub download leaves it, or the address
+    of a server. `options` are those of `LoadOptions`. Raises ModelError with the remedy when none can be loaded,
+    ValueError for an option that cannot be meant.
     """
     return load_first(models, LoadOptions(device, dtype, **options))
 

@@ -102,9 +102,12 @@ class Read:
 
 @dataclass(frozen=True)
 class Export:
-    """What `export.json` says. `precision` is float32 or int8, `pixels` the (channels, height, width) of a picture,
-    `image_size` as in `LoadOptions` when it was exported; `opset` of the ONNX file. The rest is how it compared with
-    the original: the share of equal answers out of `asked`, the largest difference of a probability, and bytes."""
+    """What `export.json` says.
+
+    `precision` is float32 or int8, `pixels` the (channels, height, width) of an image, `image_size` as in `LoadOptions`
+    when it was exported; `opset` of the ONNX file. The rest is how it compared with the original: the share of equal
+    answers out of `asked`, the largest difference of a probability, and bytes.
+    """
 
     precision: str
     pixels: tuple[int, int, int]
@@ -148,8 +151,11 @@ def read_config(folder: Path) -> Any:
 
 
 class OnnxTower(nn.Module):
-    """Stands where the torch tower stood: (pictures, channels, height, width) in, of any float dtype, and what the
-    model reads out, in the same dtype and on the same device."""
+    """Stands where the torch tower stood.
+
+    It takes (images, channels, height, width) of any float dtype and returns what the model reads out, in the same
+    dtype and on the same device.
+    """
 
     def __init__(self, session: Any, read: Read, precision: str, size: int) -> None:
         super().__init__()

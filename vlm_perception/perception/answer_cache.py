@@ -153,8 +153,10 @@ class AnswerCache:
 
 
 def sureness(answer: Answer) -> float:
-    """How sure the model was, by its log-odds: from 0, as likely wrong as right, to 1 at `SURE`; 0.5 for free words,
-    whose confidence is no choice between two."""
+    """Return how sure the model was, by its log-odds: from 0, as likely wrong as right, to 1 at `SURE`.
+
+    It is 0.5 for free words, whose confidence is no choice between two.
+    """
     if not answer.options:
         return 0.5
     sure = min(answer.confidence, SURE)

@@ -258,8 +258,11 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
     scale = round(looks["floor_scale"][0], 3)
 
     def floor(seen: float) -> float:
-        """Half of the floor's length [m]. It is drawn in cells of 0.1 m and each costs time, so it is no larger than
-        what is seen; cut by whole repeats of its pattern, which begins at the corner of a floor of 40 m."""
+        """Return half of the floor's length [m].
+
+        The floor is drawn in cells of 0.1 m and each costs time, so it is no larger than what is seen. It is cut by
+        whole repeats of its pattern, which begins at the corner of a floor of 40 m.
+        """
         return 20.0 - 2 * math.floor((20.0 - seen) * scale / 2) / scale
 
     return f"""

@@ -23,8 +23,11 @@ MOST_TOKENS = 10
 
 @dataclass(frozen=True)
 class Said:
-    """The cleaned `words`, None when they are none of the options; how many `tokens` they took, the end included; when
-    the first of them was known, from the call on [s]."""
+    """What was said: the cleaned `words`, None when they are none of the options.
+
+    `tokens` counts what they took, the end included; the rest is when the first of them was known, from the call on
+    [s].
+    """
 
     words: str | None
     tokens: int

@@ -57,9 +57,12 @@ class Setup:
 
 @dataclass
 class Samples:
-    """What one way of answering did, call by call: `seconds`, and until the `first` token; of words the `rates`
-    [tokens/s] after it; what was said about each picture, None what is no option; the highest peaks of memory [bytes]
-    of the process and of the GPU, which is 0 without one. `problem`: why it could not be asked."""
+    """What one way of answering did, call by call.
+
+    `seconds` of a call, and until the `first` token; of words the `rates` [tokens/s] after it; what was said about each
+    image, None what is no option; the highest peaks of memory [bytes] of the process and of the GPU, which is 0 without
+    one. `problem`: why it could not be asked.
+    """
 
     seconds: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)

@@ -12,8 +12,10 @@ FAST_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"
 
 
 def describe(threads: int | None = None) -> list[str]:
-    """Lines that say what was measured on: processor, memory, load now, GPUs, libraries; `threads` of torch, if it
-    was told to use so many."""
+    """Return lines that say what was measured on: processor, memory, load now, GPUs, libraries.
+
+    `threads` of torch, if it was told to use so many.
+    """
     name, fast = processor()
     cores = f"{name}, {os.cpu_count()} cores" + (f" ({', '.join(fast)})" if fast else "")
     used = f", {threads} threads" if threads else ""

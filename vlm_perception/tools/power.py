@@ -20,8 +20,10 @@ _BOARD_GPU = re.compile(r"\bGR3D_FREQ (\d+)%")
 
 @dataclass(frozen=True)
 class Draw:
-    """Means over the time that was measured, None where nobody tells: of the GPU its use (0 to 1) and watts, of the
-    processor's package and of a whole board watts."""
+    """Means over the time that was measured, None where nobody tells.
+
+    Of the GPU its use (0 to 1) and watts, of the processor's package and of a whole board watts.
+    """
 
     gpu_use: float | None = None
     gpu_watts: float | None = None
@@ -30,8 +32,11 @@ class Draw:
 
 
 class PowerMeter:
-    """Listens while its context lasts to nvidia-smi (about the GPU of this `index`), to a Jetson's tegrastats, and to
-    the energy counters of x86 processors (RAPL); then there is `draw`."""
+    """Listens, while its context lasts, to all that tells the power; then there is `draw`.
+
+    It listens to nvidia-smi (about the GPU of this `index`), to a Jetson's tegrastats, and to the energy counters of
+    x86 processors (RAPL).
+    """
 
     def __init__(self, index: int = 0) -> None:
         query = ["--query-gpu=utilization.gpu,power.draw", "--format=csv,noheader,nounits", f"--id={index}"]

@@ -46,9 +46,11 @@ class TopicEndpoint:
 
 @dataclass
 class ImageStream:
-    """What came on a camera's topic: `ages` [s] of each by the system's clock and by /clock, which may be silent;
-    `lost` on the way to us, by the publisher's count; in what `form`, and why one cannot be decoded, or
-    may not show what the camera sees."""
+    """What came on a camera's topic.
+
+    `ages` [s] of each image by the system's clock and by /clock, which may be silent; `lost` on the way to us, by the
+    publisher's count; in what `form`, and why one cannot be decoded, or may not show what the camera sees.
+    """
 
     stamps: list[int] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
@@ -145,8 +147,10 @@ class Observer:
                 known, settled = now, time.monotonic() + SETTLED
 
     def follow(self, image_topics: Sequence[str]) -> None:
-        """Begin to receive cameras that are new: those named, else those that classifiers subscribe to, without any
-        classifier the usual one. Ask our nodes that are new for their parameters; the answers come while we spin.
+        """Begin to receive cameras that are new, and ask our nodes that are new for their parameters.
+
+        Cameras are those named, else those that classifiers subscribe to, without any classifier the usual one. The
+        answers come while we spin.
         """
         listened = self.seen.topics(self.seen.subscribers, self.seen.called("classifier"), tuple(IMAGES))
         guess = [] if self.seen.called("classifier") else ["camera/image_raw"]
