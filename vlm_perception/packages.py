@@ -20,7 +20,7 @@ ROS = "ROS 2: source its setup.bash, or run `make setup`"
 
 def needs(module: str) -> str:
     """Return in words what has to be installed where `module` is missing."""
-    module = "google.protobuf" if module.startswith("google") else module.partition(".")[0]
+    module = "google.protobuf" if module.startswith(("google", "protobuf")) else module.partition(".")[0]
     if module == "rclpy" or module.endswith(("_msgs", "_interfaces")):
         return f"needs {ROS}"
     package = PACKAGES.get(module, module)

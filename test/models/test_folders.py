@@ -241,6 +241,7 @@ class PanicException(BaseException):
         (ModuleNotFoundError("No module named 'httpx2'", name="httpx2"), "/m needs httpx2: pip install httpx2"),
         (ModuleNotFoundError("No module named 'sentencepiece'", name="sentencepiece"), r"with its extra \\[siglip\\]"),
         (ModuleNotFoundError("No module named 'google'", name="google"), r"install protobuf.*extra \\[siglip\\]"),
+        (ImportError("T requires the protobuf library but it was not found"), r"pip install protobuf, .* \\[siglip\\]"),
         (ImportError("Install it with `pip install num2words`."), r"extra \\[smolvlm\\]"),
         (OSError(5, "Input/output error", "/m/x"), "/m/x cannot be read: Input/output error"),
         (MemoryError(), "/m does not fit into memory"),
