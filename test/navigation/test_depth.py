@@ -228,16 +228,16 @@ def test_points_stay_where_they_are_when_the_robot_moves():
 
 def test_a_sensor_is_used_while_it_is_fresh_and_missed_when_it_was_in_use():
     sensor = DepthSensor("depth image", max_age=0.5)
-    assert sensor.points(0.0, 0.0, Pose()) is None and sensor.doubt(0.0, 0.0) == "", "none is no doubt"
+    assert sensor.points(0.0, 0.0, Pose()) is None and sensor.doubt(0.0, 0.0) is None, "none is no doubt"
     sensor.add(post(1.0, stamp=100.0), Pose(), steady=5.0)
     for now, steady, words in ((101.0, 5.1, "1 s old"), (99.0, 5.1, "-1 s old"), (100.1, 5.6, "nothing newer")):
         assert sensor.points(now, steady, Pose()) is None and words in sensor.doubt(now, steady), "it sends, unusably"
-    assert sensor.points(100.1, 5.1, Pose()) is not None and sensor.doubt(100.1, 5.1) == ""
+    assert sensor.points(100.1, 5.1, Pose()) is not None and sensor.doubt(100.1, 5.1) is None
     assert "was in use and has failed" in sensor.doubt(100.2, 5.7)
     assert "do the clocks agree" in sensor.doubt(100.7, 5.2) and "do the clocks agree" in sensor.doubt(99.0, 5.2)
     sensor.fail("it is covered")
     assert "covered" in sensor.doubt(100.1, 5.1) and sensor.faults == {"unusable depth image": 1}
     sensor.add(post(1.0, stamp=100.2), Pose(), steady=5.2)
-    assert sensor.doubt(100.2, 5.2) == ""
+    assert sensor.doubt(100.2, 5.2) is None
     sensor.forget()
-    assert sensor.doubt(200.0, 200.0) == "", "begun anew without it"
+    assert sensor.doubt(200.0, 200.0) is None, "begun anew without it"

@@ -105,7 +105,7 @@ class Trip:
             assert command.is_finite
             self.move(command)
             self.beyond = max(self.beyond, self.pose.distance_to((newest.x, newest.y)))
-            self.said += self.pilot.odometry.odometry_problem(now)
+            self.said += self.pilot.odometry.odometry_problem(now) or ""
             self.time += PERIOD
 
     def answer(self, taken: float) -> None:

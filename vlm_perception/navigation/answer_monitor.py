@@ -41,7 +41,7 @@ class AnswerMonitor:
         self.period = 0.5  # between two answers [s]; a guess until it is measured
         self._measured = 0
         self.delay = 0.0  # from the newest picture to its answer [s]
-        self._fault = reason
+        self._fault: str | None = reason
         self._stamp = self._arrived = float("-inf")
 
     def fail(self, kind: str, reason: str) -> None:
@@ -63,7 +63,7 @@ class AnswerMonitor:
         if stamp < self._stamp:
             self.fail("stamp jumped back", "the picture is older than the one before: waiting for a newer one")
             return False
-        fault, self._fault = self._fault, ""
+        fault, self._fault = self._fault, None
         if stamp == self._stamp:
             return False
         if self.surroundings is not None and not fault:  # how long a fault lasts is not what is usual
@@ -86,8 +86,8 @@ class AnswerMonitor:
         silence = (steady - self._arrived) / max(self.period, QUICK)
         return min(1.0, max(0.0, (OVERDUE - silence) / (OVERDUE - DUE)))
 
-    def doubt(self, now: float, steady: float) -> str:
-        """Return why the newest answers must not be believed now, or an empty text."""
+    def doubt(self, now: float, steady: float) -> str | None:
+        """Return why the newest answers must not be believed now, or None."""
         if self._fault or self.surroundings is None:
             return self._fault
         if self.age(now) < -FUTURE:
@@ -105,4 +105,4 @@ class AnswerMonitor:
                 f"no answer about a new picture came for {silence:.2g} s: the camera, the classifier or the clock "
                 "stands still"
             )
-        return ""
+        return None

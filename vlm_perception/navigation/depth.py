@@ -244,10 +244,10 @@ class DepthSensor:
             return None
         return points.moved(self._pose, pose)
 
-    def doubt(self, now: float, steady: float) -> str:
-        """Return why the robot must not move, or an empty text."""
+    def doubt(self, now: float, steady: float) -> str | None:
+        """Return why the robot must not move, or None."""
         if self.points(now, steady, self._pose) is not None or not self.in_use:
-            return ""
+            return None
         if self._problem:
             return f"the {self.name} is not usable: {self._problem}"
         limit = f"{self.max_age:g} s"

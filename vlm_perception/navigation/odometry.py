@@ -106,9 +106,10 @@ class OdometryBuffer:
         self._path = Trajectory()
         self._odometry: tuple[float, Pose] | None = None
         self._accepted = -math.inf
-        self._refused, self._why_refused = -math.inf, ""
+        self._refused = -math.inf
+        self._why_refused: str | None = None
         self._compared = math.nan
-        self._contradiction = ""
+        self._contradiction: str | None = None
 
     @property
     def pose(self) -> Pose:
@@ -152,8 +153,8 @@ class OdometryBuffer:
         if self.has_odometry(time):
             self._path.move(time, change)
 
-    def _impossible(self, passed: float, change: Pose) -> str:
-        """Return why no robot moves by `change` within the `passed` [s], or an empty text."""
+    def _impossible(self, passed: float, change: Pose) -> str | None:
+        """Return why no robot moves by `change` within the `passed` [s], or None."""
         if passed <= 0.0:
             return "its stamps repeat or go back: does more than one node publish it?"
         if passed > self.ODOMETRY_TIMEOUT:
@@ -165,7 +166,7 @@ class OdometryBuffer:
                 f"it jumps by {distance:.3g} m and {abs(change.heading):.2g} rad within {passed:.2g} s: does more than "
                 "one node publish it?"
             )
-        return ""
+        return None
 
     def add_command(self, time: float, command: Command, duration: float) -> None:
         """Integrate a command sent for `duration` [s] until `time` [s]; where odometry counts it is only compared."""
@@ -188,7 +189,7 @@ class OdometryBuffer:
             return
         moved = [self.measured.between(self._compared, time - ago) for ago in (self.LAG, self.LAG / 2, 0.0)]
         self._compared = time
-        self._contradiction = ""
+        self._contradiction = None
         if (
             far >= self.COMPARED[0] and not self._agree([way.x * said.x + way.y * said.y for way in moved], far**2)
         ) or (turned >= self.COMPARED[1] and not self._agree([way.heading * said.heading for way in moved], turned**2)):
@@ -209,12 +210,12 @@ class OdometryBuffer:
             and not 0.0 <= time - self._refused <= self.PROBATION
         )
 
-    def odometry_problem(self, time: float) -> str:
-        """Return why odometry that comes does not count at `time` [s], or an empty text."""
+    def odometry_problem(self, time: float) -> str | None:
+        """Return why odometry that comes does not count at `time` [s], or None."""
         if self.has_odometry(time):
-            return ""
+            return None
         if 0.0 <= time - self._refused <= self.PROBATION:
             return self._why_refused
         if self._accepted == -math.inf:
-            return ""
+            return None
         return self._contradiction or f"none came for {self.ODOMETRY_TIMEOUT:g} s"

@@ -129,8 +129,8 @@ class Pilot:
         seen = [sensor.points(now, steady, pose) for sensor in (self.depth_image, self.laser_scan)]
         return [points for points in seen if points is not None]
 
-    def doubt(self, now: float, steady: float) -> str:
-        """Return why the robot must not move, or an empty text."""
+    def doubt(self, now: float, steady: float) -> str | None:
+        """Return why the robot must not move, or None."""
         return (
             self.answers.doubt(now, steady) or self.depth_image.doubt(now, steady) or self.laser_scan.doubt(now, steady)
         )

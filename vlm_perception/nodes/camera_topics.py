@@ -237,10 +237,10 @@ class CameraTopics:
         return any(SIMULATOR in types for types in services.values())
 
     @property
-    def silence(self) -> str:
-        """Why not one image has come yet, in words; "" if one has, or nobody listens."""
+    def silence(self) -> str | None:
+        """Why not one image has come yet; None if one has, or nobody listens."""
         if not self._subscription or (self.camera and self.camera.monitor.form):
-            return ""
+            return None
         return self.refused_qos or self._why_no_picture()
 
     def metrics(self) -> dict[str, object]:

@@ -343,16 +343,16 @@ class Classifier(LifecycleNode):
             return Health(Level.WARN, fault, logged=fault != self._trace_problem)
         return cameras
 
-    def _silent_cameras(self) -> str:
-        """Why no camera has sent anything yet, in words; "" if one has, or nobody listens."""
+    def _silent_cameras(self) -> str | None:
+        """Return why no camera has sent anything yet, None if one has, or nobody listens."""
         if not self._active or not self._worker:
-            return ""
+            return None
         reasons = [topics.silence for topics in self._cameras.values()]
-        return reasons[0] if all(reasons) else ""
+        return reasons[0] if all(reasons) else None
 
     @property
-    def _trace_problem(self) -> str:
-        return self._trace.problem if self._trace else ""
+    def _trace_problem(self) -> str | None:
+        return self._trace.problem if self._trace else None
 
     def _camera_health(self, topics: CameraTopics) -> Health:
         """That of one of several cameras."""

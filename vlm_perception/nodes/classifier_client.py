@@ -50,10 +50,10 @@ class ClassifierClient:
         """Whether a request is waited for."""
         return self._pending is not None
 
-    def missing(self) -> str:
-        """Return why nobody can be asked, or an empty text."""
+    def missing(self) -> str | None:
+        """Return why nobody can be asked, or None."""
         if self._client.service_is_ready():
-            return ""
+            return None
         service = self._node.resolve_service_name(self._client.service_name)
         return f"no classifier: nobody offers {service}; does it run?"
 
@@ -105,10 +105,10 @@ class ClassifierClient:
             self._client.remove_pending_request(self._pending)
             self._pending = None
 
-    def drop_late(self, timeout: float) -> str:
-        """Wait no more for a request that is older than `timeout` [s]; return what to say of that, or an empty text."""
+    def drop_late(self, timeout: float) -> str | None:
+        """Wait no more for a request that is older than `timeout` [s]; return what to say of that, or None."""
         if self._pending is None or time.monotonic() - self._asked < timeout:
-            return ""
+            return None
         self.drop()
         limit = f"{timeout:g} s (ask_timeout)"
         return f"the classifier did not answer within {limit}: does it hang, or is its model or the camera slower?"

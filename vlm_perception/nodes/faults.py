@@ -41,10 +41,10 @@ class Faults:
             self._logger.warning(self._about + self._last[1])
 
     @property
-    def recent(self) -> str:
-        """The last fault in words, if it is not long ago; else ""."""
+    def recent(self) -> str | None:
+        """The last fault in words, if it is not long ago; else None."""
         since, words = self._last
-        return words if time.monotonic() - since < WARN_PERIOD else ""
+        return words if time.monotonic() - since < WARN_PERIOD else None
 
     def metrics(self, *others: Faults) -> dict[str, object]:
         """How many of each kind, together with those of `others`, for the diagnostics."""

@@ -335,17 +335,17 @@ class Navigator(LifecycleNode):
             return Health(Level.WARN, problem, values)
         return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
 
-    def _missing_depth(self) -> str:
-        """Return which sensor is meant to be used and is not, or an empty text."""
+    def _missing_depth(self) -> str | None:
+        """Return which sensor is meant to be used and is not, or None."""
         depth = self._settings.depth
         wanted = ((depth.image, self._pilot.depth_image), (depth.scan, self._pilot.laser_scan))
         missing = [sensor.name for used, sensor in wanted if used and not sensor.in_use]
-        return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else ""
+        return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else None
 
-    def _doubtful_odometry(self, now: float) -> str:
-        """Return why odometry that comes is not used, or an empty text."""
+    def _doubtful_odometry(self, now: float) -> str | None:
+        """Return why odometry that comes is not used, or None."""
         problem = self._pilot.odometry.odometry_problem(now)
-        return f"driving by the commands, as odometry is not usable: {problem}" if problem else ""
+        return f"driving by the commands, as odometry is not usable: {problem}" if problem else None
 
     def _odometry_in_words(self, now: float) -> str:
         if self._pilot.odometry.has_odometry(now):

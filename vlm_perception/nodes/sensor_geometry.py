@@ -36,7 +36,7 @@ class SensorGeometry:
 
     def __init__(self, node: Node, base_frame: str, on_change: Callable[[], None]) -> None:
         self.values: dict[str, str] = {}
-        self.problem = ""
+        self.problem: str | None = None
         self._base_frame = base_frame
         self._on_change = on_change
         self._info: CameraInfo | None = None
@@ -103,7 +103,7 @@ class SensorGeometry:
             ahead, left, turned = map(_short, depth.scan_pose)
             at = f"{ahead} m ahead, {left} m left, {turned} rad turned left"
             self.values["laser pose"] = f"{at} of the camera, {source}"
-        self.problem = "; ".join(problems)
+        self.problem = "; ".join(problems) or None
         return replace(parameters, camera=camera, depth=depth)
 
     def _field_of_view(self, parameter: float, problems: list[str]) -> float:

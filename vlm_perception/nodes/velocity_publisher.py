@@ -37,10 +37,10 @@ class VelocityPublisher:
         """Wait, for a moment at most, until all reliable subscribers have what was published."""
         self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD_TIMEOUT))
 
-    def problem(self) -> str:
-        """Return why nobody acts on the commands, or an empty text."""
+    def problem(self) -> str | None:
+        """Return why nobody acts on the commands, or None."""
         if self._publisher.get_subscription_count():
-            return ""
+            return None
         topic = self._publisher.topic_name
         name = self.TYPES[self._stamped].__name__
         others = {info.topic_type.split("/")[-1] for info in self._node.get_subscriptions_info_by_topic(topic)}

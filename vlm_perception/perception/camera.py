@@ -78,10 +78,10 @@ class Camera:
         return frame.unchanged if frame else 0.0
 
     @property
-    def doubt(self) -> str:
+    def doubt(self) -> str | None:
         """Why the newest image that was looked at may not show what the camera sees, in words; "" if nothing."""
         frame = self._frame
-        return frame.doubt if frame else ""
+        return frame.doubt if frame else None
 
     # For the worker's thread.
 
@@ -126,7 +126,7 @@ class Camera:
         frame = self._frame
         return frame is None or self._is_old(frame) or self.is_newer(frame.stamp, stamp)
 
-    def refresh(self) -> str:
+    def refresh(self) -> str | None:
         """Decode the newest message, if one has come; return its `doubt` when the one before had none.
 
         Raises the decoder's error when it is corrupt.
@@ -138,7 +138,7 @@ class Camera:
         taken, doubt = self.slot.take(), self.doubt
         if taken and not self.problem:
             self._decode(*taken)
-        return "" if doubt else self.doubt
+        return None if doubt else self.doubt
 
     def frame(self, now: float) -> Frame:
         """Return the newest frame, taken up `now` [s, monotonic]; NotAnsweredError when none may be looked at."""

@@ -82,7 +82,7 @@ class Frame:
     taken: float
     unchanged: float = 0.0
     region: Region | None = None
-    doubt: str = ""
+    doubt: str | None = None
 
     @functools.cached_property
     def image(self) -> np.ndarray:
@@ -99,7 +99,7 @@ class Decoded(NamedTuple):
     """What a message shows, see `Frame`."""
 
     image: np.ndarray
-    doubt: str
+    doubt: str | None
 
 
 @dataclass
@@ -295,17 +295,17 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(pixels, alpha=1 / 257) if pixels.dtype == np.uint16 else pixels
 
 
-def _doubt_of_depth(encoding: str, values: np.ndarray) -> str:
+def _doubt_of_depth(encoding: str, values: np.ndarray) -> str | None:
     """Drivers put 12 bits into the lower ones of 16, and the image is all but black."""
     if values.dtype != np.uint16 or not 0 < values.max() < TWELVE_BITS:
-        return ""
+        return None
     return (
         f"all values of the {encoding} image are below {TWELVE_BITS}, so it is nearly black: has it 12 bits? "
         "Set the driver to 8 bits, or to shift them up"
     )
 
 
-def _decode_compressed(message: Any) -> tuple[np.ndarray, str]:
+def _decode_compressed(message: Any) -> tuple[np.ndarray, str | None]:
     what = f"the compressed picture ({form_of(message) or 'no format named'}, {len(message.data)} bytes)"
     pixels = unpack(np.frombuffer(message.data, np.uint8), what)
     # image_transport says what it compressed, and as what: "bayer_rggb8; png compressed ", "rgb8; jpeg compressed bgr8"
@@ -320,7 +320,7 @@ def _decode_compressed(message: Any) -> tuple[np.ndarray, str]:
     return _to_rgb8(pixels), doubt + "set the driver to rgb8 or bgr8, or use the raw images"
 
 
-def _decode_raw(message: Any) -> tuple[np.ndarray, str]:
+def _decode_raw(message: Any) -> tuple[np.ndarray, str | None]:
     height, width, step = message.height, message.width, message.step
     encoding = ALIASES.get(message.encoding, message.encoding)
     what = f"the picture ({message.encoding}, {width}x{height})"
@@ -341,7 +341,7 @@ def _decode_raw(message: Any) -> tuple[np.ndarray, str]:
     if data.size < rows * step:
         raise FrameError(f"{what} has {data.size} bytes of data, expected {rows * step} (rows of {step} bytes)")
 
-    doubt = ""
+    doubt: str | None = None
     if data.size > rows * step:
         doubt = f"{what} has {data.size} bytes of data, its encoding needs {rows * step}: is it of another encoding?"
     pixels = data[: rows * step].reshape(rows, step)[:, :row_bytes]

@@ -14,16 +14,16 @@ class OffMass:
         self.value: float | None = None
         self._high_since: float | None = None
 
-    def update(self, off_mass: float | None, now: float) -> str:
-        """Take in that of the newest label, at `now` [s]; in words that it has been high for long, else ""."""
+    def update(self, off_mass: float | None, now: float) -> str | None:
+        """Take in that of the newest label, at `now` [s]; in words that it has been high for long, else None."""
         self.value = off_mass
         if off_mass is None or off_mass < HIGH:
             self._high_since = None
-            return ""
+            return None
         if self._high_since is None:
             self._high_since = now
         if now - self._high_since < LONG:
-            return ""
+            return None
         return (
             f"the prompt does not lead to the labels: for {now - self._high_since:.0f} s the model would begin with "
             f"something else (off_mass {off_mass:.2f}); change label_prompt or labels, or take another model"

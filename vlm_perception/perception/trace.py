@@ -43,7 +43,7 @@ class Trace:
     """
 
     def __init__(self, path: Path) -> None:
-        self.problem = ""
+        self.problem: str | None = None
         self._path = path.expanduser()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _open(self._path)

@@ -59,7 +59,7 @@ class WorldState:
     `surroundings` and `sighting` are the newest answers (no sighting without a target); `pose_then` is where the
     robot was when their picture was taken and `pose` where it is. `period` [s] is the measured time between answers.
     `free` [m] is how far from the camera the way is free as depth has it, and None without depth. `doubt` says why the
-    rest must not be believed, and is empty otherwise. `gone` [m] is how far the robot went since that picture, by
+    rest must not be believed, and is None otherwise. `gone` [m] is how far the robot went since that picture, by
     odometry or the commands, whichever says more. Stamps and the times of the steps are of one clock.
     """
 
@@ -69,7 +69,7 @@ class WorldState:
     pose_then: Pose = Pose()
     period: float = 0.1
     free: float | None = None
-    doubt: str = ""
+    doubt: str | None = None
     gone: float = 0.0
 
 

@@ -58,7 +58,7 @@ class ImageStream:
     numbers: list[int] = field(default_factory=list)
     form: str = ""
     problem: str = ""
-    doubt: str = ""
+    doubt: str | None = None
 
     @property
     def rate(self) -> float:
