@@ -16,7 +16,8 @@ import pytest
 
 from vlm_perception.models import remote
 from vlm_perception.models.address import API_KEY
-from vlm_perception.models.remote import RemoteModel, RequestLimits
+from vlm_perception.models.http_client import RequestLimits
+from vlm_perception.models.remote import RemoteModel
 
 
 def tidy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,9 @@ from vlm_perception.models import remote, wire
 from vlm_perception.models.address import API_KEY, read_endpoint
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
+from vlm_perception.models.http_client import RequestLimits
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.remote import RemoteModel, RequestLimits
+from vlm_perception.models.remote import RemoteModel
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
 pytestmark = pytest.mark.slow

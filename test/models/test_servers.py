@@ -41,8 +41,9 @@ from vlm_perception.address import models_shown
 from vlm_perception.models import remote, wire
 from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_endpoint
 from vlm_perception.models.base import ModelError
+from vlm_perception.models.http_client import RequestLimits
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.remote import RemoteModel, RequestLimits
+from vlm_perception.models.remote import RemoteModel
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.text import one_line, printable
 

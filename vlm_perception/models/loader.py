@@ -214,7 +214,8 @@ def _try(model: Model, folder: Path) -> None:
 def _connect(name: str, options: LoadOptions) -> Model:
     try:
         from vlm_perception.models.calibration import Calibration
-        from vlm_perception.models.remote import RemoteModel, RequestLimits
+        from vlm_perception.models.http_client import RequestLimits
+        from vlm_perception.models.remote import RemoteModel
     except ModuleNotFoundError as error:
         raise ModelError(f"a model on a server {needs(str(error.name))}") from error
     limits = RequestLimits(timeout=options.request_timeout, in_flight=options.requests_in_flight)

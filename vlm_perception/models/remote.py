@@ -13,29 +13,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import logging
 import math
-import os
 import random
 import re
-import ssl
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 
 from vlm_perception.models import wire
-from vlm_perception.models.address import API_KEY, key_for, origin, proxy_for, read_endpoint
+from vlm_perception.models.address import API_KEY, origin, read_endpoint
 from vlm_perception.models.base import ModelError, check_image
 from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
+from vlm_perception.models.http_client import (
+    MOST_BYTES,
+    RequestLimits,
+    chunks_of,
+    connect,
+    is_untrusted,
+    read_body,
+    redirection,
+    retry_after,
+    text_of,
+)
 from vlm_perception.models.scope import Scope
 from vlm_perception.models.wire import Picture, RefusedError
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text, Usage
@@ -43,9 +50,8 @@ from vlm_perception.text import one_line
 
 BACK_OFF = (0.25, 4.0)
 """First and longest pause before a request is tried again [s]; each is twice the one before, less up to a half."""
-MOST_BYTES = 1 << 20
-"""A longer answer is refused [bytes]; a stream may have `BYTES_A_TOKEN` more for each token that was asked for."""
 BYTES_A_TOKEN = 2000
+"""The stream of a text may have so many bytes more for each token that was asked for."""
 SMALLEST_EDGE = 224
 """A picture whose longer edge is at most this [px] is not made smaller for a server."""
 TRIES = 4
@@ -63,22 +69,6 @@ _TOO_LARGE = re.compile(rf"{_SENT}\b.{{0,80}}{_MUCH}|{_MUCH}\b.{{0,80}}{_SENT}",
 _NEVER = re.compile(r"not (supported|implemented)|unsupported|mmproj", re.IGNORECASE)
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """`timeout` [s] of a whole call with all its tries, `connect_timeout` [s] of each; requests `in_flight` at once."""
-
-    timeout: float = 20.0
-    connect_timeout: float = 3.0
-    in_flight: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("timeout", "connect_timeout"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected seconds above 0")
-        if self.in_flight < 1:
-            raise ValueError(f"in_flight is {self.in_flight}, expected at least 1")
 
 
 class _Way(Protocol):
@@ -149,7 +139,7 @@ class RemoteModel:
         self._limits = limits or RequestLimits()
         self._calibration = Calibration(calibration.temperatures) if calibration else Calibration()
         self._edge = image_size
-        self._client, self._without_key, self._facts = _client(self._url, self._limits)
+        self._client, self._without_key, self._facts = connect(self._url, self._limits)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop, self._client), name="remote model", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
@@ -281,7 +271,7 @@ class RemoteModel:
         async def listen(response: httpx2.Response) -> tuple[wire.Heard, float]:
             heard, first, lines, end = wire.Heard(), 0.0, wire.Lines(), math.inf
             most = MOST_BYTES + BYTES_A_TOKEN * question.max_new_tokens
-            async with contextlib.aclosing(_chunks(response, most)) as chunks:
+            async with contextlib.aclosing(chunks_of(response, most)) as chunks:
                 chunk = b"-"
                 while chunk and not heard.done:
                     try:
@@ -335,10 +325,10 @@ class RemoteModel:
     async def _look(self, way: _Way) -> None:
         """Raise RefusedError unless the server looks at a picture in this way; _BusyError."""
         picture = wire.encode(EMPTY_PICTURE)
-        response = await self._once("POST", way.path, way.probe(picture), _read)
+        response = await self._once("POST", way.path, way.probe(picture), read_body)
         way.accept(response)
         seen, _ = wire.tokens(response)
-        blind, _ = wire.tokens(await self._once("POST", way.path, way.probe(None), _read))
+        blind, _ = wire.tokens(await self._once("POST", way.path, way.probe(None), read_body))
         if seen == blind:  # the words are the same
             raise RefusedError(f"it does not look at the picture ({blind} tokens without it, {seen} with it)")
 
@@ -370,7 +360,7 @@ class RemoteModel:
 
     async def _names(self) -> str:
         try:
-            models = (await self._patiently(lambda: self._once("GET", "/v1/models", None, _read)))["data"]
+            models = (await self._patiently(lambda: self._once("GET", "/v1/models", None, read_body)))["data"]
             names = ", ".join(str(model["id"]) for model in models[:20])
         except (RefusedError, _BusyError, LookupError, TypeError, AttributeError):
             names = ""
@@ -379,7 +369,7 @@ class RemoteModel:
     # Over the network
 
     async def _post(self, path: str, body: wire.Body) -> wire.Body:
-        return await self._send("POST", path, body, _read)
+        return await self._send("POST", path, body, read_body)
 
     async def _send(
         self, method: str, path: str, body: wire.Body | None, read: Callable[[httpx2.Response], Awaitable[T]]
@@ -418,7 +408,7 @@ class RemoteModel:
                 await self._check(response)
                 return await read(response)
         except httpx2.TransportError as error:
-            if _is_untrusted(error):
+            if is_untrusted(error):
                 raise ModelError(
                     f"{self.name}: the server's certificate is not trusted ({self._shown(error)}): "
                     "set SSL_CERT_FILE to the certificate of its authority"
@@ -438,13 +428,13 @@ class RemoteModel:
             return
         if response.is_redirect:
             raise ModelError(
-                f"{self.name} redirects to {self._shown(_where(response.headers.get('location', '')))}, "
+                f"{self.name} redirects to {self._shown(redirection(response.headers.get('location', '')))}, "
                 "which is not followed: give the final address"
             )
-        words = wire.reason(self._without_key(await _text(response)))
+        words = wire.reason(self._without_key(await text_of(response)))
         problem = f"HTTP {status} {words}"
         if status in _BUSY:
-            raise _BusyError(problem, _retry_after(response.headers.get("retry-after", "")))
+            raise _BusyError(problem, retry_after(response.headers.get("retry-after", "")))
         if status in (401, 403):
             raise ModelError(
                 f"{self.name} refuses the key ({self._shown(problem)}): set {API_KEY} to {origin(self._url)}=KEY"
@@ -456,118 +446,6 @@ class RemoteModel:
         if status in _GONE or time.monotonic() - self._found_at > AGAIN:
             self._forget()
         raise RefusedError(problem)
-
-
-def _client(url: str, limits: RequestLimits) -> tuple[httpx2.AsyncClient, Callable[[str], str], dict[str, str]]:
-    """Return the client for the server at `url`, what takes its key out of a text (a server may repeat it), and facts.
-
-    All that the environment says is read here, so that what cannot be used is a ModelError that names the variable.
-    """
-    key = key_for(url)
-    proxy = proxy_for(url)
-    context: ssl.SSLContext | None = None
-    if url.startswith("https") or (proxy and proxy[0].startswith("https")):
-        context = _certificates()
-    try:
-        client = httpx2.AsyncClient(
-            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
-            timeout=httpx2.Timeout(None, connect=limits.connect_timeout),  # the whole has a time of its own
-            limits=httpx2.Limits(max_connections=limits.in_flight, keepalive_expiry=60.0),  # others wait
-            follow_redirects=False,
-            trust_env=False,
-            verify=context or False,
-            proxy=httpx2.Proxy(proxy[0], ssl_context=context) if proxy else None,
-        )
-    except ImportError:
-        raise ModelError(
-            f"{proxy[1] if proxy else 'the proxy'} names a SOCKS proxy, for which the client lacks a part: "
-            "pip install 'httpx2[socks]', or add the server to NO_PROXY if it is reached without a proxy"
-        ) from None
-    except (ValueError, httpx2.InvalidURL):
-        raise ModelError(f"{proxy[1] if proxy else 'the proxy'} is no address of a proxy: correct it") from None
-    facts = {
-        "encrypted": "yes" if url.startswith("https") else "no",
-        "key": f"from {API_KEY}" if key else "none",
-        "proxy": f"from {proxy[1]}" if proxy else "none",
-    }
-    if (
-        key
-        and facts["encrypted"] == "no"
-        and (proxy or urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"))
-    ):
-        facts["key"] += ", sent in the clear"
-        through = f" and through the proxy of {proxy[1]}" if proxy else ""
-        _LOG.warning("%s: the key is sent in the clear%s, where others can read it: use https", url, through)
-    return client, (lambda text: text.replace(key, "<key>")) if key else str, facts
-
-
-def _certificates() -> ssl.SSLContext:
-    """Return what certificates are verified with. Raises ModelError when what the environment names cannot be used."""
-    try:
-        return httpx2.create_ssl_context()
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        names = " or ".join(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
-        raise ModelError(
-            f"the certificates that {names or 'this system'} names cannot be read ({one_line(str(error))}): correct "
-            "it, or unset it to use the system's"
-        ) from None
-
-
-async def _chunks(response: httpx2.Response, most: int) -> AsyncGenerator[bytes, None]:
-    """The bytes of an answer as they come. Raises RefusedError for compressed ones, and for more than `most`."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):  # a few kB could become gigabytes
-        raise RefusedError(f"its answer is compressed ({encoding}), which was not asked for")
-    size = 0
-    async for chunk in response.aiter_raw():
-        if (size := size + len(chunk)) > most:
-            raise RefusedError(f"its answer is longer than {most} bytes")
-        if chunk:
-            yield chunk
-
-
-async def _text(response: httpx2.Response) -> str:
-    async with contextlib.aclosing(_chunks(response, MOST_BYTES)) as chunks:
-        return b"".join([chunk async for chunk in chunks]).decode("utf-8", "replace")
-
-
-async def _read(response: httpx2.Response) -> wire.Body:
-    text = await _text(response)
-    body = wire.parse(text)
-    if isinstance(body, dict) and wire.is_error(body):
-        raise RefusedError(wire.reason(text))
-    if not isinstance(body, dict):
-        raise RefusedError(f"its answer is a {type(body).__name__}, expected a JSON object")
-    return body
-
-
-def _where(location: str) -> str:
-    """Return the origin that a redirection leads to; the rest may hold secrets."""
-    try:
-        parts = urlsplit(location)
-        return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another place"
-    except ValueError:
-        return "another place"
-
-
-def _retry_after(header: str) -> float:
-    """Seconds from now, of a Retry-After header of seconds or of a date; 0 where it says nothing."""
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return 0.0
-
-
-def _is_untrusted(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 async def _all(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
