@@ -329,7 +329,7 @@ class Classifier(LifecycleNode):
     # Health
 
     def _health(self) -> Health:
-        return dataclasses.replace(self._state(), values=self._figures())
+        return dataclasses.replace(self._state(), values=self._metrics())
 
     def _state(self) -> Health:
         if reason := self._not_ready():
@@ -360,7 +360,7 @@ class Classifier(LifecycleNode):
         health = Health(Level.WARN, reason) if reason else topics.health
         return dataclasses.replace(health, values=topics.metrics())
 
-    def _figures(self) -> dict[str, object]:
+    def _metrics(self) -> dict[str, object]:
         figures: dict[str, object] = {"model": self._model_name}
         if self._worker:
             figures |= self._worker.metrics()
