@@ -37,6 +37,7 @@ coverage: setup  ## Run all tests and print which share of each room's lines the
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 
 docs:  ## Build the documentation as a site, in output/docs
@@ -62,7 +63,7 @@ bench-scoring: setup  ## Measure typed questions beside the usual ways, on the C
 bench-smoothing: setup  ## Measure how labels are smoothed, on patrols through rooms never seen (minutes)
 	@.venv/bin/python benchmarks/smoothing.py $(ARGS)
 
-bench-frames: setup  ## Measure what is lost of a camera's pictures, how old they are, what they cost (minutes)
+bench-frames: setup  ## Measure what is lost of a camera's images, how old they are, what they cost (minutes)
 	@.venv/bin/python benchmarks/frames.py $(ARGS)
 
 bench-cameras: setup  ## Measure eight cameras in one batch beside one after the other (minutes)

@@ -4,20 +4,20 @@
 
 A guard robot patrols rooms that no model was trained on: it drives at 0.3 m/s and turns at 0.8 rad/s from one place to
 the next, stands at each for 8 s and looks, and comes back along the same way, a few centimetres beside it. Ten
-times a second the picture is rendered with the noise and flicker of a camera, the shipped nano model labels it, and the
+times a second the image is rendered with the noise and flicker of a camera, the shipped nano model labels it, and the
 simulation's geometry gives the true label. Then all is played back through the memory of answers, with several
 thresholds.
 
-- hits: share of the pictures whose label was an earlier answer; also while standing, driving and turning alone,
+- hits: share of the images whose label was an earlier answer; also while standing, driving and turning alone,
 - false: share of these whose own label, which the model was asked for here all the same, is another one,
-- wrong: share of all pictures whose label is not the true one, and in brackets the same of the uncached run; raw,
+- wrong: share of all images whose label is not the true one, and in brackets the same of the uncached run; raw,
   and as smoothed with the default parameters.
 
-Beside it the usual perceptual hashes of the whole picture, at the threshold with the nearest share of hits.
+Beside it the usual perceptual hashes of the whole image, at the threshold with the nearest share of hits.
 
 A camera that stands still watches a room, through which something is pushed: how often the answer is used again while
 nothing moves, and whether the region holds what does. Last, one real worker with memory and one without take
-turns: the time from a picture's message to its label is measured.
+turns: the time from an image's message to its label is measured.
 
 The result goes to the folder of this file; its last line is JSON.
 """
@@ -59,15 +59,15 @@ from vlm_perception.tools.machine import describe
 from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT
 
-WORDS_EVERY = 20  # pictures, as by the default description_rate
+WORDS_EVERY = 20  # images, as by the default description_rate
 NOISE, FLICKER = 4.0, 0.003  # standard deviations: of a pixel, of the brightness of all
-KEPT = (64, 48)  # so small a picture is enough to make thumbnails of
+KEPT = (64, 48)  # so small an image is enough to make thumbnails of
 THRESHOLDS = (8, 16, 24, 32, 40, 48, 56, 64)
 THRESHOLD = 48
 """The one that is recommended for a robot that patrols; chosen in other rooms than those of the tables (`--choose`)."""
 STILL = 24
 """The threshold for a camera that stands still."""
-PUSHED = 0.1  # [m] from one picture to the next
+PUSHED = 0.1  # [m] from one image to the next
 AHEAD = 1.6  # [m]
 LABEL = Choice(LABEL_PROMPT, truth.LABELS)
 WORDS = Text(DESCRIPTION_PROMPT, 40)
@@ -93,17 +93,17 @@ class Look(NamedTuple):
 
 
 class NoisyCamera:
-    """Makes of a rendered picture what a camera would deliver: with noise in every pixel and a little flicker."""
+    """Makes of a rendered image what a camera would deliver: with noise in every pixel and a little flicker."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng((seed, 5))
         self._noise = self._rng.normal(0, NOISE, (304, 384, 3)).astype(np.float32)
 
-    def sees(self, picture: np.ndarray) -> np.ndarray:
+    def sees(self, image: np.ndarray) -> np.ndarray:
         x, y = self._rng.integers(0, 64, 2)
         light = np.float32(1 + self._rng.normal(0, FLICKER))
-        noise = self._noise[y : y + picture.shape[0], x : x + picture.shape[1]]
-        return np.clip(picture * light + noise, 0, 255).astype(np.uint8)
+        noise = self._noise[y : y + image.shape[0], x : x + image.shape[1]]
+        return np.clip(image * light + noise, 0, 255).astype(np.uint8)
 
 
 def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look]]:
@@ -115,7 +115,7 @@ def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look
         with World(room, 320, 240) as world:
             for number, (phase, pose) in enumerate(to_and_fro(room, seconds)):
                 world.place(pose)
-                rendered = world.picture()
+                rendered = world.image()
                 image = camera.sees(rendered)
                 questions: list[Question] = [LABEL] if number % WORDS_EVERY else [LABEL, WORDS]
                 answers = model.answer(image, questions)
@@ -125,7 +125,7 @@ def record(model: Model, seeds: Sequence[int], seconds: float) -> list[list[Look
                 label_truth = truth.label(room, pose)
                 stream.append(Look(number / RATE, phase, label_truth, small, label, words, again))
         streams.append(stream)
-        print(f"room {seed}: {len(stream)} pictures", flush=True)
+        print(f"room {seed}: {len(stream)} images", flush=True)
     return streams
 
 
@@ -265,7 +265,7 @@ def watch(model: Model, seeds: Sequence[int]) -> Watch:
             moves, before = place != before, place
             with World(replace(room, things=(thing, *room.things[1:])), 320, 240) as world:
                 world.place(pose)
-                image, mask = camera.sees(world.picture()), world.segmentation() == 0
+                image, mask = camera.sees(world.image()), world.segmentation() == 0
             (label,) = model.answer(image, [LABEL])
             found = memory.find(LABEL, image, number / RATE)
             if found is None:
@@ -284,7 +284,7 @@ def watch(model: Model, seeds: Sequence[int]) -> Watch:
             elif not moves and number:
                 whole.append(region is None)
             share_before = share
-        print(f"room {seed}: {len(aside)} pictures of a camera that stands still", flush=True)
+        print(f"room {seed}: {len(aside)} images of a camera that stands still", flush=True)
     return Watch(
         _share(hits), _share(false), _share(held), _share(whole), statistics.median(areas), statistics.median(larger)
     )
@@ -350,14 +350,14 @@ class Timed:
 
 
 def sure_scenes(model: Model, width: int, height: int, count: int = 64) -> list[np.ndarray]:
-    """Pictures of rooms about whose label the model is sure."""
+    """Images of rooms about whose label the model is sure."""
     scenes: list[np.ndarray] = []
     for seed in TEST_SEEDS[5400:]:
         room = make_room(seed)
         with World(room, width, height) as world:
             for step in range(8):
                 world.place(RobotPose(room.start.x, room.start.y, math.tau * step / 8))
-                image = world.picture().copy()
+                image = world.image().copy()
                 if model.answer(image, [LABEL])[0].confidence > 0.95:
                     scenes.append(image)
         if len(scenes) >= count:
@@ -427,7 +427,7 @@ def main() -> None:
     words = play_words(streams)
     watched = watch(model, TEST_SEEDS[5300:5303])
     spent = {f"{w}x{h}": times(model, w, h, 150) for w, h in ((640, 480), (1280, 720))}
-    pictures = sum(len(stream) for stream in streams)
+    images = sum(len(stream) for stream in streams)
     standing = _share([look.phase == "standing" for stream in streams for look in stream])
     lines = [
         "| | p50 | p95 | p99 |",
@@ -457,22 +457,22 @@ def main() -> None:
     }
     parts = [
         "# Answers used again, and regions",
-        f"`make bench-cache`: {options.rooms} rooms (seeds {seeds[0]} to {seeds[-1]}), {pictures} pictures in "
-        f"{pictures / RATE / 60:.1f} minutes of patrol, {standing:.0%} of them while standing. What the columns mean: "
+        f"`make bench-cache`: {options.rooms} rooms (seeds {seeds[0]} to {seeds[-1]}), {images} images in "
+        f"{images / RATE / 60:.1f} minutes of patrol, {standing:.0%} of them while standing. What the columns mean: "
         "see [cache.py](cache.py).",
         "\n".join(f"- {line}" for line in [*machine, f"{time.monotonic() - started:.0f} s in all"]),
         "## A robot on patrol",
         table,
         f"At threshold {THRESHOLD}, {words[0]:.0%} of the descriptions (one every {WORDS_EVERY / RATE:g} s) are used "
-        f"again; of these, {words[1]:.0%} would have other words. Of two pictures from the very same place, "
+        f"again; of these, {words[1]:.0%} would have other words. Of two images from the very same place, "
         f"{words[2]:.0%} are described with other words.",
         "## A camera that stands still",
         f"At threshold {STILL}, {watched.hits:.0%} of the labels while nothing moves are earlier answers, "
-        f"{watched.false:.1%} of all hits false. The region holds what moves in {watched.held:.1%} of the pictures "
-        f"with motion; in {watched.whole:.0%} of those without, the whole picture is looked at. "
-        f"A region is {watched.area:.0%} of the picture (median), so that what moves is {watched.larger:.1f} times as "
+        f"{watched.false:.1%} of all hits false. The region holds what moves in {watched.held:.1%} of the images "
+        f"with motion; in {watched.whole:.0%} of those without, the whole image is looked at. "
+        f"A region is {watched.area:.0%} of the image (median), so that what moves is {watched.larger:.1f} times as "
         "large for the model.",
-        "## Time from a picture's message to its label",
+        "## Time from an image's message to its label",
         "\n".join(lines),
         f"```json\n{json.dumps(keys)}\n```",
     ]

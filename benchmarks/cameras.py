@@ -1,8 +1,8 @@
-"""Eight cameras in one batch beside the same pictures one after the other, both sides from one run.
+"""Eight cameras in one batch beside the same images one after the other, both sides from one run.
 
     make bench-cameras
 
-The pictures are rendered in rooms that no model was trained on; each is asked for its label. Models: the shipped nano
+The images are rendered in rooms that no model was trained on; each is asked for its label. Models: the shipped nano
 model, with half of the cores, as the classifier loads it, and with all; a PaliGemma of 60 M parameters with random
 weights, which shows what bounds a larger one; where there is a GPU, nano and a PaliGemma of the published 3 B model's
 sizes on it. The worker as a whole, fed with eight cameras at 30 Hz, is measured too. Both sides are measured in turn,
@@ -48,7 +48,7 @@ WORDS = Text("describe the scene", 24)
 
 
 def ask(model: OomBackoff, images: Sequence[np.ndarray], question: Question) -> list[Answer]:
-    """Ask about all pictures as the worker does."""
+    """Ask about all images as the worker does."""
     jobs = [Job(Frame("", image, None, 0.0, 0.0), [question]) for image in images]
     answers: list[Answer] = []
     for _, result in answer(model, jobs):
@@ -62,20 +62,20 @@ def ask(model: OomBackoff, images: Sequence[np.ndarray], question: Question) -> 
 
 def compare(report: Report, what: str, model: Model, images: Sequence[np.ndarray], question: Question, rounds: int,
             aim: str = "") -> float:  # fmt: skip
-    """Say and return how many times as fast one batch is as one picture after the other."""
+    """Say and return how many times as fast one batch is as one image after the other."""
     backoff = OomBackoff(model, print)
 
     def one_by_one() -> None:
         for image in images:
-            ask(backoff, [image.copy()], question)  # a copy, as nothing is known yet about a new picture
+            ask(backoff, [image.copy()], question)  # a copy, as nothing is known yet about a new image
 
     t = race(rounds, alone=one_by_one, batch=lambda: ask(backoff, [image.copy() for image in images], question))
     rate = len(images) / np.median(t["batch"])
-    return report.row(what, t["alone"], t["batch"], aim, f"{rate:.1f} pictures/s")
+    return report.row(what, t["alone"], t["batch"], aim, f"{rate:.1f} images/s")
 
 
 def parts(model: Any, images: Sequence[np.ndarray], calls: int) -> dict[str, float]:
-    """CPU seconds of a picture, by what they go to, when all are asked about together; one thread."""
+    """CPU seconds of an image, by what they go to, when all are asked about together; one thread."""
     stock = model._model
     spent: dict[str, list[float]] = {"pixels": [], "vision tower": [], "question and options": []}
     for _ in range(calls):
@@ -93,11 +93,11 @@ def parts(model: Any, images: Sequence[np.ndarray], calls: int) -> dict[str, flo
 def say_parts(report: Report, model: Any, images: Sequence[np.ndarray], calls: int) -> None:
     alone, batch = parts(model, images[:1], calls), parts(model, images, calls)
     words = [f"{name} {alone[name] * 1e3:.1f} and {batch[name] * 1e3:.1f}" for name in batch]
-    report.say(f"\nCPU time [ms] of a picture alone and in the batch, one thread: {', '.join(words)}.")
+    report.say(f"\nCPU time [ms] of an image alone and in the batch, one thread: {', '.join(words)}.")
 
 
 def equality(model: Model, images: Sequence[np.ndarray]) -> tuple[bool, float]:
-    """Whether the batch says what each picture alone says, and the largest difference of a probability."""
+    """Whether the batch says what each image alone says, and the largest difference of a probability."""
     backoff = OomBackoff(model, print)
     same, largest = True, 0.0
     for start in range(0, len(images), CAMERAS):
@@ -117,7 +117,7 @@ class Cameras:
     def __init__(self, model: Model, images: Sequence[np.ndarray], max_batch: int) -> None:
         self.labels: Counter[str] = Counter()
         self._ready, self._stop = threading.Event(), threading.Event()
-        self._pictures = [(image.shape, array.array("B", image.tobytes())) for image in images]
+        self._images = [(image.shape, array.array("B", image.tobytes())) for image in images]
         settings = Settings(
             label=LabelSettings(LABEL.options, LABEL.prompt, rate=100.0),
             description=DescriptionSettings(rate=0.0),
@@ -145,7 +145,7 @@ class Cameras:
     def _feed(self, cameras: Sequence[Camera]) -> None:
         number = 0
         while not self._stop.wait(1 / 30 / CAMERAS):
-            (height, width, _), data = self._pictures[number % len(self._pictures)]
+            (height, width, _), data = self._images[number % len(self._images)]
             sec, nanosec = divmod(time.time_ns(), 1_000_000_000)
             header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec), frame_id="")
             message = SimpleNamespace(header=header, height=height, width=width, step=3 * width, data=data)
@@ -201,9 +201,7 @@ def main() -> None:
     for line in describe():
         report.say(f"- {line}")
     report.say("\n## On the CPU\n")
-    report.say(
-        "| eight pictures | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    report.say("| eight images | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |")
     nano = load_model("nano", "cpu", "float32")
     torch.set_num_threads(half)
     found = {
@@ -227,7 +225,7 @@ def main() -> None:
     found["worker_ratio"] = bench_worker(report, nano, eight, 3, 4.0)
     equal, largest = equality(nano, images)
     report.say(
-        f"\nOf {len(images)} pictures, {'every' if equal else 'NOT every'} label and description is the same in a "
+        f"\nOf {len(images)} images, {'every' if equal else 'NOT every'} label and description is the same in a "
         f"batch and alone; probabilities differ by at most {largest:.0e}."
     )
     if torch.cuda.is_available():
@@ -239,9 +237,7 @@ def main() -> None:
 
 def bench_gpu(report: Report, images: Sequence[np.ndarray], rounds: int) -> dict[str, float]:
     report.say(f"\n## {torch.cuda.get_device_name()}\n")
-    report.say(
-        "| eight pictures | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    report.say("| eight images | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |")
     nano = compare(report, "nano, labels", load_model("nano", "cuda"), images, LABEL, rounds, ">= 3")
     large = compare(report, "PaliGemma 3 B at 224, bfloat16, labels", paligemma_3b(224), images, LABEL, rounds, ">= 3")
     return {"gpu_nano_ratio": nano, "gpu_3b_ratio": large}

@@ -4,10 +4,10 @@
 
 - Speed: the tower of a SigLIP of the base size (12 layers of 768, patches of 16 pixels, 224 pixels), random weights, as
   they cost the same time. Torch and ONNX Runtime have as many threads, and take turns round by round; a ratio is the
-  median over the rounds, so that what else the machine does meets both. Each picture is one call.
+  median over the rounds, so that what else the machine does meets both. Each image is one call.
 - Answers: the shipped nano model with its tower in INT8, calibrated on rendered rooms and compared with the original on
   others, none of which it was trained on: scene label, clear way, where things are.
-- The nano model's moment (label and one search answer about a new picture) with each tower, and with its torch tower
+- The nano model's moment (label and one search answer about a new image) with each tower, and with its torch tower
   through torch.compile, where there is a C++ compiler.
 
 The result goes to the folder of this file; its last line is JSON.
@@ -45,7 +45,7 @@ RESULT = Path(__file__).with_suffix(".md")
 FLOAT32, INT8 = "ONNX Runtime float32", "ONNX Runtime INT8"
 INT8_CPU = f"{INT8} (--opset 23)"
 CALIBRATION = 48
-"""Pictures, four rooms."""
+"""Images, four rooms."""
 
 
 def save_siglip(folder: Path) -> Path:
@@ -122,7 +122,7 @@ def bench_siglip(report: Report, scratch: Path, calibration: list[np.ndarray], r
     with torch.inference_mode():
         seconds = race(rounds, {name: side(model) for name, model in models.items()})
     size = {"torch float32": made[INT8].tower_bytes_before, **{name: facts.tower_bytes for name, facts in made.items()}}
-    ratios = report.table("one picture", seconds, {name: f"{bytes_ / 2**20:.0f} MiB" for name, bytes_ in size.items()})
+    ratios = report.table("one image", seconds, {name: f"{bytes_ / 2**20:.0f} MiB" for name, bytes_ in size.items()})
     return {
         "siglip_int8_ratio": ratios[INT8],
         "siglip_int8_cpu_ratio": ratios[INT8_CPU],
@@ -137,7 +137,7 @@ def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], roo
     made: dict[str, Export] = {}
     for name, images in (("float32", []), ("int8", calibration)):
         made[name] = export("nano", scratch / f"nano-{name}", check, images, least_agreement=0.0)
-    report.say(f"\n## The nano model\n\nOn {len(check)} pictures of {rooms} rooms, {made['int8'].asked} answers:\n")
+    report.say(f"\n## The nano model\n\nOn {len(check)} images of {rooms} rooms, {made['int8'].asked} answers:\n")
     report.say("| tower | answers that are the original's | largest difference of a probability | |")
     report.say("| --- | --- | --- | --- |")
     for name, facts in made.items():
@@ -175,14 +175,14 @@ def moment() -> list[ClosedQuestion]:
     ]
 
 
-def calibration_pictures() -> Iterator[np.ndarray]:
+def calibration_images() -> Iterator[np.ndarray]:
     return (image for image, _ in rendered(CALIBRATION_SEEDS))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--rooms", type=int, default=25, help="rooms of 12 pictures each, to compare answers on")
+    parser.add_argument("--rooms", type=int, default=25, help="rooms of 12 images each, to compare answers on")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -192,7 +192,7 @@ def main() -> None:
     report.say("# Exported towers\n\nWritten by `make bench-export`, see `export.py`.\n")
     for line in [*describe(options.threads), f"ONNX Runtime {version('onnxruntime')}, onnx {version('onnx')}"]:
         report.say(f"- {line}")
-    calibration = list(islice(calibration_pictures(), CALIBRATION))
+    calibration = list(islice(calibration_images(), CALIBRATION))
     with tempfile.TemporaryDirectory() as folder:
         found = bench_siglip(report, Path(folder), calibration, options.rounds)
         found |= bench_nano(report, Path(folder), calibration, options.rooms, 3 * options.rounds)

@@ -1,24 +1,24 @@
-"""The way of a frame: what is lost of a camera's pictures, how old they are when they are taken, what they cost.
+"""The way of a frame: what is lost of a camera's images, how old they are when they are taken, what they cost.
 
     make bench-frames
 
-A process publishes pictures of 1280x720 pixels, 30 a second, best effort, to the real classifier, whose model is busy
-all the time: it labels whatever is the newest picture when it is done with the one before. Three ways take turns:
+A process publishes images of 1280x720 pixels, 30 a second, best effort, to the real classifier, whose model is busy
+all the time: it labels whatever is the newest image when it is done with the one before. Three ways take turns:
 
 - with the Fast DDS profile that the launch files and commands set,
 - without it, in both processes,
 - with the profile, but the classifier gives freed memory back to the system, as the C library does by itself.
 
-Lost is what was published and did not come to the classifier's callback, by the stamps. The age of a picture is the
+Lost is what was published and did not come to the classifier's callback, by the stamps. The age of an image is the
 time from its stamp to when the model took it. Both are read from the classifier's trace file. The callback is timed
-around what rclpy calls with a picture. Processor times are the system's: of the thread that takes
-messages and runs all callbacks, for each picture; of this thread and the middleware's, as a share of one core; of all.
+around what rclpy calls with an image. Processor times are the system's: of the thread that takes
+messages and runs all callbacks, for each image; of this thread and the middleware's, as a share of one core; of all.
 
-Then each step is timed alone, and the nano model labels pictures of rooms that it was not trained on as they are shown
+Then each step is timed alone, and the nano model labels images of rooms that it was not trained on as they are shown
 to it and as they would be if they were not halved before its processor squashes them.
 
 Last, the whole loop: in the simulator, whose camera is as it is by default but at 30 Hz, the robot searches for what is
-not there, and every picture is to get both its label and the answers that the navigator asks for.
+not there, and every image is to get both its label and the answers that the navigator asks for.
 
 The result goes to the folder of this file; its last line is JSON.
 """
@@ -82,7 +82,7 @@ class Figures:
 
 
 def publish(stamps: Path) -> int:
-    """The camera: publish until SIGTERM, and write when each picture was stamped [ns]."""
+    """The camera: publish until SIGTERM, and write when each image was stamped [ns]."""
     import rclpy
     from rclpy.qos import qos_profile_sensor_data
     from rclpy.signals import SignalHandlerOptions
@@ -97,10 +97,10 @@ def publish(stamps: Path) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     room = make_room(1)
     with World(room, WIDTH, HEIGHT, 0) as world:
-        pictures = []
+        images = []
         for step in range(RATE):
             world.place(RobotPose(room.start.x, room.start.y, math.tau * step / RATE))
-            pictures.append(array.array("B", world.picture().tobytes()))
+            images.append(array.array("B", world.image().tobytes()))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("benchmark_camera")
     publisher = node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
@@ -108,7 +108,7 @@ def publish(stamps: Path) -> int:
     due = time.monotonic()
     while not stop:
         message = Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding="rgb8")
-        message.data = pictures[len(sent) % len(pictures)]
+        message.data = images[len(sent) % len(images)]
         now = node.get_clock().now()
         message.header.stamp = now.to_msg()
         publisher.publish(message)
@@ -232,7 +232,7 @@ def measure(way: str, seconds: float, folder: Path) -> Figures:
 
 
 def answered(seconds: float, logs: Path) -> float:
-    """Pictures a second that got their label and what the navigator asks, rendering included."""
+    """Images a second that got their label and what the navigator asks, rendering included."""
     import rclpy
 
     from vlm_perception.msg import SceneLabel, TargetSighting
@@ -272,7 +272,7 @@ def answered(seconds: float, logs: Path) -> float:
     return len(labels & sightings) / seconds
 
 
-def pictures_of(rooms: int) -> list[np.ndarray]:
+def images_of(rooms: int) -> list[np.ndarray]:
     """Views of rooms that the nano model was not trained on."""
     from vlm_perception.simulation.room import RobotPose, make_room
     from vlm_perception.simulation.world import World
@@ -283,12 +283,12 @@ def pictures_of(rooms: int) -> list[np.ndarray]:
         with World(room, WIDTH, HEIGHT) as world:
             for yaw in rng.uniform(-math.pi, math.pi, 8):
                 world.place(RobotPose(room.start.x, room.start.y, yaw))
-                views.append(world.picture())
+                views.append(world.image())
     return views
 
 
-def steps(pictures: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds of each step (the median of all pictures), and how far halving changes the labels."""
+def steps(images: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds of each step (the median of all images), and how far halving changes the labels."""
     import torch
     from rclpy.serialization import deserialize_message, serialize_message
     from sensor_msgs.msg import CompressedImage, Image
@@ -312,7 +312,7 @@ def steps(pictures: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float
         times.setdefault(name, []).append(1e3 * (time.perf_counter() - began))
         return result
 
-    for rgb in pictures:
+    for rgb in images:
         data = array.array("B", rgb.tobytes())
         wire = serialize_message(Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding="rgb8", data=data))
         message = timed("a message of the bytes", deserialize_message, wire, Image)
@@ -332,7 +332,7 @@ def steps(pictures: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float
     )
     same = sum(one.value == other.value for one, other in pairs)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    return medians, {"pictures": len(pairs), "same_labels": same, "largest_difference": difference}
+    return medians, {"images": len(pairs), "same_labels": same, "largest_difference": difference}
 
 
 # Telling
@@ -342,7 +342,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each way (default: %(default)s)")
-    parser.add_argument("--rooms", type=int, default=10, help="of the pictures of the steps (default: %(default)s)")
+    parser.add_argument("--rooms", type=int, default=10, help="of the images of the steps (default: %(default)s)")
     parser.add_argument("--publish", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--classify", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--give-back", action="store_true", help=argparse.SUPPRESS)
@@ -360,7 +360,7 @@ def main() -> int:
                 runs[way].append(measure(way, options.seconds, Path(folder)))
                 print(f"{way}: {runs[way][-1]}", flush=True)
         loop = [answered(options.seconds, Path(folder)) for _ in range(options.rounds)]
-    times, agreement = steps(pictures_of(options.rooms))
+    times, agreement = steps(images_of(options.rooms))
     middle = {way: _middle(runs[way]) for way in WAYS}
     parts = [
         "# The way of a frame",
@@ -371,11 +371,11 @@ def main() -> int:
         "most 1 ms.",
         "## The steps alone",
         "| step | median |\n| --- | --- |\n" + "\n".join(f"| {name} | {ms:.2f} ms |" for name, ms in times.items()),
-        f"{agreement['same_labels']} of {agreement['pictures']} pictures get the same label with and without halving, "
+        f"{agreement['same_labels']} of {agreement['images']} images get the same label with and without halving, "
         f"the largest difference of a probability is {agreement['largest_difference']:.3f}.",
         "## The whole loop",
         f"Simulator at {RATE} Hz, 640x480, 4 samples a pixel, on the same machine: "
-        f"{' and '.join(f'{n:.1f}' for n in loop)} pictures a second get both their label and the answers of a search "
+        f"{' and '.join(f'{n:.1f}' for n in loop)} images a second get both their label and the answers of a search "
         "(aimed at: 25).",
     ]
     keys = {
@@ -383,7 +383,7 @@ def main() -> int:
         for way, figures in middle.items()
         for name, value in vars(figures).items()
     }
-    keys["answered_pictures_per_s"] = round(statistics.median(loop), 2)
+    keys["answered_images_per_s"] = round(statistics.median(loop), 2)
     keys |= {f"halving_{name}": round(value, 4) for name, value in agreement.items()}
     RESULT.write_text("\n\n".join([*parts, f"```json\n{json.dumps(keys)}\n```"]) + "\n", encoding="utf-8")
     print("\n\n".join(parts))
@@ -404,7 +404,7 @@ def table(middle: dict[str, Figures]) -> str:
     ]
     lines += [
         f"| {way} | {f.lost_percent:.1f} % | {f.age_p50_ms:.0f} / {f.age_p95_ms:.0f} ms | {f.callback_p50_ms:.2f} / "
-        f"{f.callback_p95_ms:.2f} ms | {f.taking_ms:.2f} ms a picture | {f.own_share:.0%} of a core | {f.share:.0%} | "
+        f"{f.callback_p95_ms:.2f} ms | {f.taking_ms:.2f} ms an image | {f.own_share:.0%} of a core | {f.share:.0%} | "
         f"{f.labels_per_s:.0f}/s |"
         for way, f in middle.items()
     ]

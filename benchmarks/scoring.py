@@ -2,7 +2,7 @@
 
     make bench-scoring
 
-The moment of a robot is three questions about one picture: the scene's label (five), where the target is (seven
+The moment of a robot is three questions about one image: the scene's label (five), where the target is (seven
 answers), one yes or no. The usual way is one `generate` for each prompt, whose words are cleaned and compared. Weights
 are random, as they cost the same time: a PaliGemma of 225 M parameters (SigLIP-base tower at 224, 12 text layers of
 768) and a LLaVA of that size. What the fastest setting answers is compared with float32 on the shipped nano model and
@@ -180,7 +180,7 @@ def decision_request(questions: Sequence[ClosedQuestion], image: np.ndarray) -> 
         else {"type": "choice", "instructions": q.prompt, "criteria": dict.fromkeys(q.options)}
         for number, q in enumerate(questions)
     }
-    return {"state": "picture-1", "questions": asked, "assets": {"picture-1": Image.fromarray(image)}}
+    return {"state": "image-1", "questions": asked, "assets": {"image-1": Image.fromarray(image)}}
 
 
 def largest_difference(answers: Sequence[Answer], stock: dict[str, Any]) -> float:
@@ -261,18 +261,18 @@ def around(model: Any, questions: Sequence[ClosedQuestion], image: np.ndarray, c
 
 
 def rooms(seeds: range) -> Iterator[tuple[np.ndarray, str]]:
-    """Pictures from rooms that no model was trained on, each with a target: in turn one of the room, and any one."""
+    """Images from rooms that no model was trained on, each with a target: in turn one of the room, and any one."""
     for seed in seeds:
         room, rng = make_room(seed), np.random.default_rng((seed, 1))
         with World(room) as world:
             for pose in range(POSES):
                 world.place(random_pose(room, rng))
                 names = NAMES if pose % 2 else [thing.name for thing in room.things]
-                yield world.picture(), str(rng.choice(names))
+                yield world.image(), str(rng.choice(names))
 
 
 def agreement(one: Model, other: Model, seeds: range) -> tuple[float, int]:
-    """The share of pictures on which both models give the same three answers, and how many pictures there were."""
+    """The share of images on which both models give the same three answers, and how many images there were."""
     same = []
     for image, target in rooms(seeds):
         answers = zip(one.answer(image, moment(target)), other.answer(image, moment(target)), strict=True)
@@ -327,7 +327,7 @@ def bench_paligemma(report: Report, folder: Path, rounds: int) -> dict[str, floa
     stops, ones = (np.stack([t[f"{kind} {n}"] for n in numbers]) for kind in ("stops", "one"))
 
     size = exact.describe_self()["parameters"]
-    report.say(f"\n## PaliGemma, {size}, picture 640 x 480\n")
+    report.say(f"\n## PaliGemma, {size}, image 640 x 480\n")
     report.say("| what | usual [ms] | ours [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |")
     tokens = f"{statistics.mean(said):.0f} tokens an answer"
     headline = report.row(f"three questions, generate against {FASTEST}", t["usual"], t["fastest"], ">= 4", tokens)

@@ -3,7 +3,7 @@
     make bench-smoothing
 
 A robot patrols rooms that no model was trained on: it drives from one random place to the next that it can see, at
-0.3 m/s, and turns at 0.8 rad/s. Ten times a second the picture is rendered, the shipped nano model labels it, and the
+0.3 m/s, and turns at 0.8 rad/s. Ten times a second the image is rendered, the shipped nano model labels it, and the
 simulation's geometry gives the true label. That stream, and the same one at 1 Hz of which three in ten frames are
 dropped, is smoothed by each method with its default parameters. What the columns mean:
 
@@ -71,10 +71,10 @@ def record(seeds: Sequence[int], seconds: float) -> list[list[Look]]:
             stream = []
             for n, (_, pose) in enumerate(wander(room, seconds)):
                 world.place(pose)
-                (answer,) = model.answer(world.picture(), [question])
+                (answer,) = model.answer(world.image(), [question])
                 stream.append(Look(n * SECOND // RATE, answer.probabilities, truth.label(room, pose)))
         streams.append(stream)
-        print(f"room {seed}: {len(stream)} pictures, truth changes {len(stretches(stream)) - 1} times", flush=True)
+        print(f"room {seed}: {len(stream)} images, truth changes {len(stretches(stream)) - 1} times", flush=True)
     return streams
 
 

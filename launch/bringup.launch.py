@@ -44,11 +44,11 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes, e.g. robot1"),
     DeclareLaunchArgument("params_file", default_value="", description="YAML file that overrides the defaults"),
     DeclareLaunchArgument("model", default_value="", description="'nano', a model folder, a server, or a list of them"),
-    DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="The camera's pictures"),
+    DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="The camera's images"),
     DeclareLaunchArgument(
         "camera_topics",
         default_value="",
-        description="Several cameras' pictures, the navigator's first: '[front/image_raw, left/image_raw]'",
+        description="Several cameras' images, the navigator's first: '[front/image_raw, left/image_raw]'",
     ),
     DeclareLaunchArgument("cmd_vel_topic", default_value="cmd_vel", description="Where velocity commands go"),
     DeclareLaunchArgument(
@@ -145,7 +145,7 @@ def beside(topic: str) -> str:
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            # Without it most pictures are lost on the way, see the file; a user's own settings stay.
+            # Without it most images are lost on the way, see the file; a user's own settings stay.
             SetEnvironmentVariable(
                 "FASTRTPS_DEFAULT_PROFILES_FILE",
                 EnvironmentVariable(

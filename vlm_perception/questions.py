@@ -1,4 +1,4 @@
-"""Typed questions about a picture, and their answers.
+"""Typed questions about an image, and their answers.
 
 The vocabulary is that of the System One / Decisions APIs: `Choice` (one of the options), `YesNo`
 (a probability), `Score` (ordered levels) and `Text` (free words, for descriptions only: nothing
@@ -187,7 +187,7 @@ class Usage:
     `seconds` from the call to this answer; `time_to_first_token` [s] until its first token was known, which for
     a closed question is the whole answer; `tokens` that were generated one by one, 0 for a closed question;
     `peak_memory` [bytes]: the most that was in use while it was answered, of the GPU's memory if the model is
-    there, else of this process's; `encoding` [s] until the picture was encoded, which a GPU has only begun then.
+    there, else of this process's; `encoding` [s] until the image was encoded, which a GPU has only begun then.
     """
 
     seconds: float
@@ -210,8 +210,8 @@ class Answer:
     `value` is the chosen option (the model's words for a `Text`). `options` and `probabilities`
     (each in 0..1, summing to 1) are parallel and empty for a `Text`. `confidence` is the
     probability of `value`; for a `Text` the geometric mean of its tokens' probabilities.
-    `usage` is what it cost, where the model tells. `age` [s]: so long ago it was given, about an earlier picture that
-    looked the same; 0 if it is about the very picture.
+    `usage` is what it cost, where the model tells. `age` [s]: so long ago it was given, about an earlier image that
+    looked the same; 0 if it is about the very image.
     `off_mass`: the probability that the model would have begun its answer with none of the options' first tokens, None
     where that is not known (dual encoders, texts, servers without log-probabilities). Near 1, the prompt does not lead
     to the options.

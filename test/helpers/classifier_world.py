@@ -24,7 +24,7 @@ RED, GREEN = (200, 20, 20), (20, 200, 20)
 
 
 class Scripted:
-    """Says the first option for a reddish picture, the last for any other; the description is the mean colour."""
+    """Says the first option for a reddish image, the last for any other; the description is the mean colour."""
 
     name = "scripted"
     decision = Usage(0.25, 0.25, 0, 5 << 20)
@@ -34,11 +34,11 @@ class Scripted:
         self.error = None
         self.gate = threading.Event()
         self.gate.set()
-        self.pictures = []
+        self.images = []
 
     def answer(self, image, questions):
         assert self.gate.wait(20)
-        self.pictures.append(image)
+        self.images.append(image)
         if self.error:
             raise self.error
         first = image[..., 0].mean() > image[..., 1].mean()

@@ -123,7 +123,7 @@ def kin(kind):
                    "num_output_groups": [4, 2, 0]}  # fmt: skip
         sizes |= {"projection_intermediate_dim": 24}
     if kind == "align":
-        sizes = {"projection_dim": 32}  # of the text alone: a picture's is what its tower gives
+        sizes = {"projection_dim": 32}  # of the text alone: an image's is what its tower gives
         vision = {
             "image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 32, "in_channels": [32],
             "out_channels": [32], "kernel_sizes": [3], "strides": [2], "num_block_repeats": [1], "expand_ratios": [1],

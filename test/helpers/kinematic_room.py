@@ -1,4 +1,4 @@
-"""The simulator's rooms without physics and pictures: quick enough for hundreds of searches."""
+"""The simulator's rooms without physics and images: quick enough for hundreds of searches."""
 
 from __future__ import annotations
 

@@ -127,8 +127,8 @@ def servers() -> Iterator[Callable[..., Server]]:
 NOT_FOUND = Reply({"detail": "Not Found"}, 404)
 
 
-def pictures_in(body: Any) -> list[str]:
-    """The base64 of every picture in a request, wherever it stands."""
+def images_in(body: Any) -> list[str]:
+    """The base64 of every image in a request, wherever it stands."""
     text = json.dumps(body)
     return [part.split('"')[0] for part in text.split("data:image/jpeg;base64,")[1:]] + [
         asset["data_base64"] for asset in body.get("assets", {}).values()
@@ -136,9 +136,9 @@ def pictures_in(body: Any) -> list[str]:
 
 
 def chat_reply(body: Any, content: str, logprobs: Any = None) -> Reply:
-    """A chat completion as vLLM and SGLang send it; a picture has 64 tokens."""
+    """A chat completion as vLLM and SGLang send it; an image has 64 tokens."""
     text = "".join(part.get("text", "") for message in body["messages"] for part in message["content"])
-    read = len(text.split()) + 64 * len(pictures_in(body))
+    read = len(text.split()) + 64 * len(images_in(body))
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     if logprobs is not None:
         choice["logprobs"] = {"content": logprobs}
@@ -241,7 +241,7 @@ def decisions(request: Request) -> Reply | None:
             p = [{"value": i, "label": level["label"], "probability": q} for i, (level, q) in enumerate(
                 zip(question["levels"], (0.1, 0.8, 0.1), strict=True))]  # fmt: skip
             answers.append({"type": "score", "name": name, "score": 1.0, "confidence": 0.5, "probabilities": p})
-    read = 20 + 100 * len(pictures_in(body))
+    read = 20 + 100 * len(images_in(body))
     return Reply({"model": "m", "answers": answers, "usage": {"input_tokens": read, "output_tokens": 0}})
 
 

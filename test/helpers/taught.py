@@ -36,7 +36,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Result:
-    """How many of `asked` pictures the stock generate and our answers get right, and our answers."""
+    """How many of `asked` images the stock generate and our answers get right, and our answers."""
 
     by_generate: int
     by_ours: int
@@ -45,7 +45,7 @@ class Result:
 
 
 def scene(answer: int, seed: int) -> np.ndarray:
-    """A picture that shows the option of this number: bright on the left, on the right, or nowhere."""
+    """An image that shows the option of this number: bright on the left, on the right, or nowhere."""
     image = np.random.default_rng(seed).integers(0, 90, (28, 28, 3), dtype=np.uint8)
     if answer < 2:
         image[:, 14 * answer : 14 * answer + 14] += 160
@@ -78,8 +78,8 @@ class Teacher:
         if self.processor.chat_template is None:  # PaliGemma
             suffix = {"suffix": answer} if answer else {}
             return self.processor(text="<image>" + self.question.prompt, images=image, return_tensors="pt", **suffix)
-        picture = {"type": "image", "image": Image.fromarray(image)}
-        turns = [{"role": "user", "content": [picture, {"type": "text", "text": chat_text(self.question)}]}]
+        part = {"type": "image", "image": Image.fromarray(image)}
+        turns = [{"role": "user", "content": [part, {"type": "text", "text": chat_text(self.question)}]}]
         if answer:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         thinking = {"enable_thinking": False} if "enable_thinking" in self.processor.chat_template else {}
@@ -129,7 +129,7 @@ class Teacher:
         return batch
 
     def ask(self, seeds: Iterable[int]) -> Result:
-        """Ask about new pictures."""
+        """Ask about new images."""
         ours = load_model(str(self.folder), device="cpu", dtype="float32", check_memory=False)
         right: list[tuple[bool, bool]] = []
         answers = []

@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 CORPUS = """left right center near far left near far right no yes none clear obstacle wall corridor people door
 where is the red ball? answer with one word. describe the scene in one sentence. is it there? how near? what is this?
 which of these is it? a red ball and a blue box are near the wall on the left. nothing is there.
-picture image shows question answers options choose one 左边 右边 中间 门口 有 没有
+image image shows question answers options choose one 左边 右边 中间 门口 有 没有
 红球在哪里？ à gauche à droite où est la balle?"""
 
 TEXT = {
@@ -42,7 +42,7 @@ VISION = {
     "patch_size": 14,
 }
 DEEP_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4}
-"""A tower that takes pictures of any size, as Qwen and GLM name its parts."""
+"""A tower that takes images of any size, as Qwen and GLM name its parts."""
 ANY_SIZE = {
     "patch_size": 4,
     "merge_size": 2,
@@ -162,7 +162,7 @@ def _wrapped(
 def template(
     user: str, image: str, end: str, assistant: str, start: str = "", lead: str = "", close: str | None = None
 ) -> str:
-    """A chat template of turns: text and pictures in the order given, then the assistant's beginning.
+    """A chat template of turns: text and images in the order given, then the assistant's beginning.
 
     In a turn of the assistant, `lead` stands between that beginning and the words, `close` behind them.
     """
@@ -398,7 +398,7 @@ def glm4v() -> Tiny:
         "<|end_of_image|>", "<|begin_of_video|>", "<|video|>", "<|end_of_video|>", "<|endoftext|>",
     )  # fmt: skip
     ids = tokenizer.convert_tokens_to_ids
-    picture = "<|begin_of_image|><|image|><|end_of_image|>"
+    image = "<|begin_of_image|><|image|><|end_of_image|>"
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
     return Tiny(
         transformers.Glm4vConfig(
@@ -412,7 +412,7 @@ def glm4v() -> Tiny:
             video_end_token_id=ids("<|end_of_video|>"),
         ),
         tokenizer,
-        template("<|user|>\n", picture, "", "<|assistant|>\n", "[gMASK]<sop>\n"),
+        template("<|user|>\n", image, "", "<|assistant|>\n", "[gMASK]<sop>\n"),
         ["<|endoftext|>", "<|user|>", "<|observation|>"],
         {"image_processor_type": "Glm4vImageProcessor", "processor_class": "Glm4vProcessor", **ANY_SIZE, **NORM},
     )

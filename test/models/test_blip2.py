@@ -37,7 +37,7 @@ def model(request, tmp_path_factory):
 
 
 def stock_inputs(model, image, prompt):
-    """The stock processor's inputs; where a chat template puts the picture elsewhere, they are laid out by hand."""
+    """The stock processor's inputs; where a chat template puts the image elsewhere, they are laid out by hand."""
     processor, tokenizer = model._processor, model._processor.tokenizer
     if not tokenizer.chat_template:
         return processor(images=image, text=prompt, return_tensors="pt")
@@ -71,7 +71,7 @@ def expected_prompt(model, question):
 
 
 def brute_force(model, image, question):
-    """Each option's log-likelihood by a full pass of the stock model over picture, prompt and option alone."""
+    """Each option's log-likelihood by a full pass of the stock model over image, prompt and option alone."""
     stock, tokenizer = model._model, model._processor.tokenizer
     inputs = stock_inputs(model, image, expected_prompt(model, question))
     language = stock.language_model
@@ -126,7 +126,7 @@ def test_log_likelihoods_themselves_are_exact(model):
         assert scores.log_likelihoods == pytest.approx(brute_force(model, image, question), abs=1e-3)
 
 
-def test_questions_and_pictures_of_a_batch_do_not_influence_each_other(model):
+def test_questions_and_images_of_a_batch_do_not_influence_each_other(model):
     images = [random_image(seed) for seed in (2, 3, 4)]
     together = model.answer_batch(images, [*QUESTIONS, Text("what is this?", 4)])
     for image, answers in zip(images, together, strict=True):

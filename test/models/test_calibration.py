@@ -126,7 +126,7 @@ def test_a_model_looks_at_the_empty_picture_once_for_each_question_that_needs_it
     assert ball.probabilities == pytest.approx(expected / expected.sum(), abs=1e-5)
     assert len(encoded) == 2 and encoded[0] is EMPTY_PICTURE
     assert model.answer(image, [YesNo(BALL.prompt)])[0].probabilities == pytest.approx(ball.probabilities, abs=1e-5)
-    assert len(encoded) == 3, "the empty picture is known by now"
+    assert len(encoded) == 3, "the empty image is known by now"
 
 
 # How it is measured
@@ -173,7 +173,7 @@ def test_a_lean_is_found_and_what_does_not_help_is_left_out():
 
 
 class AlwaysThere:
-    """Says with 80 % that everything is there, left and far; the empty picture it takes for half as likely."""
+    """Says with 80 % that everything is there, left and far; the empty image it takes for half as likely."""
 
     name = "always there"
 

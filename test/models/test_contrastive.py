@@ -77,7 +77,7 @@ def random_image(seed, height=48, width=48):
 
 
 def stock(model, images, texts):
-    """The stock model's outputs for pictures and texts, prepared by the stock processor as its family's pages say."""
+    """The stock model's outputs for images and texts, prepared by the stock processor as its family's pages say."""
     tokenizer, processor = model._processor.tokenizer, model._processor.image_processor
     if model.name in (CLIP, CHINESE):
         inputs = dict(tokenizer(texts, padding=True, return_tensors="pt"))
@@ -100,22 +100,22 @@ def softmax(logits):
 
 
 class Counter:
-    """How many pictures and texts go through the towers."""
+    """How many images and texts go through the towers."""
 
     def __init__(self, model):
-        self.pictures = self.texts = 0
-        model._model.vision_model.register_forward_pre_hook(self._picture, with_kwargs=True)
+        self.images = self.texts = 0
+        model._model.vision_model.register_forward_pre_hook(self._image, with_kwargs=True)
         model._model.text_model.register_forward_pre_hook(self._text, with_kwargs=True)
 
-    def _picture(self, module, args, kwargs):
-        self.pictures += len(kwargs["pixel_values"])
+    def _image(self, module, args, kwargs):
+        self.images += len(kwargs["pixel_values"])
 
     def _text(self, module, args, kwargs):
         self.texts += len(kwargs["input_ids"])
 
     def take(self):
-        counts = self.pictures, self.texts
-        self.pictures = self.texts = 0
+        counts = self.images, self.texts
+        self.images = self.texts = 0
         return counts
 
 
@@ -180,7 +180,7 @@ def test_a_prompt_with_braces_is_one_template_per_line_and_their_unit_vectors_ar
         assert answer.probabilities == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_batch_is_answered_as_each_picture_alone(model):
+def test_a_batch_is_answered_as_each_image_alone(model):
     labels = LABELS[model.name]
     questions = [Choice("what?", labels), YesNo("?", descriptions=labels[:2])]
     images = [random_image(seed, 40, 40 + 24 * seed) for seed in range(3)]
@@ -200,7 +200,7 @@ def test_siglip_says_of_one_phrase_how_probable_it_is(siglip):
     assert answer.probability("no") == pytest.approx(1 - float(logit.sigmoid()), abs=1e-5)
 
 
-def test_pictures_and_phrases_in_half_precision_answer_about_the_same(folder_of):
+def test_images_and_phrases_in_half_precision_answer_about_the_same(folder_of):
     question, image = Choice("what?", LABELS[NAFLEX]), random_image(4)
     exact, half = (load(NAFLEX, folder_of(NAFLEX), dtype=dtype) for dtype in ("float32", "bfloat16"))
     (expected,), (answer,) = exact.answer(image, [question]), half.answer(image, [question])
@@ -235,13 +235,13 @@ def test_a_vocabulary_is_encoded_once_and_a_change_encodes_only_what_is_new(mode
     assert count.take() == (1, 2)
 
 
-def test_a_picture_is_encoded_once_for_all_that_is_asked_about_it(clip):
+def test_an_image_is_encoded_once_for_all_that_is_asked_about_it(clip):
     image = random_image(6)
     image.flags.writeable = False
     count = Counter(clip)
     clip.answer(image, [Choice("what?", LABELS[CLIP]), Choice("{}", LABELS[CLIP])])
     clip.answer(image, [Text("describe")])
-    assert count.pictures == 1
+    assert count.images == 1
 
 
 def test_old_vocabularies_are_forgotten_but_answered_again(clip, monkeypatch):
@@ -266,7 +266,7 @@ def test_many_phrases_go_through_the_text_tower_in_parts(clip, monkeypatch):
     )
 
 
-def test_the_whole_picture_is_looked_at(clip):
+def test_the_whole_image_is_looked_at(clip):
     wide = random_image(9, 48, 96)
     edge = wide.copy()
     edge[:, -16:] = 255

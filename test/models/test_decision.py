@@ -62,7 +62,7 @@ def test_answers_are_those_of_the_stock_pipeline(folder):
         tokenizer=processor.tokenizer,
         processor=processor,
         decision_config=decision.DecisionConfig.from_pretrained(folder),
-    )({"state": "picture-1", "questions": REQUEST, "assets": {"picture-1": Image.fromarray(image)}})
+    )({"state": "image-1", "questions": REQUEST, "assets": {"image-1": Image.fromarray(image)}})
     scene, there, is_open, risk = load_model(str(folder), "cpu", "float32").answer(image, QUESTIONS)
     assert scene.probabilities == pytest.approx(tuple(stock["scene"]["probabilities"].values()), abs=1e-5)
     assert there.probability("yes") == pytest.approx(stock["there"]["noul"], abs=1e-5)

@@ -35,14 +35,14 @@ CHAT = ("llava-1.5", "gemma-3")
 FAMILIES = (NANO, *DUAL, "blip2-opt", "instructblip-vicuna", *CHAT)
 
 
-def picture(seed: int) -> np.ndarray:
-    """Coarse colours with some noise: pictures of one kind that differ much."""
+def image(seed: int) -> np.ndarray:
+    """Coarse colours with some noise: images of one kind that differ much."""
     rng = np.random.default_rng(seed)
     coarse = cv2.resize(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_LINEAR)
     return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)
 
 
-PICTURES = [picture(seed) for seed in range(6)]
+IMAGES = [image(seed) for seed in range(6)]
 
 
 def label(family):
@@ -50,7 +50,7 @@ def label(family):
 
 
 def check(family):
-    return [(image, [label(family)]) for image in PICTURES]
+    return [(image, [label(family)]) for image in IMAGES]
 
 
 def questions(family):
@@ -106,8 +106,8 @@ def test_an_exported_model_answers_every_question_as_the_original(family, origin
     assert after.describe_self()["vision tower"].startswith("float32, ")
     assert after.describe_self()["vision tower"].endswith("on CPU")
     rows = zip(
-        before.answer_batch(PICTURES[:3], questions(family)),
-        after.answer_batch(PICTURES[:3], questions(family)),
+        before.answer_batch(IMAGES[:3], questions(family)),
+        after.answer_batch(IMAGES[:3], questions(family)),
         strict=True,
     )
     for expected, found in rows:
@@ -127,21 +127,21 @@ def test_the_torch_tower_is_gone_and_everything_else_is_there(original, exported
         left = [name for name in set(kept.keys()) if "vision_model" in name]
         assert not [name for name in left if ".layers." in name or ".head." in name]
     facts = json.loads((folder / FACTS_FILE).read_text())
-    assert facts["precision"] == "float32" and facts["agreement"] == 1 and facts["asked"] == len(PICTURES)
+    assert facts["precision"] == "float32" and facts["agreement"] == 1 and facts["asked"] == len(IMAGES)
     assert facts["largest_difference"] < 1e-4 and facts["pixels"] == [3, 32, 32]
 
 
-def test_another_size_of_pictures_is_exported_and_then_fixed(tmp_path, original):
+def test_another_size_of_images_is_exported_and_then_fixed(tmp_path, original):
     export(str(original(CLIP)), tmp_path / "large", check(CLIP), image_size=64)
-    expected = load(original(CLIP), image_size=64).answer(PICTURES[0], [label(CLIP)])[0]
-    found = load(tmp_path / "large").answer(PICTURES[0], [label(CLIP)])[0]
+    expected = load(original(CLIP), image_size=64).answer(IMAGES[0], [label(CLIP)])[0]
+    found = load(tmp_path / "large").answer(IMAGES[0], [label(CLIP)])[0]
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
     with pytest.raises(ModelError, match="image_size is 32, but this model was exported for 64"):
         load(tmp_path / "large", image_size=32)
 
 
 def test_int8_of_the_shipped_model_answers_alike_and_is_a_third_of_the_size(tmp_path):
-    report = export("nano", tmp_path / "nano", check(NANO), PICTURES)
+    report = export("nano", tmp_path / "nano", check(NANO), IMAGES)
     assert report.precision == "int8" and report.agreement == 1
     assert 0 < report.largest_difference < 0.1, "it is quantised, and it is the same model"
     assert report.tower_bytes < 0.4 * report.tower_bytes_before
@@ -152,7 +152,7 @@ def test_int8_of_the_shipped_model_answers_alike_and_is_a_third_of_the_size(tmp_
     ("calibration", "words"),
     [
         ([], "the export is not the same model, and is not kept"),
-        (PICTURES[:1], r"disagrees with the original, and is not kept: \d+\.\d+% of 6 answers"),
+        (IMAGES[:1], r"disagrees with the original, and is not kept: \d+\.\d+% of 6 answers"),
     ],
 )
 def test_an_export_that_says_something_else_is_not_kept(calibration, words, tmp_path, original, monkeypatch):
@@ -256,7 +256,7 @@ def test_what_was_built_for_a_tower_is_not_used_for_one_with_other_weights(provi
     assert len({first, cache("tuned", "graph", "others"), cache("larger", "more graph", "weights")}) == 3
 
 
-def test_more_pictures_than_an_engine_takes_go_through_it_in_portions():
+def test_more_images_than_an_engine_takes_go_through_it_in_portions():
     portions = []
 
     class Session:
@@ -295,28 +295,28 @@ def test_a_broken_export_says_so(tmp_path, exported):
 # The command
 
 
-def test_the_command_exports_on_the_users_own_pictures(tmp_path, original, capsys):
+def test_the_command_exports_on_the_users_own_images(tmp_path, original, capsys):
     frames = tmp_path / "frames"
     frames.mkdir()
-    for number, image in enumerate(PICTURES):
+    for number, image in enumerate(IMAGES):
         cv2.imwrite(str(frames / f"{number}.png"), image[..., ::-1])
     arguments = ["export", str(original(CLIP)), str(tmp_path / "out"), "--frames", str(frames)]
     assert cli.main([*arguments, "--labels", "wall", "corridor"]) == 0
     said = capsys.readouterr().out
-    assert "vision tower" in said and "100.00% of 3 answers about 3 pictures are the original's" in said
-    assert load(tmp_path / "out").answer(PICTURES[0], [label(CLIP)])
+    assert "vision tower" in said and "100.00% of 3 answers about 3 images are the original's" in said
+    assert load(tmp_path / "out").answer(IMAGES[0], [label(CLIP)])
     assert cli.main(arguments) == 1
     assert "vlm_perception export: " in (said := capsys.readouterr().out) and "exists: give a new folder" in said
 
 
-def test_the_command_asks_for_pictures(tmp_path, original, capsys):
+def test_the_command_asks_for_images(tmp_path, original, capsys):
     assert cli.main(["export", str(original(CLIP)), str(tmp_path / "out")]) == 1
-    assert "--frames is not given: a folder of pictures or a video" in capsys.readouterr().out
+    assert "--frames is not given: a folder of images or a video" in capsys.readouterr().out
     assert cli.main(["export", "nano", str(tmp_path / "out"), "--frames", str(tmp_path)]) == 1
     assert f"{tmp_path} has no images" in capsys.readouterr().out
 
 
-def test_pictures_come_evenly_from_a_folder_or_a_video(tmp_path):
+def test_images_come_evenly_from_a_folder_or_a_video(tmp_path):
     video = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for number in range(11):
         grey = np.full((48, 64, 3), 20 * number, np.uint8)
@@ -328,6 +328,6 @@ def test_pictures_come_evenly_from_a_folder_or_a_video(tmp_path):
         found = sample(source, 3)
         assert [round(image[..., 0].mean() / 20) for image in found] == [0, 5, 10]
         assert found[-1].shape == (48, 64, 3) and found[-1][..., 2].mean() < 10
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(SourceError, match=r"broken\.png cannot be decoded"):
         sample(tmp_path, 100)

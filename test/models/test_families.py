@@ -41,7 +41,7 @@ NEED_TORCHVISION = {"lfm2-vl", "mistral-3", "phi-4-multimodal"}
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 RECENT = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)
 SHARING = {"mllama": "rows", "qwen3.5": "rows", "lfm2-vl": "rows"}
-"""How the picture is shared, where it is not by a tree."""
+"""How the image is shared, where it is not by a tree."""
 
 QUESTIONS = [
     Choice("which of these is it?", ("clear", "obstacle", "wall")),
@@ -67,13 +67,13 @@ class Case:
         return self.family
 
     def prompt(self, image: np.ndarray, question: Question) -> dict[str, Any]:
-        """What the stock processor makes of picture and question."""
+        """What the stock processor makes of image and question."""
         if self.processor.chat_template is None:  # PaliGemma
             inputs = self.processor(text="<image>" + question.prompt, images=image, return_tensors="pt")
             return {name: value for name, value in inputs.items() if name != "labels"}
-        picture = {"type": "image", "image": Image.fromarray(image)}
+        part = {"type": "image", "image": Image.fromarray(image)}
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": [picture, {"type": "text", "text": chat_text(question)}]}],
+            [{"role": "user", "content": [part, {"type": "text", "text": chat_text(question)}]}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -145,7 +145,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Case(request.param, folder, model, stock, model._processor)
 
 
-def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+def any_image(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -181,7 +181,7 @@ def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape
         pytest.skip("the stock model's sliding layers do not see the whole prefix yet")
     texts = [text for question in questions for text in (question.prompt, *question.options)]
     assume(not any(token in text for token in case.processor.tokenizer.all_special_tokens for text in texts))
-    image = picture(0, *shape)
+    image = any_image(0, *shape)
     tokens = [[tuple(case.tokens(question, option)) for option in question.options] for question in questions]
     if any(len(set(some)) < len(some) for some in tokens):
         with pytest.raises(ValueError, match="cannot tell them apart"):
@@ -191,8 +191,8 @@ def test_scores_are_those_of_a_whole_pass_for_each_option(case, questions, shape
         assert closeness(found, case.log_likelihoods(image, question)) < 1e-4, question
 
 
-def test_questions_share_the_picture_and_change_nothing_for_each_other(case):
-    image = picture(1)
+def test_questions_share_the_image_and_change_nothing_for_each_other(case):
+    image = any_image(1)
     together = case.model.answer(image, QUESTIONS)
     image.flags.writeable = False  # from now on its encoding is kept
     for questions in (QUESTIONS, QUESTIONS[::-1], QUESTIONS[1:3], QUESTIONS):
@@ -202,15 +202,15 @@ def test_questions_share_the_picture_and_change_nothing_for_each_other(case):
                 assert again[question].value == answer.value
                 assert closeness(again[question].probabilities, answer.probabilities) < 1e-4
     for question, answer in zip(QUESTIONS, together, strict=True):
-        (alone,) = case.model.answer(picture(1), [question])
+        (alone,) = case.model.answer(any_image(1), [question])
         assert closeness(alone.probabilities, answer.probabilities) < 1e-4
 
 
-def test_the_tower_sees_a_picture_once(case):
+def test_the_tower_sees_an_image_once(case):
     looks = []
     patches = next(module for name, module in case.model._model.named_modules() if "patch" in name)
     hook = patches.register_forward_hook(lambda *_: looks.append(1))
-    image = picture(9)
+    image = any_image(9)
     image.flags.writeable = False
     case.model.answer(image, QUESTIONS)
     assert len(looks) == 1
@@ -220,8 +220,8 @@ def test_the_tower_sees_a_picture_once(case):
     hook.remove()
 
 
-def test_a_batch_answers_as_each_picture_alone(case):
-    images = [picture(2), picture(3, 64, 48), picture(4), picture(5, 20, 90)]
+def test_a_batch_answers_as_each_image_alone(case):
+    images = [any_image(2), any_image(3, 64, 48), any_image(4), any_image(5, 20, 90)]
     batch = case.model.answer_batch(images, [*QUESTIONS, TEXT])
     for image, answers in zip(images, batch, strict=True):
         for answer, alone in zip(answers, case.model.answer(image, [*QUESTIONS, TEXT]), strict=True):
@@ -232,7 +232,7 @@ def test_a_batch_answers_as_each_picture_alone(case):
 
 
 def test_words_are_those_of_the_stock_generate(case):
-    image = picture(6)
+    image = any_image(6)
     image.flags.writeable = False
     before = case.model.answer(image, QUESTIONS[:2])  # whose encoding the words go on from
     (answer,) = case.model.answer(image, [TEXT])
@@ -250,7 +250,7 @@ def test_every_way_of_sharing_answers_the_same(family, tmp_path):
     answers = {}
     for way in ("tree", "rows", "whole"):
         model._scorer.way = way
-        answers[way] = model.answer_batch([picture(0), picture(1), picture(2, 64, 48)], [*QUESTIONS, TEXT])
+        answers[way] = model.answer_batch([any_image(0), any_image(1), any_image(2, 64, 48)], [*QUESTIONS, TEXT])
     for way in ("rows", "whole"):
         for found, expected in zip(chain(*answers[way]), chain(*answers["tree"]), strict=True):
             assert found.value == expected.value
@@ -262,17 +262,17 @@ def test_every_way_of_sharing_answers_the_same(family, tmp_path):
 @pytest.mark.parametrize("family", ["gemma-3, short window", "bakllava, short window"])
 def test_an_image_that_was_read_beyond_the_window_can_be_asked_again(family, tmp_path):
     model = load_model(str(tiny_models.save(family, tmp_path)), device="cpu", dtype="float32")
-    image = picture(1)
+    image = any_image(1)
     image.flags.writeable = False  # its encoding is kept
     short, long = YesNo("is it there?"), YesNo("is it there? " * 30)
     for question in (short, long, short, long):
-        (kept,), (fresh,) = model.answer(image, [question]), model.answer(picture(1), [question])
+        (kept,), (fresh,) = model.answer(image, [question]), model.answer(any_image(1), [question])
         assert closeness(kept.probabilities, fresh.probabilities) < 1e-4
 
 
 def test_special_tokens_in_a_prompt_are_only_text(case):
     for token in {*case.processor.tokenizer.all_special_tokens, "<image>"}:
-        (answer,) = case.model.answer(picture(7), [YesNo(f"is {token} here?")])
+        (answer,) = case.model.answer(any_image(7), [YesNo(f"is {token} here?")])
         assert sum(answer.probabilities) == pytest.approx(1)
 
 
@@ -286,7 +286,7 @@ def test_facts_for_diagnostics(case):
 
 def test_a_folder_of_the_first_days_is_asked_as_a_complete_one(tmp_path):
     """Without the processor's settings, and with a chat template for words alone."""
-    message = [{"type": "image", "image": Image.fromarray(picture(8))}, {"type": "text", "text": "is it there?"}]
+    message = [{"type": "image", "image": Image.fromarray(any_image(8))}, {"type": "text", "text": "is it there?"}]
     prompts = []
     for family in ("llava-phi-3", "llava-phi-3, as published"):
         processor = load_processor(tiny_models.save(family, tmp_path / family))

@@ -119,7 +119,7 @@ def other_size(folder, part, **sizes):
     edit(folder / "config.json", **{part: config[part] | sizes})
 
 
-def large_pictures(folder):
+def large_images(folder):
     config = json.loads((folder / "processor_config.json").read_text())
     size = {"size": {"height": 100_000, "width": 100_000}}
     edit(folder / "processor_config.json", image_processor=config.get("image_processor", {}) | size)
@@ -154,7 +154,7 @@ def without_numbers(folder):
         (lambda f: no_tensor(f, [10**18], 4), "is no safetensors file"),
         (lambda f: no_tensor(f, [-1], -4), "is no safetensors file"),
         (huge_header, "is cut off or no safetensors file"),
-        (large_pictures, "above 8192 pixels"),
+        (large_images, "above 8192 pixels"),
         (without_numbers, "dtype float32"),
         (lambda f: of_type(f, "florence2"), "made for tasks such as <CAPTION>"),
         (lambda f: of_type(f, "kosmos-2"), "nobody taught it to answer"),

@@ -1,4 +1,4 @@
-"""Large pictures are halved before the processor squashes them, and the answers stay the same."""
+"""Large images are halved before the processor squashes them, and the answers stay the same."""
 
 from types import SimpleNamespace
 
@@ -34,7 +34,7 @@ class Recorder:
         ((720, 1280), {}, (720, 1280)),
     ],
 )
-def test_pictures_are_halved_while_enough_is_left(shape, size, expected):
+def test_images_are_halved_while_enough_is_left(shape, size, expected):
     processor = SimpleNamespace(image_processor=Recorder(**size))
     image_size.inputs_of([np.zeros((*shape, 3), np.uint8)], processor)
     assert processor.image_processor.images[0].shape == (*expected, 3)
@@ -48,7 +48,7 @@ def test_each_pixel_is_the_mean_of_two_by_two():
     assert np.abs(processor.image_processor.images[0] - mean).max() <= 0.5
 
 
-def test_labels_of_large_pictures_stay_the_same(monkeypatch):
+def test_labels_of_large_images_stay_the_same(monkeypatch):
     pytest.importorskip("vlm_perception.simulation.world", exc_type=ImportError)
     from vlm_perception.models.loader import load_model
     from vlm_perception.simulation.room import RobotPose, make_room
@@ -57,14 +57,14 @@ def test_labels_of_large_pictures_stay_the_same(monkeypatch):
     model, question = load_model("nano", "cpu"), Choice(LABEL_PROMPT, LABELS)
     room = make_room(905_000)
     with World(room, 1280, 720, 0) as world:
-        pictures = []
+        frames = []
         for yaw in range(6):
             world.place(RobotPose(room.start.x, room.start.y, float(yaw)))
-            pictures.append(world.picture())
-    short = [model.answer(picture, [question])[0] for picture in pictures]
+            frames.append(world.image())
+    short = [model.answer(rendered, [question])[0] for rendered in frames]
     monkeypatch.setattr(image_size, "_halved", lambda image, *_: image)
-    long = [model.answer(picture.copy(), [question])[0] for picture in pictures]
-    assert len({answer.value for answer in long}) > 1, "pictures of one label show nothing"
+    long = [model.answer(rendered.copy(), [question])[0] for rendered in frames]
+    assert len({answer.value for answer in long}) > 1, "images of one label show nothing"
     assert [answer.value for answer in short] == [answer.value for answer in long]
     for one, other in zip(short, long, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=0.03)

@@ -221,7 +221,7 @@ def quantized_by_nobody(folder):
         (pointer, "model.safetensors is a Git LFS pointer.*git lfs pull"),
         (tokenizer_pointer, "tokenizer.json is a Git LFS pointer"),
         (weights_lacking, r"lacks \d+ weights, e.g. .*layers.0"),
-        (of_words, "'bert' model, which does not answer questions about pictures.*paligemma"),
+        (of_words, "'bert' model, which does not answer questions about images.*paligemma"),
         (with_code, "'moondream9' model that needs the Python code.*never run"),
         (
             from_the_future,
@@ -434,10 +434,10 @@ def test_a_quantised_model_is_smaller_answers_alike_and_can_be_saved(quantizatio
         load_model(str(tmp_path), "cpu", quantization="int8")
 
 
-# The picture
+# The image
 
 
-def test_a_picture_keeps_the_models_own_size_unless_told_otherwise():
+def test_an_image_keeps_the_models_own_size_unless_told_otherwise():
     image = random_image()
     own = load_model("nano", "cpu")
     edge = own._model.config.vision_config.image_size
@@ -454,7 +454,7 @@ def test_a_picture_keeps_the_models_own_size_unless_told_otherwise():
 
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip", "Blip2"])
 def test_another_size_is_what_the_stock_models_interpolate(kind):
-    """They do so anew for every picture, where they are told to."""
+    """They do so anew for every image, where they are told to."""
     tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"model_type": "opt", "vocab_size": 50, "word_embed_proj_dim": 32, "ffn_dim": 48} if kind == "Blip2" else {}
     config = getattr(transformers, f"{kind}Config")(
@@ -495,7 +495,7 @@ def test_where_the_longest_edge_is_bounded_that_is_what_is_told(tiny):
 
 @pytest.mark.parametrize("family", ["gemma-3", "llava-next-vicuna", "internvl"])
 def test_families_with_one_size_say_so(tiny, family):
-    with pytest.raises(ModelError, match="image_size is 56, but a .* model looks at pictures in its own size only"):
+    with pytest.raises(ModelError, match="image_size is 56, but a .* model looks at images in its own size only"):
         load_model(str(tiny(family)), device="cpu", image_size=56)
 
 

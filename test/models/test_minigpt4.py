@@ -168,7 +168,7 @@ def look(state, norm, pixels):
 
 
 def query(state, seen):
-    """The Q-Former: BERT over the queries, which look at the picture in every other layer."""
+    """The Q-Former: BERT over the queries, which look at the image in every other layer."""
 
     def dense(x, name):
         return linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
@@ -193,14 +193,12 @@ def query(state, seen):
 
 @torch.inference_mode()
 def reference(pieces, pixels, before, behind):
-    """The logits of the published pieces for the picture between the tokens `before` and `behind`."""
+    """The logits of the published pieces for the image between the tokens `before` and `behind`."""
     llama = transformers.LlamaForCausalLM.from_pretrained(pieces["vicuna"])
     own = projection()
-    picture = linear(
-        query(qformer(), look(tower(), qformer(), pixels)), own["llama_proj.weight"], own["llama_proj.bias"]
-    )
+    image = linear(query(qformer(), look(tower(), qformer(), pixels)), own["llama_proj.weight"], own["llama_proj.bias"])
     embed = llama.get_input_embeddings()
-    return llama(inputs_embeds=torch.cat([embed(before), picture, embed(behind)], 1)).logits
+    return llama(inputs_embeds=torch.cat([embed(before), image, embed(behind)], 1)).logits
 
 
 def ids(tokenizer, text, special=False):
@@ -214,12 +212,12 @@ def test_it_computes_what_its_pieces_do(pieces, tmp_path):
     tokenizer = processor.tokenizer
     pixels = processor.image_processor(random_image(0), return_tensors="pt")["pixel_values"]
     before, behind = ids(tokenizer, "###Human: <Img>", True), ids(tokenizer, "</Img> what is this? ###Assistant: ")
-    picture = torch.full((1, QUERIES), model.config.image_token_id)
+    image = torch.full((1, QUERIES), model.config.image_token_id)
     with torch.inference_mode():
-        found = model(pixel_values=pixels, input_ids=torch.cat([before, picture, behind], 1)).logits
+        found = model(pixel_values=pixels, input_ids=torch.cat([before, image, behind], 1)).logits
     expected = reference(pieces, pixels, before, behind)
     assert found[..., : expected.shape[-1]].numpy() == pytest.approx(expected.numpy(), abs=2e-3)
-    # The one word that is new, the picture's place, is as improbable as the unknown word.
+    # The one word that is new, the image's place, is as improbable as the unknown word.
     assert torch.equal(found[..., -1], found[..., tokenizer.unk_token_id])
 
 

@@ -61,7 +61,7 @@ def test_bfloat16_answers_as_float32_does(nano):
         for thing in (*room.things, *room.things):
             world.place(random_pose(room, rng))
             asked = [*questions, YesNo(THERE_PROMPT.format(target=thing.name))]
-            answers = (model.answer(world.picture(), asked) for model in (nano, fast))
+            answers = (model.answer(world.image(), asked) for model in (nano, fast))
             for exact, same in zip(*answers, strict=True):
                 assert same.probabilities == pytest.approx(exact.probabilities, abs=0.05)
                 assert same.value == exact.value or sorted(exact.probabilities)[-2] > 0.45
@@ -71,7 +71,7 @@ def view(pose: RobotPose, *things: Thing) -> np.ndarray:
     room = make_room(2)
     with World(Room(**{**vars(room), "things": things})) as world:
         world.place(pose)
-        return world.picture()
+        return world.image()
 
 
 def ball(colour: str, rgb: tuple[float, float, float], y: float) -> Thing:
@@ -102,8 +102,8 @@ def test_an_empty_picture_holds_nothing(nano):
 def test_the_confusion_matrix_is_drawn(tmp_path: Path):
     tally = figures.Tally()
     tally.confusion[0, 0] = 3
-    figures.draw_confusion(tally, tmp_path / "pictures" / "confusion.png")
-    assert Image.open(tmp_path / "pictures" / "confusion.png").size[0] > 300
+    figures.draw_confusion(tally, tmp_path / "images" / "confusion.png")
+    assert Image.open(tmp_path / "images" / "confusion.png").size[0] > 300
 
 
 def test_figures_count_as_they_say():

@@ -77,18 +77,18 @@ def test_questions_do_not_influence_each_other(model):
         assert answer.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
 
 
-def test_a_read_only_view_of_a_picture_that_changed_gets_a_new_answer(model):
-    picture = random_image(2)
-    view = picture.view()
+def test_a_read_only_view_of_an_image_that_changed_gets_a_new_answer(model):
+    image = random_image(2)
+    view = image.view()
     view.flags.writeable = False
     before = model.answer(view, QUESTIONS[:1])[0].probabilities
     assert model.answer(view, QUESTIONS[:1])[0].probabilities == before
-    picture[:] = random_image(3)
-    assert model.answer(view, QUESTIONS[:1])[0].probabilities == model.answer(picture, QUESTIONS[:1])[0].probabilities
+    image[:] = random_image(3)
+    assert model.answer(view, QUESTIONS[:1])[0].probabilities == model.answer(image, QUESTIONS[:1])[0].probabilities
     assert model.answer(view, QUESTIONS[:1])[0].probabilities != before
 
 
-def test_another_picture_gets_another_answer(model):
+def test_another_image_gets_another_answer(model):
     first, second = (model.answer(random_image(seed), QUESTIONS[:1])[0] for seed in (2, 3))
     assert first.probabilities != second.probabilities
 
@@ -110,12 +110,12 @@ def test_special_tokens_in_a_prompt_are_only_text(model):
     assert sum(answer.probabilities) == pytest.approx(1)
 
 
-def test_wrong_pictures_are_named(model):
+def test_wrong_images_are_named(model):
     for image, words in [
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
         (np.zeros((4, 4, 3), np.float32), "float32"),
-        ("picture.png", "str"),
+        ("image.png", "str"),
     ]:
         with pytest.raises(ValueError, match=words):
             model.answer(image, QUESTIONS[:1])

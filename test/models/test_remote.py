@@ -30,8 +30,8 @@ from model_server import (
     Server,
     constrained,
     decisions,
+    images_in,
     patience,
-    pictures_in,
     plain,
     servers,
     system_one,
@@ -55,7 +55,7 @@ KEY = "sk-topsecret-0123456789"
 WHERE = Choice("Where is the ball?", ("left", "left near", "right"), ("", "so near that it fills the view", ""))
 THERE = YesNo("Is there a ball?")
 RISK = Score("How near is the wall?", ("far", "near", "very near"))
-WORDS = Text("Describe the picture.", max_new_tokens=6)
+WORDS = Text("Describe the image.", max_new_tokens=6)
 
 
 def random_image(seed: int) -> np.ndarray:
@@ -206,7 +206,7 @@ def test_words_are_those_of_the_models_own_generate(served, pipeline):
     assert words.options == () and risk.options == RISK.options
 
 
-def test_a_batch_answers_as_each_picture_alone(served):
+def test_a_batch_answers_as_each_image_alone(served):
     model = RemoteModel(served.url)
     images = [random_image(seed) for seed in (2, 3, 4)]
     batch = model.answer_batch(images, [WHERE, RISK])
@@ -252,7 +252,7 @@ def test_chat_servers_are_held_to_labels_by_the_field_they_know(serve, knows, wa
     texts = set()
     for request in server.requests:
         body = request.body
-        (data,) = pictures_in(body)
+        (data,) = images_in(body)
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), int)
         assert np.abs(pixels - random_image(0)).mean() < 8  # a JPEG of noise, the worst there is
         assert (body["model"], body["temperature"], body["top_logprobs"]) == ("qwen", 0.0, 20)
@@ -369,7 +369,7 @@ def test_a_server_that_does_not_look_is_refused(serve):
             reply.body["usage"]["prompt_tokens"] = 12
         return reply
 
-    with pytest.raises(ModelError, match="does not look at the picture"):
+    with pytest.raises(ModelError, match="does not look at the image"):
         RemoteModel(serve(blind).url)
 
 
@@ -389,7 +389,7 @@ def test_many_questions_go_in_several_requests(serve):
     answers = model.answer(random_image(0), [*questions, questions[0]])
     assert len(answers) == 101 and answers[100] == answers[0]
     assert sorted(len(request.body["questions"]) for request in server.requests) == [36, 64]
-    assert len({pictures_in(request.body)[0] for request in server.requests}) == 1
+    assert len({images_in(request.body)[0] for request in server.requests}) == 1
 
 
 def test_too_many_options_for_letters_are_the_askers_fault(serve):
@@ -416,7 +416,7 @@ def test_only_so_many_requests_are_in_flight(serve):
     assert most == [2]
 
 
-def test_a_picture_that_cannot_change_is_encoded_once(serve, monkeypatch):
+def test_an_image_that_cannot_change_is_encoded_once(serve, monkeypatch):
     encoded = []
     monkeypatch.setattr(wire, "encode", lambda *a, encode=wire.encode: encoded.append(a) or encode(*a))
     model = RemoteModel(serve(constrained("regex")).url)

@@ -27,7 +27,7 @@ from model_server import (
     chat_reply,
     constrained,
     decisions,
-    pictures_in,
+    images_in,
     plain,
     position,
     servers,
@@ -49,7 +49,7 @@ from vlm_perception.text import one_line, printable
 
 KEY = "sk-topsecret-0123456789"
 WHERE = Choice("Where is the ball?", ("left", "center", "right"))
-WORDS = Text("Describe the picture.", max_new_tokens=6)
+WORDS = Text("Describe the image.", max_new_tokens=6)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 EXACT = pytest.approx((4 / 7, 2 / 7, 1 / 7))
 STREAM = {"Content-Type": "text/event-stream"}
@@ -184,7 +184,7 @@ def llama_cpp(request: Request) -> Reply | None:
 
 
 def llama_cpp_without_projector(request: Request) -> Reply | None:
-    if request.path == "/v1/chat/completions" and pictures_in(request.body):
+    if request.path == "/v1/chat/completions" and images_in(request.body):
         message = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
         return Reply({"error": {"code": 500, "message": message, "type": "server_error"}}, 500)
     return llama_cpp(request)
@@ -320,7 +320,7 @@ def test_a_better_way_that_failed_for_long_is_tried_again_later(serve, monkeypat
     assert model.describe_self()["way"] == wire.Decisions.name
 
 
-# Pictures that are too large
+# Images that are too large
 
 
 HTML = b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body><h1>413</h1></body></html>"
@@ -335,7 +335,7 @@ HTML = b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<
     ],
     ids=["413", "400", "422"],
 )
-def test_a_picture_that_is_too_large_is_sent_smaller_from_then_on_without_new_probes(serve, refusal, caplog):
+def test_an_image_that_is_too_large_is_sent_smaller_from_then_on_without_new_probes(serve, refusal, caplog):
     def answer(request: Request) -> Reply | None:
         return refusal if len(json.dumps(request.body)) > 300_000 else constrained("regex")(request)
 
@@ -363,7 +363,7 @@ def test_image_size_and_temperatures_count_for_servers(serve):
     server = serve(constrained("regex"))
     model = load_model(server.url, image_size=32, temperatures=(1e6, 1.0, 1.0))
     assert model.answer(IMAGE, [WHERE])[0].probabilities == pytest.approx((1 / 3,) * 3, abs=1e-3)
-    small, whole = (len(data) for data in (pictures_in(server.requests[-1].body)[0], wire.encode(IMAGE).data))
+    small, whole = (len(data) for data in (images_in(server.requests[-1].body)[0], wire.encode(IMAGE).data))
     assert small < whole / 2
 
 

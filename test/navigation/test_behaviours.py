@@ -257,7 +257,7 @@ def test_turning_is_so_slow_that_nothing_leaves_the_view_unseen(period):
     assert max(b - a for a, b in itertools.pairwise(headings)) < READ_TARGET.field_of_view / 2.5
 
 
-def test_it_never_drives_far_beyond_the_newest_picture():
+def test_it_never_drives_far_beyond_the_newest_image():
     script = approaching()
     newest = script.behaviour.world
     start = script.pose

@@ -97,7 +97,7 @@ def test_the_range_of_a_direction(direction, left):
 third_names = ("left", "center", "right")
 
 
-def test_the_thirds_are_those_of_the_picture():
+def test_the_thirds_are_those_of_the_image():
     borders = [third(direction, FIELD_OF_VIEW) for direction in third_names]
     assert borders[0][1] == pytest.approx(FIELD_OF_VIEW / 2) and borders[2][0] == pytest.approx(-FIELD_OF_VIEW / 2)
     assert borders[0][0] == borders[1][1] and borders[1][0] == borders[2][1]

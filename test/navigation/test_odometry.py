@@ -74,7 +74,7 @@ KINDS: dict[str, tuple[str | None, Spoil]] = {
 class Trip:
     """A pilot on a base that follows late, with odometry of a kind and one answer for ever.
 
-    Pictures freeze after `frozen` [s]. `driven` [m] and `turned` [rad] are what happened since then.
+    Images freeze after `frozen` [s]. `driven` [m] and `turned` [rad] are what happened since then.
     """
 
     def __init__(self, kind: str, target: str, period: float = 0.1, frozen: float = math.inf) -> None:
@@ -133,12 +133,12 @@ def test_a_frozen_camera_stops_the_robot_whatever_odometry_says(kind):
     ahead, around = Trip(kind, "center far", frozen=2.0), Trip(kind, "no", frozen=1.0)
     for trip in (ahead, around):
         trip.go(trip.frozen + 3.0)
-        assert trip.pilot.answers.faults["frozen picture"]
+        assert trip.pilot.answers.faults["frozen image"]
     assert 0.05 < ahead.driven < 0.4 and 0.1 < around.turned < 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_robot_never_drives_far_beyond_its_newest_picture_whatever_odometry_says(kind):
+def test_the_robot_never_drives_far_beyond_its_newest_image_whatever_odometry_says(kind):
     trip = Trip(kind, "center far", period=3.0)
     trip.go(7.0)
     assert 0.0 < trip.beyond < Tuning().blind_distance + 0.05

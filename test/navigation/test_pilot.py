@@ -138,7 +138,7 @@ class Journey:
         self.pilot = Pilot(PERIOD, Tuning(), LIMITS, MAX_AGE)
         self.pilot.start(mode, "ball", "a test")
         self.now, self.steady = 1000.0, 0.0
-        self.newest = -math.inf  # stamp of the newest picture that the pilot may believe
+        self.newest = -math.inf  # stamp of the newest image that the pilot may believe
         self.arrived = -math.inf
         self.log: list[Command | None] = []
 
@@ -219,7 +219,7 @@ class Journey:
         assert abs(sent.forward) <= LIMITS.forward_speed and abs(sent.turn) <= LIMITS.turn_speed
         if sent != STOP:
             assert pilot.mode != "idle" and pilot.decision.found is None
-            assert -0.1 - 1e-9 <= self.now - self.newest <= MAX_AGE + 1e-9, "moved on a picture that is not fresh"
+            assert -0.1 - 1e-9 <= self.now - self.newest <= MAX_AGE + 1e-9, "moved on an image that is not fresh"
             assert self.steady - self.arrived <= MAX_AGE + 1e-9, "moved on an answer that is not fresh"
             assert abs(sent.forward) - abs(before.forward) <= LIMITS.forward_acceleration * PERIOD + 1e-9
             if pilot.free is None:  # before what is too close it brakes at once
@@ -412,12 +412,12 @@ def test_the_range_of_the_target_is_measured_and_far_is_not_near():
     [
         (0.3, 0.15, True, True),
         (0.3, 0.05, True, False),
-        (0.14, 0.4, True, False),  # a driver that delivers each picture several times
+        (0.14, 0.4, True, False),  # a driver that delivers each image several times
         (0.3, 0.15, False, False),  # the base may not have moved yet
         (0.3, 0.25, False, True),
     ],
 )
-def test_a_picture_that_does_not_change_though_the_robot_turns_is_frozen(unchanged, turned, measured, frozen):
+def test_an_image_that_does_not_change_though_the_robot_turns_is_frozen(unchanged, turned, measured, frozen):
     pilot = Pilot(PERIOD, Tuning(), LIMITS, MAX_AGE)
     pilot.start("search", "red ball", "go")
     steps = 8
@@ -431,4 +431,4 @@ def test_a_picture_that_does_not_change_though_the_robot_turns_is_frozen(unchang
     labels, ways = READ_SURROUNDINGS.labels, READ_SURROUNDINGS.ways
     answers = [answer_to(o, sure[: len(o)]) for o in (labels, ways)]
     assert pilot.take(READ_SURROUNDINGS.read(*answers, 100.0), None, 100.05, 5.0, unchanged) is not frozen
-    assert pilot.answers.faults["frozen picture"] == frozen
+    assert pilot.answers.faults["frozen image"] == frozen

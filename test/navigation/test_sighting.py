@@ -97,13 +97,13 @@ def test_an_answer_that_is_none_never_becomes_a_sighting(change, words):
         ("left far", "no", False),
     ],
 )
-def test_the_mirrored_picture_must_swap_left_and_right(straight, mirrored, agree):
+def test_the_mirrored_image_must_swap_left_and_right(straight, mirrored, agree):
     answers = [answer(OPTIONS, value) for value in (straight, mirrored)]
     if agree:
         READ_TARGET.check_mirrored(*answers)
     else:
         with pytest.raises(
-            UnusableAnswerError, match=f"'{straight}' about the picture and '{mirrored}' about the mirrored"
+            UnusableAnswerError, match=f"'{straight}' about the image and '{mirrored}' about the mirrored"
         ):
             READ_TARGET.check_mirrored(*answers)
 
@@ -178,7 +178,7 @@ def test_memory_is_of_time_not_of_answers():
     assert believed_after(0.6, 0.02) == pytest.approx(believed_after(0.6, 0.1), abs=0.01)
 
 
-def test_the_heading_is_that_of_the_picture_and_absence_does_not_move_it():
+def test_the_heading_is_that_of_the_image_and_absence_does_not_move_it():
     belief = Belief(memory=0.25)
     for step in range(10):
         belief.add(surroundings(step * 0.1), sighting(step * 0.1, "left far"), heading=3.0)
@@ -210,7 +210,7 @@ def test_no_answer_is_doubt():
     ("now", "steady", "words"),
     [
         (100.9, 5.1, "older than 0.8 s"),
-        (100.1, 6.0, "no answer about a new picture came"),
+        (100.1, 6.0, "no answer about a new image came"),
         (99.8, 5.1, "stamp is in the future"),
     ],
 )
@@ -225,7 +225,7 @@ def test_an_answer_is_overdue_after_some_of_the_usual_pauses(period, overdue):
         assert monitor.add(surroundings(100 + n * period), None, 100 + n * period, 5 + n * period)
     last = 50 * period
     assert monitor.doubt(100 + last, 5 + last + overdue - 0.01) is None
-    assert "no answer about a new picture came" in monitor.doubt(100 + last, 5 + last + overdue + 0.01)
+    assert "no answer about a new image came" in monitor.doubt(100 + last, 5 + last + overdue + 0.01)
 
 
 @pytest.mark.parametrize(("period", "overdue"), [(0.1, 0.25), (0.3, 0.75)])
@@ -234,7 +234,7 @@ def test_one_pause_is_enough_to_know_when_the_next_answer_is_overdue(period, ove
     monitor.add(surroundings(100 + period), None, 100 + period, 5 + period)
     assert monitor.period == pytest.approx(period)
     assert monitor.doubt(100 + period, 5 + period + overdue - 0.01) is None
-    assert "no answer about a new picture came" in monitor.doubt(100 + period, 5 + period + overdue + 0.01)
+    assert "no answer about a new image came" in monitor.doubt(100 + period, 5 + period + overdue + 0.01)
 
 
 def test_how_long_a_fault_lasts_is_not_taken_for_usual():
@@ -244,7 +244,7 @@ def test_how_long_a_fault_lasts_is_not_taken_for_usual():
     monitor.fail("time-out", "the classifier did not answer")
     monitor.add(surroundings(140), None, 140, 45)
     assert monitor.period == pytest.approx(0.1)
-    assert "no answer about a new picture came" in monitor.doubt(140.26, 45.26)
+    assert "no answer about a new image came" in monitor.doubt(140.26, 45.26)
 
 
 def test_a_clock_that_jumps_back_forgets():

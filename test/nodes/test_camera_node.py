@@ -1,4 +1,4 @@
-"""The camera node: files and folders become pictures with stamps; what is missing is one clear error."""
+"""The camera node: files and folders become images with stamps; what is missing is one clear error."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ COLOURS = [(10 * n, 5 * n, 200 - 10 * n) for n in range(10)]
 def folder(tmp_path):
     for number, colour in enumerate(COLOURS):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((24, 32, 3), colour[::-1], np.uint8))
-    (tmp_path / "notes.txt").write_text("not a picture")
-    (tmp_path / "0_broken.jpg").write_bytes(b"not a picture either")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "0_broken.jpg").write_bytes(b"not an image either")
     return tmp_path
 
 
@@ -65,28 +65,24 @@ def stamp_of(message):
     return Time.from_msg(message.header.stamp).nanoseconds
 
 
-def test_a_folder_becomes_pictures_in_order_with_rising_stamps_and_the_frame(ros, folder):
-    pictures = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+def test_a_folder_becomes_images_in_order_with_rising_stamps_and_the_frame(ros, folder):
+    images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
     node = make(ros, folder, rate=50.0, loop=True, frame_id="eye")
-    ros.until(lambda: len(pictures) > 25, "pictures of two rounds")
-    seen = [COLOURS.index(colour_of(m)) for m in pictures]
-    assert (
-        sum((after - before) % 10 != 1 for before, after in itertools.pairwise(seen)) <= 1
-    )  # one lost at most
-    stamps = [stamp_of(m) for m in pictures]
+    ros.until(lambda: len(images) > 25, "images of two rounds")
+    seen = [COLOURS.index(colour_of(m)) for m in images]
+    assert sum((after - before) % 10 != 1 for before, after in itertools.pairwise(seen)) <= 1  # one lost at most
+    stamps = [stamp_of(m) for m in images]
     assert stamps == sorted(set(stamps)) and abs(stamps[-1] - node.get_clock().now().nanoseconds) < 2e9
-    assert {(m.encoding, m.height, m.width, m.step, m.header.frame_id) for m in pictures} == {
-        ("rgb8", 24, 32, 96, "eye")
-    }
+    assert {(m.encoding, m.height, m.width, m.step, m.header.frame_id) for m in images} == {("rgb8", 24, 32, 96, "eye")}
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, 25.0), (10.0, 10.0)])
 def test_a_video_plays_at_its_own_rate_or_at_the_given_one(ros, video, rate, expected):
-    pictures = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
     make(ros, video, rate=rate, loop=True)
-    ros.until(lambda: len(pictures) >= 20, "pictures")
-    seconds = (stamp_of(pictures[-1]) - stamp_of(pictures[0])) * 1e-9
-    assert (len(pictures) - 1) / seconds == pytest.approx(expected, rel=0.25)
+    ros.until(lambda: len(images) >= 20, "images")
+    seconds = (stamp_of(images[-1]) - stamp_of(images[0])) * 1e-9
+    assert (len(images) - 1) / seconds == pytest.approx(expected, rel=0.25)
 
 
 def test_a_recording_waits_for_a_subscriber_says_what_it_plays_and_ends(ros, video):

@@ -1,4 +1,4 @@
-"""Several cameras and one classifier over real DDS: labels, words, pictures, answers and faults of each."""
+"""Several cameras and one classifier over real DDS: labels, words, images, answers and faults of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIDE = Question(name="side", type=Question.CHOICE, prompt="which?", options=["da
 
 
 class Brightness:
-    """Says how bright a picture is; `together` is how many there were at once at most."""
+    """Says how bright an image is; `together` is how many there were at once at most."""
 
     name = "brightness"
     together = 0
@@ -85,9 +85,9 @@ class World:
 
     def show(self):
         for camera, publisher in self.cameras.items():
-            publisher.publish(self.picture(camera))
+            publisher.publish(self.image(camera))
 
-    def picture(self, camera):
+    def image(self, camera):
         pixels = np.full((24, 32, 3), BRIGHTNESS[camera], np.uint8)
         if self.compressed:
             import cv2
@@ -146,11 +146,11 @@ def test_a_camera_that_is_not_there_is_refused_with_the_names_of_those_that_are(
     assert not reply.success and "no camera 'left', expected one of front, arm/left, arm/right" in reply.message
 
 
-def test_the_annotated_picture_of_each_camera_is_a_topic_of_its_own(ros):
+def test_the_annotated_image_of_each_camera_is_a_topic_of_its_own(ros):
     world = World(ros, annotated_image_rate=50.0)
-    pictures = ros.collect(Image, "classifier/arm/right/annotated_image", qos_profile_sensor_data)
-    picture = ros.until(lambda: pictures, "annotated picture")[0]
-    assert picture.header.frame_id == "arm/right_optical_frame" and set(picture.data) > {240}
+    images = ros.collect(Image, "classifier/arm/right/annotated_image", qos_profile_sensor_data)
+    image = ros.until(lambda: images, "annotated image")[0]
+    assert image.header.frame_id == "arm/right_optical_frame" and set(image.data) > {240}
     world.until_labels("front")
 
 
@@ -163,11 +163,11 @@ def test_one_camera_dead_and_one_corrupt_leave_the_third_as_it_was_and_are_named
     status = world.status("classifier: arm/left", "has the camera stopped?")
     assert status.level == DiagnosticStatus.ERROR and status.values["faults, camera silent"] == "1"
     status = world.status("classifier: arm/right", "rgb9")
-    assert int(status.values["faults, corrupt picture"]) > 0 and "faults, camera silent" not in status.values
+    assert int(status.values["faults, corrupt image"]) > 0 and "faults, camera silent" not in status.values
     status = world.status("classifier: front", "looking")
     assert status.level == DiagnosticStatus.OK and not any(key.startswith("faults") for key in status.values)
     assert float(status.values["labels per second"]) > 5
-    assert world.status("classifier", "arm/left: the newest picture came").level == DiagnosticStatus.WARN
+    assert world.status("classifier", "arm/left: the newest image came").level == DiagnosticStatus.WARN
     assert "has the camera stopped?" in world.ask("arm/left").message and "rgb9" in world.ask("arm/right").message
     assert world.ask("front").success
     world.until_labels("front")

@@ -1,4 +1,4 @@
-"""The classifier as a node: pictures in over DDS; label, description and answers out; bad input survived."""
+"""The classifier as a node: images in over DDS; label, description and answers out; bad input survived."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
 
 
-def test_a_picture_becomes_a_label_a_description_and_answers_with_its_header(ros):
+def test_an_image_becomes_a_label_a_description_and_answers_with_its_header(ros):
     world = World(ros)
     label = world.until_label("clear")
     assert (label.header.stamp.sec, label.header.stamp.nanosec) in world.sent
@@ -58,7 +58,7 @@ def test_a_picture_becomes_a_label_a_description_and_answers_with_its_header(ros
     assert 0 < reply.inference_time < 10
     status = world.until_health("looking", DiagnosticStatus.OK)
     values = {v.key: v.value for v in status.values}
-    assert status.name == "classifier" and values["family"] == "scripted" and float(values["pictures per second"]) > 5
+    assert status.name == "classifier" and values["family"] == "scripted" and float(values["images per second"]) > 5
 
 
 def test_what_an_answer_cost_is_told_to_the_asker_and_in_the_diagnostics(ros):
@@ -84,7 +84,7 @@ def test_a_model_that_does_not_tell_what_it_cost_is_fine(ros):
     world.until_health("looking")
 
 
-def test_compressed_pictures(ros):
+def test_compressed_images(ros):
     import cv2
 
     world = World(ros, image_transport="compressed")
@@ -143,17 +143,17 @@ def test_vocabulary_and_prompts_change_while_running_and_bad_ones_are_refused(ro
     assert label.choices == ["kitchen", "garden"]
 
 
-def test_corrupt_pictures_are_counted_and_survived(ros):
+def test_corrupt_images_are_counted_and_survived(ros):
     world = World(ros, max_frame_age=0.5)
     world.until_label("clear")
     world.changes = {"encoding": "rgb9"}
     status = world.until_health("rgb9", DiagnosticStatus.WARN)
-    assert int({v.key: v.value for v in status.values}["faults, corrupt picture"]) >= 1
+    assert int({v.key: v.value for v in status.values}["faults, corrupt image"]) >= 1
     ros.spin(0.7)
     world.labels.clear()
     reply = world.ask(SIDE)
     assert not reply.success and "rgb9" in reply.message
-    assert not world.labels, "an old picture must not be labelled again"
+    assert not world.labels, "an old image must not be labelled again"
     world.changes = {}
     world.until_label("clear")
 
@@ -162,11 +162,11 @@ def test_faults_of_the_node_and_of_its_one_camera_are_counted_together(ros):
     world = World(ros)
     world.until_label("clear")
     of_camera, of_node = world.classifier._cameras["camera"].faults, world.classifier._faults
-    of_camera.add("corrupt picture", "the camera's")
+    of_camera.add("corrupt image", "the camera's")
     of_camera.add("internal", "the camera's")
     of_node.add("internal", "the node's")
     values = {v.key: v.value for v in world.until_health("internal").values}
-    assert (values["faults, internal"], values["faults, corrupt picture"]) == ("2", "1")
+    assert (values["faults, internal"], values["faults, corrupt image"]) == ("2", "1")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
@@ -194,7 +194,7 @@ def test_when_the_camera_stops_asking_fails_and_nothing_is_published(ros):
     assert not world.labels
 
 
-def test_a_frozen_picture_that_keeps_coming_is_not_taken_for_a_fresh_one(ros):
+def test_a_frozen_image_that_keeps_coming_is_not_taken_for_a_fresh_one(ros):
     world = World(ros, max_frame_age=0.3)
     world.until_label("clear")
     world.stamp = ros.node.get_clock().now().to_msg()
@@ -218,14 +218,14 @@ def test_with_simulated_time_ages_are_simulated_too(ros):
         world.stamp = Time(sec=(now + offset) // 10**9, nanosec=(now + offset) % 10**9)
 
     ros.node.create_timer(0.05, tick)
-    ros.until(lambda: world.ask(SIDE).success, "answer about a picture of the simulation's now")
+    ros.until(lambda: world.ask(SIDE).success, "answer about an image of the simulation's now")
     offset = -10_000_000_000
-    ros.until(lambda: "10.0 s ago" in world.ask(SIDE).message, "refusal of a picture of long ago")
+    ros.until(lambda: "10.0 s ago" in world.ask(SIDE).message, "refusal of an image of long ago")
     offset = 10_000_000_000
-    ros.until(lambda: "10.0 s in the future" in world.ask(SIDE).message, "refusal of a picture of the future")
+    ros.until(lambda: "10.0 s in the future" in world.ask(SIDE).message, "refusal of an image of the future")
 
 
-def test_without_any_picture_asking_says_so_and_health_names_the_topic_that_exists(ros):
+def test_without_any_image_asking_says_so_and_health_names_the_topic_that_exists(ros):
     world = World(ros)
     world.timer.cancel()
     ros.node.destroy_publisher(world.camera)
@@ -262,10 +262,10 @@ def test_out_of_memory_backs_off_and_recovers(ros):
     world.model.error = ModelOutOfMemoryError("too big")
     ros.spin(0.3)
     world.model.error = None
-    tries = len(world.model.pictures)
+    tries = len(world.model.images)
     reply = world.ask(SIDE)
     assert not reply.success and "out of memory" in reply.message
-    assert len(world.model.pictures) == tries, "it must not try again at once"
+    assert len(world.model.images) == tries, "it must not try again at once"
     world.until_label("clear")
 
 
@@ -282,7 +282,7 @@ def test_a_slow_model_makes_asking_fail_in_time_and_parameters_stay_reachable(ro
     ros.until(lambda: world.ask(SIDE).success, "answer")
 
 
-def test_who_has_seen_a_picture_may_ask_about_the_next_one(ros):
+def test_who_has_seen_an_image_may_ask_about_the_next_one(ros):
     world = World(ros, max_frame_age=30.0, ask_timeout=1.0)
     world.until_label("clear")
     stamps = [world.ask(SIDE).header.stamp]
@@ -294,7 +294,7 @@ def test_who_has_seen_a_picture_may_ask_about_the_next_one(ros):
     ros.spin(0.3)
     last = world.ask(SIDE).header.stamp
     reply = world.ask(SIDE, newer_than=last)
-    assert not reply.success and "no newer picture came" in reply.message
+    assert not reply.success and "no newer image came" in reply.message
 
 
 def test_while_the_model_loads_asking_says_so(ros):
@@ -348,7 +348,7 @@ def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_a
     assert asked == [("/nowhere", "cpu", "auto"), ("nano", "cpu", "auto")]
 
 
-def test_nobody_on_the_network_sends_the_pictures_to_a_server_that_was_not_named_at_start(ros):
+def test_nobody_on_the_network_sends_the_images_to_a_server_that_was_not_named_at_start(ros):
     world = World(ros, start=False, model="gpu.invalid:8000, nano")
     for name in ("http://evil.invalid", "evil.invalid:80", "nano,https://user:secret@evil.invalid#m", "gpu.invalid:81"):
         result = ros.set_parameter("classifier", "model", name)
@@ -456,7 +456,7 @@ def test_of_several_models_the_first_that_can_be_loaded_answers_and_the_diagnost
     world = World(ros, load=load_first, model="/does/not/exist, nano", device="cpu")
     world.timer.cancel()
     ros.until(lambda: world.classifier._worker.state == "ready", "model", 60)
-    values = {v.key: v.value for v in world.until_health("picture").values}
+    values = {v.key: v.value for v in world.until_health("image").values}
     assert values["model"] == "nano" and "'/does/not/exist' does not exist" in values["passed over"]
 
 
@@ -498,18 +498,18 @@ def test_autostart_can_be_turned_off(ros):
     assert "configure" in world.ask(SIDE).message
 
 
-def test_the_annotated_picture_is_drawn_for_subscribers_only(ros, monkeypatch):
+def test_the_annotated_image_is_drawn_for_subscribers_only(ros, monkeypatch):
     drawn = []
     annotate = camera_topics.annotate
     monkeypatch.setattr(camera_topics, "annotate", lambda *a: drawn.append(1) or annotate(*a))
     world = World(ros, annotated_image_rate=50.0)
     world.until_label("clear")
     assert not drawn
-    pictures = ros.collect(Image, "classifier/annotated_image", qos_profile_sensor_data)
-    picture = ros.until(lambda: pictures, "annotated picture")[0]
-    pixels = np.asarray(picture.data).reshape(24, 32, 3)
-    assert picture.encoding == "rgb8" and (pixels == RED).all(-1).any() and not (pixels == RED).all()
-    assert (picture.header.stamp.sec, picture.header.stamp.nanosec) in world.sent
+    images = ros.collect(Image, "classifier/annotated_image", qos_profile_sensor_data)
+    image = ros.until(lambda: images, "annotated image")[0]
+    pixels = np.asarray(image.data).reshape(24, 32, 3)
+    assert image.encoding == "rgb8" and (pixels == RED).all(-1).any() and not (pixels == RED).all()
+    assert (image.header.stamp.sec, image.header.stamp.nanosec) in world.sent
 
 
 def test_an_answer_that_is_used_again_has_the_new_header_says_its_age_and_is_counted(ros):
@@ -528,7 +528,7 @@ def test_an_answer_that_is_used_again_has_the_new_header_says_its_age_and_is_cou
     ros.until(lambda: [m for m in world.labels if m.answer_age == 0], "label of its own")
 
 
-def test_the_part_of_the_picture_that_a_label_is_about_is_in_the_message_and_counted(ros):
+def test_the_part_of_the_image_that_a_label_is_about_is_in_the_message_and_counted(ros):
     world, steps = World(ros, label__follow_motion=True), iter(range(10_000))
 
     def something_moves():
@@ -542,6 +542,6 @@ def test_the_part_of_the_picture_that_a_label_is_about_is_in_the_message_and_cou
     region = ros.until(something_moves, "label about a region")
     assert region.width <= 130 and region.height <= 98
     assert region.x_offset + region.width <= 160 and region.y_offset <= 50 and region.y_offset + region.height >= 70
-    assert (region.height, region.width) in {image.shape[:2] for image in world.model.pictures}
+    assert (region.height, region.width) in {image.shape[:2] for image in world.model.images}
     values = {v.key: v.value for v in world.until_health("looking").values}
     assert int(values["labels about a region"]) > 0

@@ -71,9 +71,9 @@ class Scripted:
 
 
 class World:
-    """A camera at 20 Hz whose every picture differs, a classifier, a navigator, and all that they say.
+    """A camera at 20 Hz whose every image differs, a classifier, a navigator, and all that they say.
 
-    `good` are the stamps of the pictures that may be labelled, which are no second away from now.
+    `good` are the stamps of the images that may be labelled, which are no second away from now.
     """
 
     def __init__(self, ros, load=None, qos=qos_profile_sensor_data, simulated=False, **parameters):
@@ -136,7 +136,7 @@ class World:
         self.ros.until(lambda: any(twist.linear.x > 0.1 for twist in self.twists), "drive", 30.0)
 
     def goes_on(self):
-        """The robot drives again, and a label about a new picture comes."""
+        """The robot drives again, and a label about a new image comes."""
         last = self.good[-1] if self.good else 0
         self.drives()
         label = self.ros.until(lambda: next((m for m in self.labels if nanoseconds(m) > last), None), "new label")
@@ -156,7 +156,7 @@ class World:
         assert all(twist == Twist() for twist in self.twists)
 
     def is_honest(self):
-        """Each label is about a picture that was good, and none about the same or an older one than the one before."""
+        """Each label is about an image that was good, and none about the same or an older one than the one before."""
         stamps = [nanoseconds(label) for label in self.labels]
         assert set(stamps) <= set(self.good)
         assert stamps == sorted(set(stamps))
@@ -199,7 +199,7 @@ def test_a_model_that_throws(ros):
     world.drives()
     world.model.error = ModelError("the weights melted")
     world.stands("the weights melted")
-    figures = world.says("model: the weights melted (it goes on with the next picture", level=DiagnosticStatus.WARN)
+    figures = world.says("model: the weights melted (it goes on with the next image", level=DiagnosticStatus.WARN)
     assert int(figures["faults, model"]) > 0
     world.says("the robot stands still: the classifier cannot answer: the weights melted", "navigator")
     world.model.error = None
@@ -259,7 +259,7 @@ def test_a_model_that_hangs(ros):
     world.drives()
     world.model.gate.clear()
     world.stands()
-    figures = world.says("the model has been at one picture for", level=DiagnosticStatus.ERROR)
+    figures = world.says("the model has been at one image for", level=DiagnosticStatus.ERROR)
     assert figures["faults, model hangs"] == "1"
     reply = world.ask()
     assert not reply.success and "no answer within 0.5 s (ask_timeout)" in reply.message
@@ -277,7 +277,7 @@ def test_what_a_model_says_a_minute_late_is_not_published(ros, monkeypatch):
     world = World(ros)
     ros.until(lambda: world.labels, "label")  # nobody asks, so every look is for a label
     world.model.gate.clear()
-    world.says("the model has been at one picture for")
+    world.says("the model has been at one image for")
     known, hung_until = len(world.labels), world.now()
     world.model.gate.set()
     world.goes_on()
@@ -327,26 +327,24 @@ def test_a_camera_that_repeats_its_last_message(ros):
     world.goes_on()
 
 
-def test_a_camera_that_delivers_the_same_picture_with_new_stamps_while_the_robot_moves(ros, monkeypatch):
+def test_a_camera_that_delivers_the_same_image_with_new_stamps_while_the_robot_moves(ros, monkeypatch):
     monkeypatch.setattr(camera_topics, "FROZEN", 1.0)
     world = World(ros)
     world.drives()
     world.pixels = world.noise.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    world.stands("not one pixel of the picture changed: is the camera frozen")
+    world.stands("not one pixel of the image changed: is the camera frozen")
     figures = world.says("not one pixel", "navigator", DiagnosticStatus.ERROR)
-    assert int(figures["faults, frozen picture"]) > 0
-    figures = world.says("the camera has delivered the very same picture", level=DiagnosticStatus.WARN)
-    assert float(figures["picture unchanged for [s]"]) > 1.0
+    assert int(figures["faults, frozen image"]) > 0
+    figures = world.says("the camera has delivered the very same image", level=DiagnosticStatus.WARN)
+    assert float(figures["image unchanged for [s]"]) > 1.0
     world.pixels = None
     world.goes_on()
 
 
-def test_a_still_picture_before_a_robot_that_stands_is_no_fault(ros):
+def test_a_still_image_before_a_robot_that_stands_is_no_fault(ros):
     world = World(ros)
     world.pixels = np.zeros((24, 32, 3), np.uint8)
-    ros.until(
-        lambda: world.classifier._cameras["camera"].camera.unchanged > 0.5, "still picture"
-    )
+    ros.until(lambda: world.classifier._cameras["camera"].camera.unchanged > 0.5, "still image")
     world.twists.clear()
     request = SetSearchTarget.Request(target="red ball")
     ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request).success, "navigator")
@@ -360,16 +358,16 @@ def test_a_camera_that_changes_size_and_encoding_in_mid_stream(ros):
         world.form = form
         world.goes_on()
     figures = world.says("looking", level=DiagnosticStatus.OK)
-    assert figures["changes of size or encoding"] == "3" and figures["picture"] == "30x20 8UC3"
+    assert figures["changes of size or encoding"] == "3" and figures["image"] == "30x20 8UC3"
     world.form = (20, 30, "rgb9")
     world.stands("rgb9")
     figures = world.says("encoding 'rgb9' is not known", level=DiagnosticStatus.WARN)
-    assert int(figures["faults, corrupt picture"]) > 0
+    assert int(figures["faults, corrupt image"]) > 0
     world.form = (24, 32, "rgb8")
     world.goes_on()
 
 
-def test_a_flood_of_pictures_is_looked_at_as_far_as_the_model_comes(ros):
+def test_a_flood_of_images_is_looked_at_as_far_as_the_model_comes(ros):
     world = World(ros)
     world.drives()
     world.form = (240, 320, "rgb8")
@@ -377,7 +375,7 @@ def test_a_flood_of_pictures_is_looked_at_as_far_as_the_model_comes(ros):
     world.goes_on()
     assert world.ask().success
     figures = world.says("looking", level=DiagnosticStatus.OK)
-    assert int(figures["pictures replaced by newer ones"]) > 0
+    assert int(figures["images replaced by newer ones"]) > 0
 
 
 def test_stamps_that_jump_back_are_passed_over_and_then_the_new_ones_are_taken(ros):

@@ -139,10 +139,10 @@ def test_an_argument_overrides_the_users_file_and_that_overrides_ours(ros):
 
 
 @pytest.mark.launch(fixture=demo)
-def test_pictures_go_where_they_were_sent(ros):
-    pictures = ros.collect(Image, "/r1/front/image", qos_profile_sensor_data)
-    ros.until(lambda: pictures, "picture")
-    assert (pictures[0].width, pictures[0].height) == (320, 240)
+def test_images_go_where_they_were_sent(ros):
+    images = ros.collect(Image, "/r1/front/image", qos_profile_sensor_data)
+    ros.until(lambda: images, "image")
+    assert (images[0].width, images[0].height) == (320, 240)
     for ends in (ros.node.get_publishers_info_by_topic, ros.node.get_subscriptions_info_by_topic):
         ros.until(lambda ends=ends: ends("/r1/front/camera_info"), "simulator and navigator beside the images")
     assert not ros.node.get_publishers_info_by_topic("/r1/camera/image_raw")

@@ -55,7 +55,7 @@ def test_a_target_at_the_side_is_turned_to_in_place_where_something_is_ahead(wor
     assert world.classifier.questions[-1] == "where is the red ball?"
 
 
-def test_who_asks_as_often_as_can_be_asks_about_each_picture_once(world):
+def test_who_asks_as_often_as_can_be_asks_about_each_image_once(world):
     seen = world.classifier
     assert world.set_target("red ball").success
     world.ros.until(lambda: len(seen.stamps) > 5, "questions")
@@ -169,7 +169,7 @@ def test_stamps_that_jump_back_are_not_believed(world):
     driving(world)
     world.classifier.age = 0.6
     world.ros.until(lambda: "older than the one before" in world.states[-1].reason, "reason")
-    world.until_twist(lambda t: t.linear.x > 0.0, "driving on with newer pictures")
+    world.until_twist(lambda t: t.linear.x > 0.0, "driving on with newer images")
 
 
 def test_an_error_inside_stops_the_robot_and_leaves_the_node_running(world):

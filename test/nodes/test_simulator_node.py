@@ -1,4 +1,4 @@
-"""The simulator behind its topics: pictures out, commands of either type in, wheels that stop by themselves."""
+"""The simulator behind its topics: images out, commands of either type in, wheels that stop by themselves."""
 
 import math
 
@@ -36,14 +36,14 @@ def simulator(ros):
     )
 
 
-def test_depth_comes_with_the_picture_when_it_is_wanted(ros):
+def test_depth_comes_with_the_image_when_it_is_wanted(ros):
     from vlm_perception.nodes.simulator import Simulator
 
     wanted = {"seed": SEED, "width": 160, "height": 120, "depth_rate": 60.0}
     ros.add(Simulator(parameter_overrides=[Parameter(name, value=value) for name, value in wanted.items()]))
-    pictures = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
     depths = ros.collect(Image, "camera/depth/image_raw", qos_profile_sensor_data)
-    ros.until(lambda: any(depth.header in [p.header for p in pictures] for depth in depths), "a picture with its depth")
+    ros.until(lambda: any(depth.header in [p.header for p in images] for depth in depths), "an image with its depth")
     room = make_room(SEED)
     reading = DepthReading(1.312, CAMERA_HEIGHT, CAMERA_PITCH_DOWN)
     points = reading.read_image(depths[-1], 0.0)
@@ -77,9 +77,9 @@ def command(message_type: type, linear: float, angular: float):
     return message
 
 
-def test_pictures_are_stamped_and_whole(ros, simulator):
+def test_images_are_stamped_and_whole(ros, simulator):
     images = ros.collect(Image, "camera/image_raw", qos_profile_sensor_data)
-    ros.until(lambda: len(images) >= 3, "three pictures")
+    ros.until(lambda: len(images) >= 3, "three images")
     for image in images:
         assert (image.width, image.height, image.encoding, image.step) == (160, 120, "rgb8", 480)
         assert len(image.data) == 160 * 120 * 3

@@ -20,7 +20,7 @@ from vlm_perception.msg import Question
 from vlm_perception.questions import Answer, Choice, Text
 
 LABELS, WORDS = ["门口", "墙"], ["通向另一个房间的开口", "挡住去路的平面"]
-PICTURES = {colour: np.full((24, 32, 3), colour, np.uint8) for colour in (RED, GREEN)}
+IMAGES = {colour: np.full((24, 32, 3), colour, np.uint8) for colour in (RED, GREEN)}
 
 
 def set_together(ros, **values):
@@ -47,9 +47,9 @@ def test_chinese_labels_descriptions_and_questions_end_to_end(ros, folder):
     vocabulary = {"label.options": LABELS, "label.prompt": "前面是什么？", "label.descriptions": WORDS}
     assert set_together(ros, **vocabulary).successful
 
-    for colour, picture in PICTURES.items():
+    for colour, image in IMAGES.items():
         world.colour = colour
-        (expected,) = model.answer(picture, [Choice("前面是什么？", tuple(LABELS), tuple(WORDS))])
+        (expected,) = model.answer(image, [Choice("前面是什么？", tuple(LABELS), tuple(WORDS))])
         label = ros.until(
             lambda p=expected.probabilities: next(
                 (
@@ -65,7 +65,7 @@ def test_chinese_labels_descriptions_and_questions_end_to_end(ros, folder):
 
         asked = Question(name="在哪里", prompt="门在哪里？", options=["左边", "右边"], descriptions=["靠左", ""])
         reply = world.ask(asked)
-        (expected,) = model.answer(picture, [Choice("门在哪里？", ("左边", "右边"), ("靠左", ""))])
+        (expected,) = model.answer(image, [Choice("门在哪里？", ("左边", "右边"), ("靠左", ""))])
         assert reply.success, reply.message
         (answer,) = reply.answers
         assert (answer.name, answer.value, list(answer.options)) == ("在哪里", expected.value, ["左边", "右边"])
@@ -99,7 +99,7 @@ def test_labels_and_descriptions_change_together_or_not_at_all(ros):
     assert world.until_label("a").choices == ["a", "b", "c"]
 
 
-def test_what_is_asked_changes_with_the_next_picture_and_smoothing_begins_anew(ros):
+def test_what_is_asked_changes_with_the_next_image_and_smoothing_begins_anew(ros):
     class Obedient:
         """Says the last word of the prompt; the description is its prompt."""
 
@@ -163,7 +163,7 @@ def test_a_dual_encoder_says_and_answers_in_chinese_and_its_phrases_change(ros, 
     ros.until(lambda: any(m.data == "空房间 (100%)" for m in world.descriptions), "description by the new phrase")
     label = ros.until(lambda: next((m for m in world.labels if m.choices == ["有人", "没有人"]), None), "new labels")
     model = load_model(str(tmp_path), device="cpu", dtype="float32")
-    (expected,) = model.answer(PICTURES[RED], [Choice("一张{}的照片", ("有人", "没有人"))])
+    (expected,) = model.answer(IMAGES[RED], [Choice("一张{}的照片", ("有人", "没有人"))])
     assert list(label.probabilities) == pytest.approx(expected.probabilities, abs=1e-4)
     reply = world.ask(Question(name="words", type=Question.TEXT, prompt="我看见{}。", options=["墙"]))
     assert reply.success and reply.answers[0].value == "我看见墙 (100%)。"

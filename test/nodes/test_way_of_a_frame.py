@@ -38,19 +38,19 @@ def values_of(status):
     return {pair.key: pair.value for pair in status.values}
 
 
-def test_pictures_that_the_middleware_loses_are_counted_and_the_user_learns_what_to_do(ros, monkeypatch):
+def test_images_that_the_middleware_loses_are_counted_and_the_user_learns_what_to_do(ros, monkeypatch):
     monkeypatch.delenv(PROFILE, raising=False)
     world = World(ros)
     world.timer.cancel()
     camera = subprocess.Popen([sys.executable, "-c", BIG_CAMERA], env=dict(os.environ))
     try:
-        status = world.until_health("pictures lost", DiagnosticStatus.WARN)
+        status = world.until_health("images lost", DiagnosticStatus.WARN)
     finally:
         camera.kill()
         camera.wait()
     assert "were lost on the way here, not by this node" in status.message
     assert f"set {PROFILE} in every process, the camera's above all" in status.message
-    assert int(values_of(status)["pictures lost on the way"]) > 0
+    assert int(values_of(status)["images lost on the way"]) > 0
 
 
 def test_a_slow_model_loses_nothing_on_the_way(ros):
@@ -60,7 +60,7 @@ def test_a_slow_model_loses_nothing_on_the_way(ros):
     ros.spin(1.0)
     world.model.gate.set()
     values = values_of(world.until_health("looking", DiagnosticStatus.OK))
-    assert values["pictures lost on the way"] == "0" and int(values["pictures replaced by newer ones"]) > 5
+    assert values["images lost on the way"] == "0" and int(values["images replaced by newer ones"]) > 5
 
 
 def test_what_the_profile_lacks_is_said_only_to_those_who_lack_it(tmp_path, monkeypatch):

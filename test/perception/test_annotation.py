@@ -1,4 +1,4 @@
-"""What is written on a picture can be read: in any script that there is a font for, and never as question marks."""
+"""What is written on an image can be read: in any script that there is a font for, and never as question marks."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from vlm_perception.perception import annotation
 
 CHOICES = ("墙", "门口")
-PICTURE = np.full((120, 480, 3), (200, 20, 20), np.uint8)
-PICTURE.flags.writeable = False
+IMAGE = np.full((120, 480, 3), (200, 20, 20), np.uint8)
+IMAGE.flags.writeable = False
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def chinese_font(tmp_path):
 
 
 def written(label, words=""):
-    return annotation.annotate(PICTURE, label, 0.87, words, CHOICES)
+    return annotation.annotate(IMAGE, label, 0.87, words, CHOICES)
 
 
 def test_label_and_description_are_on_a_copy(fonts):
     fonts()
     alone, both = written("clear"), written("clear", "red ball left near")
-    assert both.shape == PICTURE.shape and both.dtype == np.uint8
-    assert (PICTURE == (200, 20, 20)).all()
+    assert both.shape == IMAGE.shape and both.dtype == np.uint8
+    assert (IMAGE == (200, 20, 20)).all()
     assert (both == 255).all(-1).any() and (both == (200, 20, 20)).all(-1).any()
     assert not np.array_equal(alone, both)
     assert np.array_equal(alone[:26], both[:26]), "the description stands below the label"
@@ -81,7 +81,7 @@ def test_without_a_font_the_labels_place_is_written_and_the_description_left_out
     assert np.array_equal(written("不明"), written("unknown"))
 
 
-def test_a_warning_stands_below_in_lines_as_long_as_the_picture_is_wide():
+def test_a_warning_stands_below_in_lines_as_long_as_the_image_is_wide():
     grey = np.full((240, 320, 3), 90, np.uint8)
     warning = "nano knows this package's simulator only, and these images are not the simulator's"
     drawn = annotation.annotate(grey, "clear", 0.9, "", ["clear"], warning)

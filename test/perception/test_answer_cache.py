@@ -28,7 +28,7 @@ SETTINGS = CacheSettings(threshold=8.0, scenes=3, lifetime=60.0, refresh=10.0)
 
 
 def scene(seed, noise=0.0):
-    """A picture of the size of a camera's, of 16 x 12 random colours; `noise` is that of the camera."""
+    """An image of the size of a camera's, of 16 x 12 random colours; `noise` is that of the camera."""
     rng = np.random.default_rng(seed)
     cells = rng.integers(20, 236, (12, 16, 3)).repeat(20, axis=0).repeat(20, axis=1)
     image = np.clip(cells + np.random.default_rng().normal(0, noise, cells.shape), 0, 255).astype(np.uint8)
@@ -80,7 +80,7 @@ def test_a_change_of_colour_alone_is_another_scene(cache):
     assert cache.find(LABEL, blue, 0.1) is None
 
 
-def test_slow_drift_is_judged_against_the_picture_that_the_model_saw(cache):
+def test_slow_drift_is_judged_against_the_image_that_the_model_saw(cache):
     first = np.full((48, 64, 3), 100, np.uint8)
     cache.keep(LABEL, first, answer(), 0.0)
     found = [cache.find(LABEL, first + np.uint8(step), 0.1 * step) is not None for step in range(1, 20)]
@@ -88,7 +88,7 @@ def test_slow_drift_is_judged_against_the_picture_that_the_model_saw(cache):
 
 
 @pytest.mark.parametrize(("sure", "tolerated"), [(1.0, 8), (0.99, 8), (0.9, 3), (0.7, 1), (0.5, 0), (0.3, 0)])
-def test_the_less_sure_an_answer_is_the_less_the_picture_may_change(cache, sure, tolerated):
+def test_the_less_sure_an_answer_is_the_less_the_image_may_change(cache, sure, tolerated):
     image = np.full((48, 64, 3), 100, np.uint8)
     cache.keep(LABEL, image, answer(sure=sure), 0.0)
     cache.keep(WORDS, image, answer("a room", WORDS, sure), 0.0)
@@ -127,7 +127,7 @@ def test_the_length_and_the_phrases_of_free_words_belong_to_the_question(cache):
     assert cache.find(dataclasses.replace(WORDS, phrases=("a room", "a hall")), scene(1), 0.1) is None
 
 
-def test_another_size_of_the_picture_is_another_scene(cache):
+def test_another_size_of_the_image_is_another_scene(cache):
     cache.keep(LABEL, np.zeros((48, 64, 3), np.uint8), answer(), 0.0)
     assert cache.find(LABEL, np.zeros((96, 128, 3), np.uint8), 0.1) is None
 
@@ -174,7 +174,7 @@ def test_no_answer_outlives_its_time(cache):
         assert (cache.find(LABEL, scene(1), now + 0.5) is not None) == (now + 0.5 < SETTINGS.lifetime)
 
 
-def test_after_some_time_without_the_model_it_is_asked_whatever_the_picture(cache):
+def test_after_some_time_without_the_model_it_is_asked_whatever_the_image(cache):
     cache.keep(LABEL, scene(1), answer(), 0.0)
     assert cache.find(LABEL, scene(1), 9.9)
     assert cache.find(LABEL, scene(1), 10.0) is None and cache.counts["refresh"] == 1
@@ -204,7 +204,7 @@ def test_clear_forgets(cache):
 
 
 class Scripted:
-    """Says "wall" of a bright picture and "clear" of a dark one; `asked` are the shapes it saw and what for."""
+    """Says "wall" of a bright image and "clear" of a dark one; `asked` are the shapes it saw and what for."""
 
     name = "scripted"
 
@@ -249,7 +249,7 @@ class Bench:
         self.model.asked.clear()
 
     def show(self, image):
-        """Show a picture; return the first answer that is told of it."""
+        """Show an image; return the first answer that is told of it."""
         self.told.clear()
         self.put(image)
         self.wait(lambda: self.told)
@@ -280,7 +280,7 @@ class Bench:
         self.worker.wake()
 
     def ask(self, *questions):
-        """Ask about the picture that was shown last; return the answers."""
+        """Ask about the image that was shown last; return the answers."""
         self.told.clear()
         return self.worker.ask(self.camera, questions).result(20).answers
 
@@ -293,9 +293,9 @@ class Bench:
         while self.camera.pipeline.cache._scenes and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def tell(self, picture, answers):
+    def tell(self, image, answers):
         with self.news:
-            self.told.append((picture, answers))
+            self.told.append((image, answers))
             self.news.notify_all()
 
     def publish(self, output):
@@ -328,7 +328,7 @@ def grey(level, height=48, width=64):
     return np.full((height, width, 3), level, np.uint8)
 
 
-def test_a_reused_label_bears_the_new_picture_and_its_age_and_the_model_is_left_alone(bench):
+def test_a_reused_label_bears_the_new_image_and_its_age_and_the_model_is_left_alone(bench):
     one = bench()
     first, fresh = one.show(grey(100))
     second, again = one.show(grey(103))
@@ -338,7 +338,7 @@ def test_a_reused_label_bears_the_new_picture_and_its_age_and_the_model_is_left_
     assert [a.value for a in (fresh, again, other, back)] == ["clear", "clear", "wall", "clear"]
     assert [a.age > 0 for a in (fresh, again, other, back)] == [False, True, False, True]
     assert again.age == pytest.approx(second.taken - first.taken) and again.probabilities == fresh.probabilities
-    stamps = [picture.stamp for picture in (first, second, third, fourth)]
+    stamps = [image.stamp for image in (first, second, third, fourth)]
     assert sorted(set(stamps)) == stamps and second.image[0, 0, 0] == 103
     assert one.camera.pipeline.counts["labels"] == 4
     assert one.camera.pipeline.cache.metrics()["reuse, hits"] == 2
@@ -389,12 +389,12 @@ def test_stopping_and_starting_within_one_call_of_the_model_forgets_what_was_see
     one.model.during = one.start_again
     one.put(grey(200))
     one.wait(lambda: one.model.during is None)
-    picture, fresh = one.show(moving(50))
+    image, fresh = one.show(moving(50))
     pipeline = one.camera.pipeline
     assert fresh.age == 0 and len(pipeline.cache._scenes[LABEL]) == 1
-    assert picture.region is None, "nothing has been seen to move"
+    assert image.region is None, "nothing has been seen to move"
     first = LabelSmoother(LABEL.options, SmoothingSettings())
-    first.update(picture.stamp, fresh.probabilities)
+    first.update(image.stamp, fresh.probabilities)
     assert pipeline._smoother.belief == first.belief
 
 
@@ -428,21 +428,21 @@ def moving(x):
     return room
 
 
-def test_the_label_is_about_what_moves_and_the_answers_to_others_about_the_whole_picture(bench):
+def test_the_label_is_about_what_moves_and_the_answers_to_others_about_the_whole_image(bench):
     one = bench(follow_motion=True)
-    picture, whole = one.show(moving(40))
-    assert picture.region is None and whole.value == "clear"
-    picture, part = one.show(moving(50))
-    region = picture.region
+    image, whole = one.show(moving(40))
+    assert image.region is None and whole.value == "clear"
+    image, part = one.show(moving(50))
+    region = image.region
     assert region.x <= 50 and region.x + region.width >= 90 and region.y <= 80 and region.y + region.height >= 130
     assert one.model.asked[-1] == ((region.height, region.width), ["label"])
-    assert part.age == 0, "the region is another picture than the whole"
+    assert part.age == 0, "the region is another image than the whole"
     one.ask(Choice("where?", ("left", "right")))
     assert one.model.asked[-1] == ((240, 320), ["other"])
     assert one.show(moving(50))[0].region is None, "it stands still"
     assert one.camera.pipeline.counts["regions"] == 1
 
 
-def test_without_follow_motion_all_of_the_picture_is_looked_at(bench):
+def test_without_follow_motion_all_of_the_image_is_looked_at(bench):
     one = bench()
     assert [one.show(moving(x))[0].region for x in (40, 50, 60)] == [None] * 3

@@ -58,7 +58,7 @@ def test_nobody_waits_longer_than_the_window_for_one_that_does_not_come():
     assert look(turns, [one, late], 1.0501) == ([one], 0.0)
 
 
-def test_a_slow_camera_is_not_waited_for_while_its_next_picture_is_far_away():
+def test_a_slow_camera_is_not_waited_for_while_its_next_image_is_far_away():
     one, slow = StandIn(1.0), StandIn(1.4)
     assert look(DynamicBatcher(), [one, slow], 1.0) == ([one], 0.0)
 
@@ -85,7 +85,7 @@ def test_all_have_their_turn_however_few_go_at_once():
 def test_when_nobody_is_ready_it_is_known_when_the_next_question_is_due():
     cameras = [StandIn(math.inf, due=5.0), StandIn(math.inf, due=3.5), StandIn(math.inf, due=1.0)]
     assert look(DynamicBatcher(), cameras, 3.0) == ([], pytest.approx(0.5))
-    assert look(DynamicBatcher(), cameras[2:], 3.0) == ([], math.inf), "it is a picture that is missing"
+    assert look(DynamicBatcher(), cameras[2:], 3.0) == ([], math.inf), "it is an image that is missing"
 
 
 def test_a_camera_that_was_just_asked_about_waits_a_moment_for_the_next_question_and_nobody_waits_for_it():
@@ -108,9 +108,9 @@ def a_camera():
 @pytest.mark.parametrize(
     ("now", "expected"), [(10.01, False), (10.06, True), (10.14, True), (10.16, False), (12.0, False)]
 )
-def test_a_camera_is_expected_shortly_before_its_next_picture_and_not_when_that_is_overdue(now, expected):
+def test_a_camera_is_expected_shortly_before_its_next_image_and_not_when_that_is_overdue(now, expected):
     camera = a_camera()
-    assert not camera.is_expected(now, 0.05), "nothing is known of its pictures yet"
+    assert not camera.is_expected(now, 0.05), "nothing is known of its images yet"
     camera.monitor.arrival, camera.monitor.period = 10.0, 0.1
     assert camera.is_expected(now, 0.05) == expected
     assert camera.schedule.take("label", now, 1) and not camera.is_expected(now, 0.05), "its question is not due"

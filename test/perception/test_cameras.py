@@ -29,7 +29,7 @@ DARK, GREY, BRIGHT = 10, 128, 240
 
 
 class Scripted:
-    """Says how bright a picture is; notes the brightness of the pictures of each call; `bad` pictures fail."""
+    """Says how bright an image is; notes the brightness of the images of each call; `bad` images fail."""
 
     name = "scripted"
 
@@ -48,7 +48,7 @@ class Scripted:
         if len(images) * len(questions) > self.most:
             raise ModelOutOfMemoryError("too much at once")
         if self.bad & set(shown):
-            raise ModelError("this picture is too much for me")
+            raise ModelError("this image is too much for me")
         return [[self.reply(question, int(image[0, 0, 0])) for question in questions] for image in images]
 
     def reply(self, question, brightness):
@@ -99,7 +99,7 @@ class Bench:
         self.worker.ask(self.cameras[camera], list(questions)).add_done_callback(replied)
 
     def hold(self, *show):
-        """Show pictures to a model that is busy with another one meanwhile."""
+        """Show images to a model that is busy with another one meanwhile."""
         self.model.gate.clear()
         self.show(*show[0])
         self.wait(lambda: self.model.calls, "call")
@@ -149,7 +149,7 @@ def bench():
         assert not one.worker.is_alive()
 
 
-def test_pictures_that_wait_for_the_model_go_to_it_together_and_each_camera_hears_its_own(bench):
+def test_images_that_wait_for_the_model_go_to_it_together_and_each_camera_hears_its_own(bench):
     one = bench("front", "left", "right")
     one.hold(("front", DARK), ("left", GREY), ("right", BRIGHT), ("front", GREY))
     one.model.gate.set()
@@ -161,7 +161,7 @@ def test_pictures_that_wait_for_the_model_go_to_it_together_and_each_camera_hear
     assert one.worker.frames_at_once == 3
 
 
-def test_the_smoothed_label_of_a_camera_is_made_of_its_own_pictures(bench):
+def test_the_smoothed_label_of_a_camera_is_made_of_its_own_images(bench):
     one = bench("front", "left", smoothing=SmoothingSettings("majority", enter_threshold=0.6, leave_threshold=0.6))
     for number in range(1, 4):
         one.show("front", DARK)
@@ -218,13 +218,13 @@ def test_corrupt_frozen_and_dead_cameras_do_not_hold_up_the_others_and_their_fau
         one.wait(lambda n=number: sum(label[0] == "good" for label in one.labels) == n, "label of the good camera")
     assert {label[0] for label in one.labels} == {"good", "frozen"}
     assert sum(label[0] == "frozen" for label in one.labels) == 1
-    assert set(one.faults) == {("corrupt", "corrupt picture"), ("frozen", "repeated stamp")}
+    assert set(one.faults) == {("corrupt", "corrupt image"), ("frozen", "repeated stamp")}
     one.ask("corrupt", SIDE)
     one.wait(lambda: one.answers, "answer")
     assert "rgb9" in one.answers[0][2]
 
 
-def test_a_picture_that_is_of_no_use_costs_the_others_no_decoding(bench, monkeypatch):
+def test_an_image_that_is_of_no_use_costs_the_others_no_decoding(bench, monkeypatch):
     one, decoded = bench("good", "future", max_frame_age=1.0), []
     monkeypatch.setattr(camera, "decode", lambda message: decoded.append(message.header.frame_id) or decode(message))
     one.show("future", 1, stamp=time.time_ns() + 10**12)
@@ -235,7 +235,7 @@ def test_a_picture_that_is_of_no_use_costs_the_others_no_decoding(bench, monkeyp
     assert decoded == ["good"] and "in the future" in one.answers[0][2]
 
 
-def test_a_picture_that_is_too_much_for_the_model_does_not_spoil_the_others(bench):
+def test_an_image_that_is_too_much_for_the_model_does_not_spoil_the_others(bench):
     one = bench("front", "left", "right", description_rate=10.0)
     one.model.bad = {GREY}
     one.hold(("front", DARK), ("left", GREY), ("right", BRIGHT))
@@ -255,7 +255,7 @@ def test_a_label_that_cannot_be_told_does_not_silence_the_other_cameras(bench):
     assert [label[0] for label in one.labels] == ["front", "right"] and one.faults == [("left", "internal")]
 
 
-def test_too_many_pictures_for_the_memory_are_looked_at_in_portions(bench):
+def test_too_many_images_for_the_memory_are_looked_at_in_portions(bench):
     one = bench("a", "b", "c", "d")
     one.model.most = 2
     one.hold(("a", 1), ("b", 2), ("c", 3), ("d", 4))
@@ -283,8 +283,8 @@ def test_descriptions_are_made_together_too(bench):
     assert one.model.calls[-2:] == [[2, 3], [2, 3]], "the labels, then the words"
 
 
-def test_the_nano_model_answers_several_pictures_as_one_by_one():
-    """Whatever is asked about which picture: the joint way gives what each picture alone gives."""
+def test_the_nano_model_answers_several_images_as_one_by_one():
+    """Whatever is asked about which image: the joint way gives what each image alone gives."""
     model = load_model("nano", "cpu")
     noise = np.random.default_rng(3)
     sizes = [(48, 64), (48, 64), (30, 70), (480, 640)]  # cameras differ
@@ -297,8 +297,8 @@ def test_the_nano_model_answers_several_pictures_as_one_by_one():
     assert set(found) == set(jobs)
     for image, job in zip(images, jobs, strict=True):
         for question, given in zip(job.questions, found[job], strict=True):
-            picture = np.ascontiguousarray(image[:, ::-1]) if question is mirrored else image
+            seen = np.ascontiguousarray(image[:, ::-1]) if question is mirrored else image
             plain = question.plain() if question is mirrored else question
-            (alone,) = model.answer(picture, [plain])
+            (alone,) = model.answer(seen, [plain])
             assert given.value == alone.value
             assert given.probabilities == pytest.approx(alone.probabilities, abs=1e-5)

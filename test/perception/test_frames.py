@@ -25,7 +25,7 @@ HEADER = SimpleNamespace(stamp=SimpleNamespace(sec=12, nanosec=345), frame_id="c
 LEFT, RIGHT = (200, 30, 60), (20, 90, 220)  # red left of blue: any mix-up of channels or sides shows
 
 
-def picture() -> np.ndarray:
+def scene() -> np.ndarray:
     rgb = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     rgb[:, : WIDTH // 2], rgb[:, WIDTH // 2 :] = LEFT, RIGHT
     return rgb
@@ -49,7 +49,7 @@ def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool =
 
 def bayer(pattern: str) -> np.ndarray:
     """The mosaic that a sensor with this 2x2 `pattern` would see."""
-    rgb, mosaic = picture(), np.empty((HEIGHT, WIDTH), np.uint8)
+    rgb, mosaic = scene(), np.empty((HEIGHT, WIDTH), np.uint8)
     for index, colour in enumerate(pattern):
         rows, columns = slice(index // 2, None, 2), slice(index % 2, None, 2)
         mosaic[rows, columns] = rgb[rows, columns, "rgb".index(colour)]
@@ -57,8 +57,8 @@ def bayer(pattern: str) -> np.ndarray:
 
 
 def yuv(order: str) -> np.ndarray:
-    """Packed 4:2:2 of the picture, in the byte `order` of a pair of pixels."""
-    full = cv2.cvtColor(picture(), cv2.COLOR_RGB2YUV_I420)  # limited range, as the video encodings have
+    """Packed 4:2:2 of the image, in the byte `order` of a pair of pixels."""
+    full = cv2.cvtColor(scene(), cv2.COLOR_RGB2YUV_I420)  # limited range, as the video encodings have
     luma = full[:HEIGHT]
     chroma = full[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2).repeat(2, axis=1)
     packed = np.empty((HEIGHT, WIDTH * 2), np.uint8)
@@ -68,13 +68,13 @@ def yuv(order: str) -> np.ndarray:
 
 
 def two_planes(order: str) -> np.ndarray:
-    full = cv2.cvtColor(picture(), cv2.COLOR_RGB2YUV_I420)
+    full = cv2.cvtColor(scene(), cv2.COLOR_RGB2YUV_I420)
     u, v = full[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2)
     pairs = np.stack((u, v) if order == "uv" else (v, u), axis=-1).reshape(HEIGHT // 2, WIDTH)
     return np.vstack([full[:HEIGHT], pairs])
 
 
-RGB = picture()
+RGB = scene()
 OPAQUE = np.full((HEIGHT, WIDTH, 1), 9, np.uint8)
 GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint32).reshape(HEIGHT, WIDTH)
 CASES = {
@@ -117,7 +117,7 @@ def test_every_known_encoding_is_tested():
 @pytest.mark.parametrize("padding", [0, 12], ids=["tight", "padded"])
 @pytest.mark.parametrize("bigendian", [False, True], ids=["little", "big"])
 @pytest.mark.parametrize("encoding", CASES)
-def test_decodes_to_the_same_picture(encoding, padding, bigendian):
+def test_decodes_to_the_same_image(encoding, padding, bigendian):
     pixels, expected, tolerance = CASES[encoding]
     frame = decode(image(encoding, pixels, padding, bigendian))
     assert_close(frame.image, expected, tolerance)
@@ -126,7 +126,7 @@ def test_decodes_to_the_same_picture(encoding, padding, bigendian):
 
 @pytest.mark.skipif(not frames.cv_bridge_works(), reason="needs a ROS distribution's cv_bridge that works here")
 @pytest.mark.parametrize("encoding", CASES)
-def test_cv_bridge_and_rosbags_give_equal_pictures(monkeypatch, encoding):
+def test_cv_bridge_and_rosbags_give_equal_images(monkeypatch, encoding):
     message = image(encoding, CASES[encoding][0], padding=12)
     results = []
     for convert in (frames.cv_bridge_to_rgb, frames.rosbags_to_rgb):
@@ -165,7 +165,7 @@ def test_compressed(format, data, tolerance):
     assert_close(decode(compressed(format, data)).image, RGB, tolerance)
 
 
-def test_a_grey_jpeg_is_a_picture_too():
+def test_a_grey_jpeg_is_an_image_too():
     result = decode(compressed("mono8; jpeg compressed", encoded(".jpg", RGB[..., 1]))).image
     assert_close(result, np.dstack([RGB[..., 1]] * 3), 6)
 
@@ -190,13 +190,13 @@ JPEG = encoded(".jpg", RGB[..., ::-1])
         (image("yuv422", yuv("uYvY"), width=63), ["odd width", "even"]),
         (image("nv12", two_planes("uv"), height=47), ["odd height", "even"]),
         (compressed("jpeg", b""), ["jpeg", "0 bytes", "empty"]),
-        (compressed("jpeg", b"not a picture at all"), ["20 bytes", "cannot be decoded"]),
+        (compressed("jpeg", b"not an image at all"), ["19 bytes", "cannot be decoded"]),
         (compressed("jpeg", JPEG[: len(JPEG) // 2]), ["cut or damaged"]),
         (compressed("png", encoded(".png", RGB)[:-20]), ["ends too early"]),
         (compressed("", b"\xff\xd8\xff\xd9"), ["no format named", "cannot be decoded"]),
     ],
 )
-def test_what_is_not_a_picture_is_one_clear_error(message, words):
+def test_what_is_not_an_image_is_one_clear_error(message, words):
     with pytest.raises(FrameError) as error:
         decode(message)
     assert all(word in str(error.value) for word in words), str(error.value)
@@ -209,7 +209,7 @@ def test_rgb8_is_a_view_of_the_messages_bytes():
 
 
 def photo(height: int = 240, width: int = 320) -> np.ndarray:
-    """A picture with something to see everywhere, BGR."""
+    """An image with something to see everywhere, BGR."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
 

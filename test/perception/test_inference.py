@@ -91,9 +91,7 @@ def test_a_bad_text_does_not_spoil_the_labels_nor_ask_them_again():
     assert all(LABEL.prompt not in call and SIDE.prompt not in call for call in model.calls[1:])
 
 
-@pytest.mark.parametrize(
-    "answers", [[], [Answer("castle", 1.0, LABEL.options, (0.5, 0.5))]], ids=["none", "foreign"]
-)
+@pytest.mark.parametrize("answers", [[], [Answer("castle", 1.0, LABEL.options, (0.5, 0.5))]], ids=["none", "foreign"])
 def test_a_model_that_breaks_its_promise_is_an_error_not_a_label(answers):
     model = Scripted()
     model.answer = lambda image, questions: answers
@@ -101,7 +99,7 @@ def test_a_model_that_breaks_its_promise_is_an_error_not_a_label(answers):
     assert isinstance(label, ModelError)
 
 
-def test_a_mirrored_choice_is_asked_of_the_mirrored_picture_and_with_all_else_of_the_picture_itself():
+def test_a_mirrored_choice_is_asked_of_the_mirrored_image_and_with_all_else_of_the_image_itself():
     class Sees(Scripted):
         """Says on which side it is bright."""
 
@@ -157,9 +155,9 @@ def test_an_answer_without_a_probability_for_each_option_is_refused(probabilitie
     assert isinstance(error, ModelError) and "'what is ahead?' with the probabilities" in str(error)
 
 
-def test_pictures_and_questions_that_memory_does_not_do_for_together_go_in_portions():
+def test_images_and_questions_that_memory_does_not_do_for_together_go_in_portions():
     class Small(Scripted):
-        """Has memory for `most` pairs of a picture and a question."""
+        """Has memory for `most` pairs of an image and a question."""
 
         most = 4
 

@@ -23,7 +23,7 @@ def test_each_question_comes_at_its_own_rate():
     assert times(schedule, "never", frames) == times(schedule, "unknown", frames) == []
 
 
-def test_a_rate_like_the_cameras_asks_about_every_picture_though_they_come_unevenly():
+def test_a_rate_like_the_cameras_asks_about_every_image_though_they_come_unevenly():
     schedule = Schedule()
     schedule.set_rates({"label": 30.0})
     frames = [n / 30 + random.Random(n).uniform(-0.004, 0.004) for n in range(1, 300)]
@@ -32,11 +32,11 @@ def test_a_rate_like_the_cameras_asks_about_every_picture_though_they_come_uneve
     assert abs(len(times(schedule, "label", twice_as_often)) - 300) <= 1, "and not more often"
 
 
-def test_a_rate_above_the_cameras_asks_about_every_picture_once():
+def test_a_rate_above_the_cameras_asks_about_every_image_once():
     schedule = Schedule()
     schedule.set_rates({"label": 100.0})
     assert schedule.take("label", 1.0, 7)
-    assert not schedule.take("label", 2.0, 7), "the same picture again"
+    assert not schedule.take("label", 2.0, 7), "the same image again"
     assert schedule.take("label", 2.1, 8)
 
 

@@ -33,7 +33,7 @@ def test_a_constant_scene_gets_its_label_and_keeps_it(method):
 
 
 @pytest.mark.parametrize("method", ["bayes", "majority"])
-def test_one_wrong_picture_changes_nothing_however_sure_the_model_is(method):
+def test_one_wrong_image_changes_nothing_however_sure_the_model_is(method):
     sequence = [seen("clear")] * 30 + [seen("wall", 1.0)] + [seen("clear")] * 30
     labels = play(LabelSmoother(OPTIONS, SmoothingSettings(method)), sequence)
     assert {label for _, label, _ in labels[10:]} == {"clear"}
@@ -74,7 +74,7 @@ def test_a_gap_or_a_jump_back_in_time_forgets(method, jump):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_picture_twice_counts_once(method):
+def test_the_same_image_twice_counts_once(method):
     one, two = (LabelSmoother(OPTIONS, SmoothingSettings(method)) for _ in range(2))
     for n, option in enumerate(("clear", "wall", "clear", "wall", "wall")):
         expected = one.update(n * 10**8, seen(option))

@@ -23,12 +23,12 @@ COLOURS = [(10 * n, 5 * n, 200 - 10 * n) for n in range(10)]
 NOT_UTF8 = b"caf\xe9"
 
 
-def picture(colour) -> np.ndarray:
+def image(colour) -> np.ndarray:
     return np.full((24, 32, 3), colour, np.uint8)
 
 
 def png(colour) -> bytes:
-    return cv2.imencode(".png", picture(colour)[..., ::-1])[1].tobytes()
+    return cv2.imencode(".png", image(colour)[..., ::-1])[1].tobytes()
 
 
 def jpeg(seed: int) -> bytes:
@@ -39,7 +39,7 @@ def jpeg(seed: int) -> bytes:
 def make_video(path, codec="mp4v", rate=10.0):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, (32, 24))
     for colour in COLOURS:
-        writer.write(picture(colour)[..., ::-1].copy())
+        writer.write(image(colour)[..., ::-1].copy())
     writer.release()
     return path
 
@@ -81,9 +81,9 @@ def test_a_name_that_is_no_text_is_an_image_a_video_and_a_folder(tmp_path, video
 
 
 def test_a_video_is_not_written_by_a_name_that_is_no_text(tmp_path):
-    pictures = pytest.importorskip("vlm_perception.tools.pictures")
+    images = pytest.importorskip("vlm_perception.tools.images")
     with pytest.raises(OSError, match="not UTF-8"):
-        pictures.Video(tmp_path / os.fsdecode(NOT_UTF8 + b".webm"), 10.0).add(picture(COLOURS[0]))
+        images.Video(tmp_path / os.fsdecode(NOT_UTF8 + b".webm"), 10.0).add(image(COLOURS[0]))
 
 
 def test_a_video_has_its_images_in_rgb_at_its_own_times_and_an_end(video):

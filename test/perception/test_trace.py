@@ -1,4 +1,4 @@
-"""Where the time of each picture goes: a trace that a viewer can read, and percentiles that are right."""
+"""Where the time of each image goes: a trace that a viewer can read, and percentiles that are right."""
 
 import itertools
 import json
@@ -109,7 +109,7 @@ def test_percentiles_are_values_that_occurred():
     assert percentiles([3.0]) == [3.0, 3.0, 3.0]
 
 
-def test_figures_are_of_the_last_pictures_only():
+def test_figures_are_of_the_last_images_only():
     spans = Spans("front")
     for n in range(2 * WINDOW):
         spans.taken(n, 0.02, 0.0, 0.001 if n < WINDOW else 0.004, 0.005)
@@ -120,7 +120,7 @@ def test_figures_are_of_the_last_pictures_only():
 
 
 class Slow:
-    """A model that takes its time and tells when it had encoded the picture."""
+    """A model that takes its time and tells when it had encoded the image."""
 
     name = "slow"
 
@@ -168,7 +168,7 @@ def message(stamp):
     return SimpleNamespace(header=header, encoding="rgb8", height=8, width=8, step=24, is_bigendian=0, data=pixels)
 
 
-def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
+def test_the_stages_of_an_image_follow_one_another_and_never_overlap(tmp_path):
     """With a label, a description and somebody who asks the same moment, of two cameras."""
     asked = settings(LABEL, Text("describe"), 100.0, 100.0)
     listener, trace = Listener(), Trace(tmp_path / "trace.json")
@@ -198,13 +198,13 @@ def test_the_stages_of_a_picture_follow_one_another_and_never_overlap(tmp_path):
         for before, after in itertools.pairwise(spans):
             assert before["ts"] + before["dur"] <= after["ts"] + 1, f"{before} overlaps {after}"
     assert {span["name"] for span in rows["front received"]} == {"wait"}
-    by_picture = [[s for s in rows["front"] if s["args"]["stamp"] == STAMP + n] for n in range(4)]
-    for spans in by_picture:
+    by_image = [[s for s in rows["front"] if s["args"]["stamp"] == STAMP + n] for n in range(4)]
+    for spans in by_image:
         assert [span["name"] for span in spans][:4] == ["decode", "encode", "answer", "publish"]
         encode, answer = spans[1], spans[2]
         assert encode["dur"] >= 19e3 and answer["dur"] >= 9e3
     waits = {span["args"]["stamp"]: span for span in rows["front received"]}
-    for spans in by_picture:
+    for spans in by_image:
         wait = waits[spans[0]["args"]["stamp"]]
         assert wait["ts"] + wait["dur"] == pytest.approx(spans[0]["ts"])
     figures = cameras[0].spans.metrics()

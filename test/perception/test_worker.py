@@ -1,4 +1,4 @@
-"""The thread that owns the model, without ROS: what it asks when, and about which picture."""
+"""The thread that owns the model, without ROS: what it asks when, and about which image."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Bench:
         self.worker.ask(self.camera, list(questions), newer_than).add_done_callback(replied)
 
     def see(self):
-        """Start, and answer about a first picture."""
+        """Start, and answer about a first image."""
         self.worker.start()
         self.show()
         self.ask(SIDE)
@@ -141,7 +141,7 @@ def test_the_warm_up_asks_the_real_questions_about_the_cameras_size_and_few_word
     assert model.images[0] is model.images[1] and not model.images[0].flags.writeable and not model.images[0].any()
 
 
-def test_without_a_picture_or_a_description_the_warm_up_is_as_small_as_can_be(bench):
+def test_without_an_image_or_a_description_the_warm_up_is_as_small_as_can_be(bench):
     model = Scripted()
     one = bench(lambda: model, description_rate=0.0)
     one.worker.start()
@@ -149,7 +149,7 @@ def test_without_a_picture_or_a_description_the_warm_up_is_as_small_as_can_be(be
     assert model.calls == [["label"]] and model.images[0].shape == (480, 640, 3)
 
 
-def test_a_broken_first_picture_does_not_spoil_the_warm_up(bench):
+def test_a_broken_first_image_does_not_spoil_the_warm_up(bench):
     model = Scripted()
     one = bench(lambda: model)
     one.show(encoding="rgb9")
@@ -157,7 +157,7 @@ def test_a_broken_first_picture_does_not_spoil_the_warm_up(bench):
     one.wait_for("loaded")
 
 
-def test_of_the_pictures_that_come_while_the_model_is_busy_only_the_newest_is_decoded(bench, monkeypatch):
+def test_of_the_images_that_come_while_the_model_is_busy_only_the_newest_is_decoded(bench, monkeypatch):
     decoded = []
     decode = camera.decode
     monkeypatch.setattr(camera, "decode", lambda message: decoded.append(message) or decode(message))
@@ -199,7 +199,7 @@ def test_the_description_waits_while_somebody_asks(bench):
     assert [value for what, value in one.heard if what == "asked"] == ["side"] * 3
 
 
-def test_who_has_seen_a_picture_waits_for_a_newer_one_and_holds_up_nobody(bench):
+def test_who_has_seen_an_image_waits_for_a_newer_one_and_holds_up_nobody(bench):
     model = Scripted()
     one = bench(lambda: model, label_rate=1e6)
     one.worker.start()
@@ -224,7 +224,7 @@ def test_who_has_seen_a_picture_waits_for_a_newer_one_and_holds_up_nobody(bench)
     assert one.stamps[2] == one.stamps[1]
 
 
-def test_descriptions_go_on_while_somebody_waits_for_a_newer_picture(bench):
+def test_descriptions_go_on_while_somebody_waits_for_a_newer_image(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0)
     one.see()
     one.ask(SIDE, newer_than=one.stamps[0])
@@ -246,7 +246,7 @@ def test_what_is_asked_about_the_time_after_now_is_not_answered_about_before(ben
     assert one.stamps[0] > then
 
 
-def test_a_corrupt_picture_is_not_the_newer_one_that_somebody_waits_for(bench):
+def test_a_corrupt_image_is_not_the_newer_one_that_somebody_waits_for(bench):
     model = Scripted()
     one = bench(lambda: model, label_rate=0.0, description_rate=0.0)
     one.see()
@@ -264,7 +264,7 @@ def test_a_corrupt_picture_is_not_the_newer_one_that_somebody_waits_for(bench):
     assert one.stamps[1] > one.stamps[0] and len(model.calls) == 1
 
 
-def test_who_waits_for_a_newer_picture_is_not_left_waiting_by_a_clock_that_jumps_back(bench):
+def test_who_waits_for_a_newer_image_is_not_left_waiting_by_a_clock_that_jumps_back(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0)
     one.see()
     one.clock = lambda: time.time_ns() - 3600 * 10**9
@@ -275,7 +275,7 @@ def test_who_waits_for_a_newer_picture_is_not_left_waiting_by_a_clock_that_jumps
     assert one.stamps[1] < one.stamps[0]
 
 
-def test_stopping_tells_who_waits_for_a_newer_picture(bench):
+def test_stopping_tells_who_waits_for_a_newer_image(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0)
     one.see()
     one.ask(SIDE, newer_than=one.stamps[0])
@@ -284,7 +284,7 @@ def test_stopping_tells_who_waits_for_a_newer_picture(bench):
     assert one.heard[-1] == ("failed", "the classifier is not active")
 
 
-def test_nobody_waits_for_a_newer_picture_of_a_camera_that_has_stopped(bench):
+def test_nobody_waits_for_a_newer_image_of_a_camera_that_has_stopped(bench):
     one = bench(Scripted, label_rate=0.0, description_rate=0.0, max_frame_age=0.4)
     one.worker.start()
     one.wait_for("loaded")
@@ -345,7 +345,7 @@ def test_what_the_last_answers_cost_is_known(bench):
     assert figures["decision time [s]"] == 2.0 and figures["description tokens per second"] == pytest.approx(2.0)
 
 
-def test_label_and_description_of_a_picture_encode_it_once(bench):
+def test_label_and_description_of_an_image_encode_it_once(bench):
     model = load_model("nano", "cpu")
     encoded = []
     encode = model._encode

@@ -90,11 +90,11 @@ def test_the_camera_sees_things_where_they_are(shape):
     with World(room, 320, 240) as world:
         world.place(RobotPose(-2, 0, 0))
         seen = truth.sightings(room, world.pose, world.segmentation())
-        picture = world.picture()
+        image = world.image()
         assert [item.name for item in seen] == [f"blue {shape}", f"red {shape}"]  # +y is left
         assert truth.description(seen) == f"blue {shape} left far, red {shape} center near"
         column = int(seen[1].column * 320)
-        red, green, blue = picture[130, column].astype(int)
+        red, green, blue = image[130, column].astype(int)
         assert red > 2 * green and red > 2 * blue
         world.place(RobotPose(-2, 0, math.pi))
         assert truth.sightings(room, world.pose, world.segmentation()) == []
@@ -160,10 +160,10 @@ def test_points_on_the_floor_are_found_from_above():
     room = room_with(thing("cylinder", 2.0, -1.5))
     with World(room, 640, 480) as world:
         column, row = world.pixel_from_above(2.0, -1.5)
-        red, green, blue = world.picture("above")[round(row), round(column)].astype(int)
+        red, green, blue = world.image("above")[round(row), round(column)].astype(int)
         assert red > green + 40 and red > blue + 40
 
 
-def test_pictures_of_the_same_pose_are_the_same():
+def test_images_of_the_same_pose_are_the_same():
     with World(make_room(5), 160, 120) as world:
-        assert np.array_equal(world.picture(), world.picture())
+        assert np.array_equal(world.image(), world.image())

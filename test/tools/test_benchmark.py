@@ -18,9 +18,9 @@ from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
 from vlm_perception.perception.source import SourceError
 from vlm_perception.questions import Choice, Score, Text
-from vlm_perception.tools import benchmark, benchmark_pictures, benchmark_report, benchmarking, power
+from vlm_perception.tools import benchmark, benchmark_images, benchmark_report, benchmarking, power
 from vlm_perception.tools.baseline import Said, baseline_of, clean
-from vlm_perception.tools.benchmark_pictures import drawn, find_pictures
+from vlm_perception.tools.benchmark_images import drawn, find_images
 from vlm_perception.tools.benchmark_report import COLUMNS, BenchmarkRow, markdown, rows, table
 from vlm_perception.tools.benchmarking import (
     BASELINE,
@@ -38,7 +38,7 @@ from vlm_perception.tools.power import Draw, PowerMeter
 
 pytestmark = pytest.mark.slow
 
-PICTURES = drawn(2)
+IMAGES = drawn(2)
 
 
 def arguments(**changes):
@@ -51,8 +51,8 @@ def arguments(**changes):
 
 
 def test_the_shipped_model_is_measured_and_a_missing_one_is_named(tmp_path, capsys):
-    for number, picture in enumerate(PICTURES):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     asked = {"precisions": ["float32"], "questions": ["choice", "yes_no"], "images": tmp_path, "rounds": 2}
     output = tmp_path / "output"
     assert benchmark.main(arguments(models=["/nowhere", "nano"], output=output, **asked)) == 1
@@ -114,10 +114,10 @@ def test_every_setup_is_planned_once_and_a_server_has_its_own_precision():
 # Measuring
 
 
-def test_a_chat_model_is_asked_both_ways_about_the_same_pictures(tmp_path):
+def test_a_chat_model_is_asked_both_ways_about_the_same_images(tmp_path):
     folder = str(tiny_models.save("llava-1.5", tmp_path))
     sent: list = []
-    measure(sent.append, Setup(folder, "float32", 0, "cpu"), ["choice", "text"], PICTURES, 3)
+    measure(sent.append, Setup(folder, "float32", 0, "cpu"), ["choice", "text"], IMAGES, 3)
     assert sent[:-1] == [0, 1, 2, 3]
     measured = sent[-1]
     assert measured.facts["family"] == "llava" and measured.load_seconds > 0
@@ -128,7 +128,7 @@ def test_a_chat_model_is_asked_both_ways_about_the_same_pictures(tmp_path):
             assert len(samples.seconds) == len(samples.first) == 3 and samples.problem == ""
             assert all(0 < first <= whole for first, whole in zip(samples.first, samples.seconds, strict=True))
             assert sorted(samples.said) == [0, 1]
-        expected = [model.answer(picture, [QUESTIONS[kind]])[0].value for picture in PICTURES]
+        expected = [model.answer(image, [QUESTIONS[kind]])[0].value for image in IMAGES]
         assert [measured.samples[Case(kind, OURS)].said[n] for n in (0, 1)] == [[words] for words in expected]
     assert TOGETHER not in {case.question for case in measured.samples}  # there is one closed question only
 
@@ -149,7 +149,7 @@ def test_a_question_that_cannot_be_asked_does_not_stop_the_others(monkeypatch):
 
     monkeypatch.setattr(benchmarking, "load_first", lambda name, options: Picky())
     sent: list = []
-    measure(sent.append, Setup("picky", "auto", 0), ["choice", "score"], PICTURES, 2)
+    measure(sent.append, Setup("picky", "auto", 0), ["choice", "score"], IMAGES, 2)
     samples = sent[-1].samples
     assert set(samples) == {Case("choice", OURS), Case("score", OURS), Case(TOGETHER, OURS)}  # it does not generate
     assert samples[Case("score", OURS)].problem == samples[Case(TOGETHER, OURS)].problem == "no levels, please"
@@ -159,20 +159,20 @@ def test_a_question_that_cannot_be_asked_does_not_stop_the_others(monkeypatch):
 
 def test_a_model_that_cannot_be_loaded_is_an_error_in_its_own_words():
     with pytest.raises(ModelError, match="'/nowhere' does not exist"):
-        measure(print, Setup("/nowhere", "auto", 0), ["choice"], PICTURES, 1)
+        measure(print, Setup("/nowhere", "auto", 0), ["choice"], IMAGES, 1)
 
 
 def test_the_baseline_says_what_generate_says():
     model = load_model("nano", "cpu", "float32")
     baseline = baseline_of(model)
-    picture = find_pictures(None, 1)[0][0]
+    image = find_images(None, 1)[0][0]
     labels = Choice("what is ahead?", ("clear", "obstacle", "wall", "doorway", "corridor"))
-    said = baseline.ask(picture, labels)
-    assert said.words == model.answer(picture, [labels])[0].value and said.tokens == 2  # the word, and the end
-    other = baseline.ask(picture, Choice("what is ahead?", ("zebra", "unicorn")))
+    said = baseline.ask(image, labels)
+    assert said.words == model.answer(image, [labels])[0].value and said.tokens == 2  # the word, and the end
+    other = baseline.ask(image, Choice("what is ahead?", ("zebra", "unicorn")))
     assert other == Said(None, 2, other.time_to_first_token)
     text = Text("describe the scene", 60)
-    assert baseline.ask(picture, text).words == model.answer(picture, [text])[0].value
+    assert baseline.ask(image, text).words == model.answer(image, [text])[0].value
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_the_report_stands_without_a_chart(monkeypatch, tmp_path):
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    about = {"machine": ["a machine"], "pictures": "some", "rounds": 2, "problems": ["c, int8: needs a GPU"]}
+    about = {"machine": ["a machine"], "images": "some", "rounds": 2, "problems": ["c, int8: needs a GPU"]}
     found = rows([measured()])
     files = benchmark_report.write(tmp_path, found, about)
     assert [file.name for file in files] == ["results.csv", "results.json", "report.md"]
@@ -241,44 +241,44 @@ def test_the_report_stands_without_a_chart(monkeypatch, tmp_path):
     assert report == markdown(found, about) and "![" not in report and "- c, int8: needs a GPU" in report
 
 
-# Pictures
+# Images
 
 
-def test_pictures_of_a_folder_and_of_a_video_are_from_all_over_it(tmp_path):
+def test_images_of_a_folder_and_of_a_video_are_from_all_over_it(tmp_path):
     greys = [np.full((48, 64, 3), 20 * n, np.uint8) for n in range(10)]
     for n, grey in enumerate(greys):
         Image.fromarray(grey).save(tmp_path / f"{n}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
-    pictures, about = find_pictures(tmp_path, 4)
-    assert [picture[0, 0, 0] for picture in pictures][:3] == [0, 60, 120] and "64x48" in about
+    (tmp_path / "notes.txt").write_text("no image")
+    images, about = find_images(tmp_path, 4)
+    assert [image[0, 0, 0] for image in images][:3] == [0, 60, 120] and "64x48" in about
     video = cv2.VideoWriter(str(tmp_path / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
     for grey in greys:
         video.write(grey)
     video.release()
-    levels = [int(picture.mean()) for picture in find_pictures(tmp_path / "film.mp4", 4)[0]]
+    levels = [int(image.mean()) for image in find_images(tmp_path / "film.mp4", 4)[0]]
     assert levels == pytest.approx([0, 60, 120, 180], abs=6)
 
 
 def test_colours_of_a_folder_are_rgb(tmp_path):
     Image.new("RGB", (8, 8), (200, 10, 20)).save(tmp_path / "red.png")
-    assert find_pictures(tmp_path, 1)[0][0][0, 0].tolist() == [200, 10, 20]
+    assert find_images(tmp_path, 1)[0][0][0, 0].tolist() == [200, 10, 20]
 
 
-def test_no_pictures_where_they_should_be(tmp_path):
+def test_no_images_where_they_should_be(tmp_path):
     with pytest.raises(SourceError, match="has no images"):
-        find_pictures(tmp_path, 1)
+        find_images(tmp_path, 1)
     (tmp_path / "film.mp4").write_bytes(b"no film")
     with pytest.raises(SourceError, match="cannot be opened as a video"):
-        find_pictures(tmp_path / "film.mp4", 1)
+        find_images(tmp_path / "film.mp4", 1)
 
 
-def test_a_machine_that_cannot_render_gets_drawn_pictures(monkeypatch):
+def test_a_machine_that_cannot_render_gets_drawn_images(monkeypatch):
     def fail(count):
         raise RuntimeError("no EGL")
 
-    monkeypatch.setattr(benchmark_pictures, "rendered", fail)
-    pictures, about = find_pictures(None, 3)
-    assert len(pictures) == 3 and pictures[0].shape == (480, 640, 3) and "no EGL" in about
+    monkeypatch.setattr(benchmark_images, "rendered", fail)
+    images, about = find_images(None, 3)
+    assert len(images) == 3 and images[0].shape == (480, 640, 3) and "no EGL" in about
 
 
 # Power

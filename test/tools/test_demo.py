@@ -34,7 +34,7 @@ def test_the_robot_finds_a_thing_by_its_name(tmp_path):
     assert result["frames"] > 10 and result["labels_per_s"] > 0 and 0 < result["seconds"] <= 90
     video = cv2.VideoCapture(result["video"])
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) > 10 and video.get(cv2.CAP_PROP_FRAME_WIDTH) == 640
-    assert cv2.imread(result["picture"]).shape == (720, 960, 3)
+    assert cv2.imread(result["image"]).shape == (720, 960, 3)
     assert "does: arrived" in done.stdout and "sees:" in done.stdout
     assert "search ended" in done.stdout and "taken away" not in done.stdout
 

@@ -130,8 +130,8 @@ def test_this_machine_has_some_answer_about_its_gpu():
         (False, False, False, RED, "neither"),
     ],
 )
-def test_something_has_to_convert_pictures(cv_bridge, works, rosbags, level, words):
-    assert says(machine.judge_pictures(cv_bridge, works, rosbags), (level, words))
+def test_something_has_to_convert_images(cv_bridge, works, rosbags, level, words):
+    assert says(machine.judge_images(cv_bridge, works, rosbags), (level, words))
 
 
 def test_little_memory_and_a_full_disk(monkeypatch, tmp_path):

@@ -188,11 +188,11 @@ class Robot:
         publisher = node.create_publisher(Image, topic, qos)
 
         def shoot() -> None:
-            picture = Image(height=24, width=32, step=96, encoding=encoding, data=bytes(24 * 96))
+            image = Image(height=24, width=32, step=96, encoding=encoding, data=bytes(24 * 96))
             if behind < float("inf"):
                 stamp = node.get_clock().now().nanoseconds - round(behind * 1e9)
-                picture.header.stamp.sec, picture.header.stamp.nanosec = divmod(stamp, 10**9)
-            publisher.publish(picture)
+                image.header.stamp.sec, image.header.stamp.nanosec = divmod(stamp, 10**9)
+            publisher.publish(image)
 
         node.create_timer(0.05, shoot)
         return node
@@ -261,7 +261,7 @@ def test_a_robot_in_disorder(ros):
     base.node("base").create_subscription(TwistStamped, "cmd_vel", ignore, 1)
     topics = ["front/image", "rear/image", "strange/image", "timeless/image", "silent/image", "words", "nobody"]
     with robot, base:
-        listened = look(0.5, []).pictures.keys()
+        listened = look(0.5, []).images.keys()
         seen = look(SECONDS, topics)
     assert listened == {"/front/image", "/rear/image"}
     assert says(
@@ -273,9 +273,9 @@ def test_a_robot_in_disorder(ros):
         graph.cameras(seen),
         (RED, "/front/image: /classifier hears nothing of /front: .*reliab.* -> subscribe with best effort"),
         (YELLOW, "/rear/image: 2 publish it: /(rear|twin), /(rear|twin)"),
-        (RED, r"/rear/image: its pictures are stamped 3\d\.\d s ago \(max_frame_age is 1 s\).* -> chrony"),
+        (RED, r"/rear/image: its images are stamped 3\d\.\d s ago \(max_frame_age is 1 s\).* -> chrony"),
         (RED, "/strange/image: encoding 'x8' is not known.* -> set the driver to another encoding"),
-        (RED, "/timeless/image: its pictures have no stamp"),
+        (RED, "/timeless/image: its images have no stamp"),
         (RED, "/silent/image: /silent publishes it and nothing came"),
         (RED, "/words: it is a std_msgs/msg/String, expected sensor_msgs"),
         (RED, r"/nobody: nobody publishes it -> image_topic:=/front/image \(ros2 launch; there are /front/image, "),
@@ -288,11 +288,11 @@ def test_a_robot_in_disorder(ros):
     assert says(graph.simulated_time(seen), (RED, "/classifier has use_sim_time, and nobody publishes /clock"))
 
 
-def test_pictures_that_are_compressed_and_a_time_that_is_simulated(ros):
+def test_images_that_are_compressed_and_a_time_that_is_simulated(ros):
     robot = Robot()
     simulation = robot.node("simulation")
     clock = simulation.create_publisher(Clock, "/clock", 1)
-    pictures = simulation.create_publisher(CompressedImage, "camera/image_raw/compressed", 1)
+    images = simulation.create_publisher(CompressedImage, "camera/image_raw/compressed", 1)
     ticks = iter(range(1, 10_000))
 
     def tick() -> None:
@@ -302,7 +302,7 @@ def test_pictures_that_are_compressed_and_a_time_that_is_simulated(ros):
         clock.publish(now)
         broken = CompressedImage(format="jpeg", data=b"\xff\xd8 and no more")
         broken.header.stamp.sec = 100 + seconds
-        pictures.publish(broken)
+        images.publish(broken)
 
     simulation.create_timer(0.05, tick)
     robot.node("navigator", use_sim_time=False)
@@ -310,8 +310,8 @@ def test_pictures_that_are_compressed_and_a_time_that_is_simulated(ros):
     classifier.create_subscription(CompressedImage, "camera/image_raw/compressed", ignore, 1)
     with robot:
         seen = look(SECONDS, [])
-    assert says(graph.cameras(seen), (RED, "compressed: the compressed picture .* cannot be decoded"))
-    seen.pictures["/camera/image_raw/compressed"].problem = ""
+    assert says(graph.cameras(seen), (RED, "compressed: the compressed image .* cannot be decoded"))
+    seen.images["/camera/image_raw/compressed"].problem = ""
     assert says(graph.cameras(seen), (GREEN, "jpeg at .* reliable"))
     assert says(graph.simulated_time(seen), (YELLOW, "/simulation publishes /clock, and /navigator does not go by it"))
 
@@ -338,14 +338,14 @@ def test_what_a_classifier_draws_and_depth_are_no_cameras_to_recommend():
         "/classifier/annotated_image": [TopicEndpoint("/classifier", image, RELIABLE)],
         "/camera/depth/image_raw": [TopicEndpoint("/camera", image, RELIABLE)],
     }
-    seen = Observation(nodes=["/classifier"], publishers=publishers, pictures={"/camera/image_raw": ImageStream()})
+    seen = Observation(nodes=["/classifier"], publishers=publishers, images={"/camera/image_raw": ImageStream()})
     assert says(graph.cameras(seen), (RED, "nobody publishes it -> start a camera$"))
 
 
 def test_nobody_is_there():
     assert says(graph.nodes(Observation()), (YELLOW, "no node is there.*same ROS_DOMAIN_ID"))
     assert says(
-        graph.cameras(Observation(pictures={"/a": ImageStream()})), (YELLOW, "nobody publishes it -> start a camera")
+        graph.cameras(Observation(images={"/a": ImageStream()})), (YELLOW, "nobody publishes it -> start a camera")
     )
     assert graph.velocity(Observation()) == []
 
@@ -362,7 +362,7 @@ def test_nodes_that_do_not_run_and_two_of_one_name():
 
 
 def camera(**changes) -> Observation:
-    """20 pictures at 10 Hz, 0.1 s old, all of which came; but for the `changes`."""
+    """20 images at 10 Hz, 0.1 s old, all of which came; but for the `changes`."""
     values = {
         "stamps": list(range(20)),
         "arrivals": [n / 10 for n in range(20)],
@@ -371,7 +371,7 @@ def camera(**changes) -> Observation:
         "form": "640x480 rgb8",
     }
     ends = [TopicEndpoint("/camera", "sensor_msgs/msg/Image", qos_profile_sensor_data)]
-    return Observation(publishers={"/camera": ends}, pictures={"/camera": ImageStream(**{**values, **changes})})
+    return Observation(publishers={"/camera": ends}, images={"/camera": ImageStream(**{**values, **changes})})
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def camera(**changes) -> Observation:
         ({"numbers": list(range(1, 60, 3))}, YELLOW, "66% of 640x480 rgb8 were lost on the way here, 10.0 Hz came"),
         ({"numbers": []}, GREEN, "10.0 Hz"),
         ({"arrivals": [n / 2 for n in range(20)]}, YELLOW, "2.0 Hz, which makes every answer late"),
-        ({"stamps": [7] * 20}, RED, "all its pictures have the same stamp"),
+        ({"stamps": [7] * 20}, RED, "all its images have the same stamp"),
         ({"ages": [(-3.0, None)] * 20}, RED, "3.0 s in the future"),
         ({"ages": [(9e8, 0.2)] * 20}, RED, "stamped 900000000.0 s ago"),
     ],

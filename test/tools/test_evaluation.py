@@ -34,7 +34,7 @@ def episode(**facts) -> Episode:
         "path": [(0.0, 0.0), (1.0, 0.0)],
         "collided_at": [],
         "states": [(0.0, "searching", "looking around"), (10.0, "arrived", "red ball is near and ahead")],
-        "picture_ages": [0.1],
+        "image_ages": [0.1],
     }
     return Episode(**{**usual, **facts})
 
@@ -236,7 +236,7 @@ def test_one_room_from_end_to_end(tmp_path):
     assert set(KEYS) <= set(line) and set(KEYS) <= set(line["baseline"])
     assert line["rooms"] == line["baseline"]["rooms"] == line["absent_rooms"] == 1
     assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 1.5)
-    assert line["median_picture_age"] > 0.05
+    assert line["median_image_age"] > 0.05
     everything = json.loads((tmp_path / "evaluation.json").read_text())
     ours = everything["trials"]["0"]["ours"]
     assert (

@@ -15,7 +15,7 @@ import pytest
 from vlm_perception.models.loader import NANO_FOLDER
 from vlm_perception.models.scope import FILE
 from vlm_perception.tools import cli
-from vlm_perception.tools.pictures import ON_THE_SHEET, AnsweredQuestion, Canvas, Kept, Video
+from vlm_perception.tools.images import ON_THE_SHEET, AnsweredQuestion, Canvas, Kept, Video
 from vlm_perception.training.prompts import LABEL_PROMPT
 
 pytestmark = pytest.mark.slow

@@ -1,7 +1,7 @@
 """A low-rank adapter beside a model's weights, merged into them (Hu et al., LoRA, 2021).
 
-Phi-4-multimodal keeps in `vision-lora` what its language model has learnt of pictures; without it the model reads
-text as before and pictures badly. Merged, it costs nothing when the model answers.
+Phi-4-multimodal keeps in `vision-lora` what its language model has learnt of images; without it the model reads
+text as before and images badly. Merged, it costs nothing when the model answers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""BLIP-2, InstructBLIP and MiniGPT-4: a Q-Former reads the picture into a few tokens for a language model.
+"""BLIP-2, InstructBLIP and MiniGPT-4: a Q-Former reads the image into a few tokens for a language model.
 
 What is shared depends on the part that reads the question:
 
-- BLIP-2 and MiniGPT-4 with a causal language model (OPT, Llama): the picture's tokens do not depend on the question.
+- BLIP-2 and MiniGPT-4 with a causal language model (OPT, Llama): the image's tokens do not depend on the question.
   All questions and all their options stand behind them in one row, as a tree (see `scoring`): one forward pass.
 - InstructBLIP with one (Vicuna): its Q-Former reads the question too. The vision tower is shared, the
   Q-Former runs once for all questions as a batch, and so does the language model, a tree per question.
@@ -10,7 +10,7 @@ What is shared depends on the part that reads the question:
   options of a question in one row, each a chain of its own behind the same encoded question (T5 measures distances
   between places in the row, so tokens that are shared would be at the wrong distance from those of other options).
 
-The picture's tokens are few (32), so what a later call asks about the same picture reads them again.
+The image's tokens are few (32), so what a later call asks about the same image reads them again.
 
 Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv.org/abs/2305.06500):
 
@@ -18,7 +18,7 @@ Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv
   that begins with `a photo of` or ends with `answer:` is taken as it is, and `caption` stands for no prompt at all.
 - InstructBLIP: a `Text` as it is, a closed question `Question: {prompt} Options: {options}. Short answer:`; `caption`
   stands for `A short image description:`.
-- A folder with a chat template that has a place for the picture (MiniGPT-4, see `vlm_perception minigpt4`): what the
+- A folder with a chat template that has a place for the image (MiniGPT-4, see `vlm_perception minigpt4`): what the
   template makes of it.
 """
 
@@ -62,9 +62,9 @@ CAPTION = "caption"
 
 @dataclass(frozen=True, eq=False)
 class PackedQuestions:
-    """What closed questions need, whatever the pictures are.
+    """What closed questions need, whatever the images are.
 
-    `behind` are each question's tokens behind the picture. `packed` are `trees` as rows, `mask` (rows, 1, L, L) is what
+    `behind` are each question's tokens behind the image. `packed` are `trees` as rows, `mask` (rows, 1, L, L) is what
     they see, to be added to the attention; `kept` are the places of the rows whose next token is asked for, and
     `reads` where among them those of each tree are.
     """
@@ -92,9 +92,9 @@ class Blip2(LocalModel):
         self._ends = _ends(model, self._language) or (self._tokenizer.eos_token_id,)
         # Pieces mark the beginning of a word by themselves; bytes want the space that comes before it.
         self._space = "" if self._tokenizer.tokenize("a")[0].startswith("▁") else " "
-        self._picture = str(processor.image_token)
-        self._template = self._picture in str(self._tokenizer.chat_template)
-        self._before = self._around_picture("")[0] if self._template else ()
+        self._image = str(processor.image_token)
+        self._template = self._image in str(self._tokenizer.chat_template)
+        self._before = self._around_image("")[0] if self._template else ()
         self._behind = lru_cache(maxsize=256)(self._as_behind)
         self._options = lru_cache(maxsize=256)(self._as_options)
         self._texts = lru_cache(maxsize=64)(self._as_texts)
@@ -110,7 +110,7 @@ class Blip2(LocalModel):
     # The prompt
 
     def _words(self, question: Question) -> str:
-        """What the language model reads about this question, behind the picture."""
+        """What the language model reads about this question, behind the image."""
         prompt = question.prompt
         if self._template:
             return chat_text(question)
@@ -128,13 +128,13 @@ class Blip2(LocalModel):
         short = closed and (self._reader or self._encodes)
         return f"Question: {prompt} {'Short answer:' if short else 'Answer:'}"
 
-    def _around_picture(self, words: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens before and behind the picture that the chat template makes; each side is text of its own."""
+    def _around_image(self, words: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before and behind the image that the chat template makes; each side is text of its own."""
         content = [{"type": "image"}, {"type": "text", "text": words}]
         text = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
-        before, _, behind = text.partition(self._picture)
+        before, _, behind = text.partition(self._image)
         return self._tokens(before, special=True), self._tokens(behind)
 
     def _tokens(self, text: str, special: bool = False) -> tuple[int, ...]:
@@ -142,13 +142,13 @@ class Blip2(LocalModel):
         return tuple(self._tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
 
     def _as_behind(self, question: Question) -> tuple[int, ...]:
-        """The tokens behind the picture. Raises ValueError when they are too many."""
+        """The tokens behind the image. Raises ValueError when they are too many."""
         words = self._words(question)
-        tokens = self._around_picture(words)[1] if self._template else self._tokens(words, special=True)
+        tokens = self._around_image(words)[1] if self._template else self._tokens(words, special=True)
         option = max(map(len, self._options(question.options))) if isinstance(question, ClosedQuestion) else 1
-        if (length := self._picture_length + len(tokens) + option) > self._most_tokens:
+        if (length := self._image_length + len(tokens) + option) > self._most_tokens:
             raise ValueError(
-                f"{self.name}: {question} and the picture are {length} tokens long, this model reads "
+                f"{self.name}: {question} and the image are {length} tokens long, this model reads "
                 f"at most {self._most_tokens}: shorten it"
             )
         return tokens
@@ -160,19 +160,19 @@ class Blip2(LocalModel):
             raise ValueError(f"{self.name} cannot score the options {list(options)!r:.200}: {error}") from None
 
     @property
-    def _picture_length(self) -> int:
+    def _image_length(self) -> int:
         return len(self._before) + self._model.config.num_query_tokens
 
     @property
     def _most_tokens(self) -> int:
         return getattr(self._language.config, "max_position_embeddings", None) or 2**31  # T5 knows no longest text
 
-    # The picture
+    # The image
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """What can be known before the questions: (images, queries, width), or for InstructBLIP the tower's features.
 
-        The processor squashes each picture to the model's square.
+        The processor squashes each image to the model's square.
         """
         pixels = inputs_of(images, self._processor)["pixel_values"]
         pixels = pixels.to(self._device, self._language.dtype)
@@ -180,18 +180,18 @@ class Blip2(LocalModel):
             return self._model.vision_model(pixel_values=pixels).last_hidden_state
         return self._model.get_image_features(pixels).pooler_output
 
-    def _pictures(self, encoded: Tensor, questions: Sequence[Question]) -> Tensor:
-        """The pictures as the language model sees them, (images, questions, tokens, width), with what stands before."""
+    def _images(self, encoded: Tensor, questions: Sequence[Question]) -> Tensor:
+        """The images as the language model sees them, (images, questions, tokens, width), with what stands before."""
         if self._reader:
-            pictures = self._read(encoded, tuple(self._words(question) for question in questions))
+            images = self._read(encoded, tuple(self._words(question) for question in questions))
         else:
-            pictures = encoded[:, None].expand(-1, len(questions), -1, -1)
+            images = encoded[:, None].expand(-1, len(questions), -1, -1)
         before = self._embed(torch.tensor(self._before, dtype=torch.long))
-        pictures = pictures.to(before.dtype)
-        return torch.cat([before.expand(*pictures.shape[:2], -1, -1), pictures], 2)
+        images = images.to(before.dtype)
+        return torch.cat([before.expand(*images.shape[:2], -1, -1), images], 2)
 
     def _read(self, encoded: Tensor, texts: tuple[str, ...]) -> Tensor:
-        """InstructBLIP: all questions read in all pictures, (images, texts, queries, width)."""
+        """InstructBLIP: all questions read in all images, (images, texts, queries, width)."""
         ids, mask = (_for_each(len(encoded), part) for part in self._texts(texts))
         queries = self._model.query_tokens.expand(len(ids), -1, -1)
         found = self._model.qformer(
@@ -229,21 +229,21 @@ class Blip2(LocalModel):
 
     def _score_portion(self, encoded: Tensor, asked: tuple[Asked, ...]) -> list[list[Scored]]:
         moment = self._moment(asked)
-        pictures = self._pictures(encoded, [question for question, _ in asked[: len(moment.trees)]])
-        logits = self._chain_logits(pictures, moment) if self._encodes else self._tree_logits(pictures, moment)
+        images = self._images(encoded, [question for question, _ in asked[: len(moment.trees)]])
+        logits = self._chain_logits(images, moment) if self._encodes else self._tree_logits(images, moment)
         return [
             [
                 scores
                 for tree, reads, row in zip(moment.trees, moment.reads, rows, strict=True)
                 for scores in log_likelihoods(tree, row[reads], self._ends)
             ]
-            for rows in logits.unflatten(0, pictures.shape[:2])
+            for rows in logits.unflatten(0, images.shape[:2])
         ]
 
     def _as_moment(self, asked: tuple[Asked, ...]) -> PackedQuestions:
         behind = [self._behind(question) for question, _ in asked]
         options = [some for _, some in asked]
-        before = [0] * self._picture_length  # a place for each; the picture's are filled in later
+        before = [0] * self._image_length  # a place for each; the image's are filled in later
         if self._encodes:
             before = []
             trees = [_chains(self._language.generation_config.decoder_start_token_id, some) for some in options]
@@ -258,11 +258,11 @@ class Blip2(LocalModel):
         reads = [[kept.index(place) for place in reads] for reads in packed.reads]
         return PackedQuestions(behind, trees, packed, mask.to(self._device), kept, reads)
 
-    def _tree_logits(self, pictures: Tensor, moment: PackedQuestions) -> Tensor:
-        """Causal: the trees behind the pictures (images, trees, tokens, width). (images * trees, kept, vocabulary)."""
-        images, _, start, _ = pictures.shape
+    def _tree_logits(self, encoded: Tensor, moment: PackedQuestions) -> Tensor:
+        """Causal: the trees behind the images (images, trees, tokens, width). (images * trees, kept, vocabulary)."""
+        images, _, start, _ = encoded.shape
         embeds = self._embed(moment.packed.ids).expand(images, -1, -1, -1).clone()
-        embeds[:, :, :start] = pictures
+        embeds[:, :, :start] = encoded
         return self._language(
             inputs_embeds=embeds.flatten(0, 1),
             attention_mask=_for_each(images, moment.mask),
@@ -271,12 +271,12 @@ class Blip2(LocalModel):
             logits_to_keep=torch.tensor(moment.kept, device=self._device),
         ).logits
 
-    def _chain_logits(self, pictures: Tensor, moment: PackedQuestions) -> Tensor:
-        """Encoder-decoder: every question encoded with every picture, its options said by the decoder."""
-        images, _, start, _ = pictures.shape
+    def _chain_logits(self, encoded: Tensor, moment: PackedQuestions) -> Tensor:
+        """Encoder-decoder: every question encoded with every image, its options said by the decoder."""
+        images, _, start, _ = encoded.shape
         length = max(map(len, moment.behind))
         ids = torch.tensor([[*tokens] + [0] * (length - len(tokens)) for tokens in moment.behind])
-        embeds = torch.cat([pictures, self._embed(ids).expand(images, -1, -1, -1)], dim=2)
+        embeds = torch.cat([encoded, self._embed(ids).expand(images, -1, -1, -1)], dim=2)
         real = torch.arange(start + length) < torch.tensor([[start + len(tokens)] for tokens in moment.behind])
         logits = self._language(
             inputs_embeds=embeds.flatten(0, 1),
@@ -290,10 +290,10 @@ class Blip2(LocalModel):
     # Words
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
-        """Greedy words about all pictures at once, by the language model's own `generate`."""
+        """Greedy words about all images at once, by the language model's own `generate`."""
         behind = self._behind(question)
-        pictures = self._pictures(encoded, [question])[:, 0]
-        embeds = torch.cat([pictures, self._embed(torch.tensor(behind)).expand(len(pictures), -1, -1)], dim=1)
+        images = self._images(encoded, [question])[:, 0]
+        embeds = torch.cat([images, self._embed(torch.tensor(behind)).expand(len(images), -1, -1)], dim=1)
         log_p: list[list[float]] = []
         times: list[float] = []
 
@@ -327,7 +327,7 @@ def _ends(*models: Any) -> tuple[int, ...]:
 
 
 def _for_each(images: int, rows: Tensor) -> Tensor:
-    """The same rows for every picture, picture by picture."""
+    """The same rows for every image, image by image."""
     return rows.expand(images, *rows.shape).flatten(0, 1)
 
 

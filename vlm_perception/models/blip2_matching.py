@@ -1,4 +1,4 @@
-"""BLIP-2's `Blip2ForImageTextRetrieval`: it writes nothing, it tells whether a phrase fits a picture."""
+"""BLIP-2's `Blip2ForImageTextRetrieval`: it writes nothing, it tells whether a phrase fits an image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vlm_perception.models.scoring import Scored
 from vlm_perception.questions import ClosedQuestion
 
 PAIRS = 64
-"""How many pairs of picture and phrase go through the Q-Former at once."""
+"""How many pairs of image and phrase go through the Q-Former at once."""
 
 
 class Blip2Matching(Contrastive):
-    """`Blip2ForImageTextRetrieval`: phrases are matched with the picture, see `Contrastive` for which ones.
+    """`Blip2ForImageTextRetrieval`: phrases are matched with the image, see `Contrastive` for which ones.
 
     The matching head says for each phrase alone whether it fits; its log-odds are used as SigLIP's. Where
     options compete, their similarity by the contrastive head (a cosine) is added, as in LAVIS's retrieval.
@@ -70,27 +70,27 @@ class Blip2Matching(Contrastive):
         ]
 
     def _compare(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
-        """The log-odds that each option's phrases fit each picture, (pictures, options), float32."""
+        """The log-odds that each option's phrases fit each image, (images, options), float32."""
         texts, mask, owner = self._read(options)
         seen, _ = encoded
         queries = self._model.query_tokens
         count = queries.shape[1]
         found = []
         for pairs in torch.cartesian_prod(torch.arange(len(seen)), torch.arange(len(texts))).split(PAIRS):
-            picture, text = pairs.to(self._device).T
+            image, text = pairs.to(self._device).T
             some = queries.expand(len(pairs), -1, -1)
             out = self._model.qformer(
                 query_embeds=torch.cat([some, texts[text].to(some.dtype)], dim=1),
                 query_length=count,
                 attention_mask=torch.cat([mask.new_ones(len(pairs), count), mask[text]], dim=1),
-                encoder_hidden_states=seen[picture],
+                encoder_hidden_states=seen[image],
             ).last_hidden_state[:, :count]
             no, yes = self._model.itm_head(out.to(self._model.itm_head.weight.dtype)).float().mean(1).T
             found.append(yes - no)
         return torch.cat(found).unflatten(0, (len(seen), len(texts))) @ owner
 
     def _resemble(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
-        """The cosine between each picture and each option's phrases, (pictures, options), float32."""
+        """The cosine between each image and each option's phrases, (images, options), float32."""
         texts, mask, owner = self._read(options)
         found = self._model.qformer(query_embeds=texts, query_length=0, attention_mask=mask).last_hidden_state[:, 0]
         found = self._model.text_projection(found.to(self._model.text_projection.weight.dtype))

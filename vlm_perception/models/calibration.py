@@ -1,10 +1,10 @@
 """From an option's log-likelihood to a probability that can be trusted.
 
 Two corrections, each by type of question. *Temperature* divides the log-likelihoods, so that what is said with
-80 % is right in 80 % of the cases (Guo et al., On Calibration of Modern Neural Networks, 2017). The *empty picture*
+80 % is right in 80 % of the cases (Guo et al., On Calibration of Modern Neural Networks, 2017). The *empty image*
 takes out what the model would say without looking: of the log-likelihoods, a share of those that the same options get
-for a plain grey picture is subtracted (Zhao et al., Calibrate Before Use, 2021, with a picture in place of a text).
-It helps where a model leans to one word whatever it sees; where "nothing" is a true answer about a grey picture, it
+for a plain grey image is subtracted (Zhao et al., Calibrate Before Use, 2021, with an image in place of a text).
+It helps where a model leans to one word whatever it sees; where "nothing" is a true answer about a grey image, it
 takes away what was right. So measure before you use it: `vlm_perception calibrate`.
 """
 
@@ -44,8 +44,8 @@ class Calibration:
     """How log-likelihoods become probabilities.
 
     `temperatures` by type of question ("choice", "yes_no", "score"), 1 where none is given; above 1 is less sure.
-    `empty_picture` by type: the share of the empty picture's log-likelihoods that is subtracted, 0 to 1; 0, as where
-    none is given, does not look at an empty picture. One number is meant for all types.
+    `empty_picture` by type: the share of the empty image's log-likelihoods that is subtracted, 0 to 1; 0, as where
+    none is given, does not look at an empty image. One number is meant for all types.
     """
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
@@ -106,11 +106,11 @@ class Calibration:
         return path
 
     def needs_empty_picture(self, question: ClosedQuestion) -> bool:
-        """Whether `answer` needs the log-likelihoods for an empty picture."""
+        """Whether `answer` needs the log-likelihoods for an empty image."""
         return self.share(TYPES[type(question)]) > 0
 
     def answer(self, question: ClosedQuestion, scores: Sequence[float], empty: Sequence[float] | None) -> Answer:
-        """Return the answer of these log-likelihoods, given those for an empty picture. ValueError: not finite."""
+        """Return the answer of these log-likelihoods, given those for an empty image. ValueError: not finite."""
         kind = TYPES[type(question)]
         if empty is not None:
             scores = [score - self.share(kind) * prior for score, prior in zip(scores, empty, strict=True)]
@@ -118,7 +118,7 @@ class Calibration:
         return answer_from_log_likelihoods(question, [score / temperature for score in scores])
 
     def share(self, kind: str) -> float:
-        """The share of the empty picture for a type of question."""
+        """The share of the empty image for a type of question."""
         shares = self.empty_picture
         return shares.get(kind, 0.0) if isinstance(shares, Mapping) else shares
 

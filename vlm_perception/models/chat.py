@@ -1,7 +1,7 @@
-"""Any causal vision-language model with a chat template: the picture is read once, and every question shares it.
+"""Any causal vision-language model with a chat template: the image is read once, and every question shares it.
 
-Where attention is causal, the picture's keys and values do not depend on the question. So the model reads once what
-all prompts begin with (picture included) into a key-value cache; behind it one row holds the rests of all prompts
+Where attention is causal, the image's keys and values do not depend on the question. So the model reads once what
+all prompts begin with (image included) into a key-value cache; behind it one row holds the rests of all prompts
 and their options as a tree (see `scoring`). Not every architecture can do that, so `chat_scoring` has three ways:
 
 - *tree*: as above, two forward passes for a whole moment;
@@ -9,7 +9,7 @@ and their options as a tree (see `scoring`). Not every architecture can do that,
   cannot branch inside a row; caches that have begun to forget);
 - *whole*: each option is a forward pass of its own from the beginning; for architectures whose cache cannot go on.
 
-For families that the tests do not hold, the first way that agrees with *whole* on a small picture is taken.
+For families that the tests do not hold, the first way that agrees with *whole* on a small image is taken.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class ChatModel(LocalModel):
             return self._score_own_template(encoded, questions, self._decision)
         asked = [self._tokenized(question) for question in questions]
         found: dict[int, list[Scored]] = {}
-        for pictures in encoded:
-            found.update(zip(pictures.numbers, self._scorer.score(pictures, asked), strict=True))
+        for images in encoded:
+            found.update(zip(images.numbers, self._scorer.score(images, asked), strict=True))
         return [found[number] for number in range(len(found))]
 
     def _tokenized(self, question: ClosedQuestion) -> TokenizedQuestion:
@@ -91,10 +91,10 @@ class ChatModel(LocalModel):
     def _score_own_template(
         self, encoded: list[ImageGroup], questions: Sequence[ClosedQuestion], decision: DecisionFormat
     ) -> list[list[Scored]]:
-        """One pass per picture and question, as the stock pipeline: the picture may stand anywhere in such a prompt."""
+        """One pass per image and question, as the stock pipeline: the image may stand anywhere in such a prompt."""
         found: dict[int, list[Scored]] = {}
-        for pictures in encoded:
-            for number, image in zip(pictures.numbers, pictures.images, strict=True):
+        for images in encoded:
+            for number, image in zip(images.numbers, images.images, strict=True):
                 found[number] = []
                 for question in questions:
                     inputs, read = decision.inputs(question, Image.fromarray(image), self._processor)
@@ -108,35 +108,33 @@ class ChatModel(LocalModel):
 
     def _say(self, encoded: list[ImageGroup], question: Text, meter: Meter) -> list[Generation]:
         found: dict[int, Generation] = {}
-        for pictures in encoded:
-            found.update(zip(pictures.numbers, self._say_about(pictures, question, meter), strict=True))
+        for images in encoded:
+            found.update(zip(images.numbers, self._say_about(images, question, meter), strict=True))
         return [found[number] for number in range(len(found))]
 
-    def _say_about(self, pictures: ImageGroup, question: Text, meter: Meter) -> list[Generation]:
-        """Greedy words about all pictures of one size, token by token, behind a copy of what is read already."""
-        prompt = self._prompts.prompt(pictures, self._prompts.as_words(chat_text(question)))
+    def _say_about(self, images: ImageGroup, question: Text, meter: Meter) -> list[Generation]:
+        """Greedy words about all images of one size, token by token, behind a copy of what is read already."""
+        prompt = self._prompts.prompt(images, self._prompts.as_words(chat_text(question)))
         if self._scorer.way == WHOLE:
-            return self._say_whole(pictures, prompt, question.max_new_tokens, meter)
-        self._scorer.read(pictures, [prompt])
-        cache = copy.deepcopy(pictures.cache)
-        rest = torch.tensor([prompt[len(pictures.prefix) :]]).expand(len(pictures.images), -1)
+            return self._say_whole(images, prompt, question.max_new_tokens, meter)
+        self._scorer.read(images, [prompt])
+        cache = copy.deepcopy(images.cache)
+        rest = torch.tensor([prompt[len(images.prefix) :]]).expand(len(images.images), -1)
         depth = 0
 
         def step(said: Tensor | None) -> Tensor:
             nonlocal depth
             ids = rest if said is None else said[:, None]
-            positions = self._passes.positions(pictures, torch.arange(depth, depth + ids.shape[1]))
+            positions = self._passes.positions(images, torch.arange(depth, depth + ids.shape[1]))
             depth += ids.shape[1]
-            return self._passes.forward(pictures, cache, ids, positions, [ids.shape[1] - 1])[:, -1]
+            return self._passes.forward(images, cache, ids, positions, [ids.shape[1] - 1])[:, -1]
 
         return generate_greedily(step, self._tokenizer, self._ends, question.max_new_tokens, meter)
 
-    def _say_whole(
-        self, pictures: ImageGroup, prompt: list[int], max_new_tokens: int, meter: Meter
-    ) -> list[Generation]:
+    def _say_whole(self, images: ImageGroup, prompt: list[int], max_new_tokens: int, meter: Meter) -> list[Generation]:
         times = StepTimes(meter)
         outputs = self._model.generate(
-            **self._passes.inputs(pictures, prompt),
+            **self._passes.inputs(images, prompt),
             max_new_tokens=max_new_tokens + 1,
             do_sample=False,
             output_logits=True,

@@ -24,40 +24,40 @@ class ChatForward:
     def device(self) -> torch.device:
         return torch.device(self.model.device)
 
-    def read(self, pictures: ImageGroup, prompts: Sequence[Sequence[int]], may_crop: bool) -> None:
+    def read(self, images: ImageGroup, prompts: Sequence[Sequence[int]], may_crop: bool) -> None:
         """Have in the cache what all `prompts` begin with; at least one token of each is left.
 
         A cache that has read more is cut back where it `may_crop`, else made anew.
         """
         shared = min(common_start(prompts), *(len(prompt) - 1 for prompt in prompts))
-        known = common_start([pictures.prefix, prompts[0][:shared]])
-        if pictures.cache is not None and self.covers_picture(pictures, known):
-            if known < len(pictures.prefix) and may_crop and not self.is_beyond(len(pictures.prefix)):
-                pictures.cache.crop(known - len(pictures.prefix))
-                pictures.prefix = pictures.prefix[:known]
-            if known == len(pictures.prefix):
+        known = common_start([images.prefix, prompts[0][:shared]])
+        if images.cache is not None and self.covers_image(images, known):
+            if known < len(images.prefix) and may_crop and not self.is_beyond(len(images.prefix)):
+                images.cache.crop(known - len(images.prefix))
+                images.prefix = images.prefix[:known]
+            if known == len(images.prefix):
                 return
-        pictures.cache = None  # freed before the new one is made
+        images.cache = None  # freed before the new one is made
         prefix = list(prompts[0][:shared])
-        outputs = self.model(**self.inputs(pictures, prefix), use_cache=True, **self.keep(1))
+        outputs = self.model(**self.inputs(images, prefix), use_cache=True, **self.keep(1))
         delta = getattr(self.model.base_model, "rope_deltas", None)
-        pictures.prefix, pictures.cache, pictures.delta = prefix, outputs.past_key_values, delta
+        images.prefix, images.cache, images.delta = prefix, outputs.past_key_values, delta
 
-    def covers_picture(self, pictures: ImageGroup, tokens: int) -> bool:
-        """Whether the picture lies within the first `tokens` of the prompt."""
+    def covers_image(self, images: ImageGroup, tokens: int) -> bool:
+        """Whether the image lies within the first `tokens` of the prompt."""
         place = getattr(self.model.config, "image_token_id", None)
-        if place in pictures.ids:
-            behind = pictures.ids[::-1].index(place)
+        if place in images.ids:
+            behind = images.ids[::-1].index(place)
         else:  # at the latest it ends where the prompt goes on as the template wrote it
-            behind = common_start([pictures.ids[::-1], pictures.bare[::-1]])
-        return tokens >= len(pictures.ids) - behind
+            behind = common_start([images.ids[::-1], images.bare[::-1]])
+        return tokens >= len(images.ids) - behind
 
-    def inputs(self, pictures: ImageGroup, ids: Sequence[int]) -> dict[str, Any]:
-        """The model's inputs for the pictures and other tokens, which begin with the picture's."""
-        rows, length = len(pictures.images), len(pictures.ids)
+    def inputs(self, images: ImageGroup, ids: Sequence[int]) -> dict[str, Any]:
+        """The model's inputs for the images and other tokens, which begin with the image's."""
+        rows, length = len(images.images), len(images.ids)
         last = torch.arange(len(ids)).clamp(max=length - 1)
         inputs = {}
-        for name, value in pictures.inputs.items():
+        for name, value in images.inputs.items():
             if isinstance(value, Tensor) and value.shape[:2] == (rows, length):  # one entry per token
                 more_like_the_last = value[:, last]
                 value = torch.tensor([ids]).expand(rows, -1) if name == "input_ids" else more_like_the_last
@@ -73,16 +73,16 @@ class ChatForward:
             for name, value in inputs.items()
         }
 
-    def positions(self, pictures: ImageGroup, depths: Tensor) -> Tensor:
-        """Positions of tokens that come `depths` behind the cache: (pictures, tokens), or (3, pictures, tokens)."""
-        positions = (depths + len(pictures.prefix)).expand(len(pictures.images), -1).to(self.device)
-        if pictures.delta is None:
+    def positions(self, images: ImageGroup, depths: Tensor) -> Tensor:
+        """Positions of tokens that come `depths` behind the cache: (images, tokens), or (3, images, tokens)."""
+        positions = (depths + len(images.prefix)).expand(len(images.images), -1).to(self.device)
+        if images.delta is None:
             return positions
-        return (positions + pictures.delta.to(self.device)).expand(3, -1, -1)  # time, height, width: alike for words
+        return (positions + images.delta.to(self.device)).expand(3, -1, -1)  # time, height, width: alike for words
 
     def forward(
         self,
-        pictures: ImageGroup,
+        images: ImageGroup,
         cache: Any,
         ids: Tensor,
         positions: Tensor,
@@ -98,18 +98,18 @@ class ChatForward:
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            **self._per_token(pictures, ids),
+            **self._per_token(images, ids),
             **keep,
         ).logits
         return logits if keep else logits[:, wanted]
 
-    def _per_token(self, pictures: ImageGroup, ids: Tensor) -> dict[str, Any]:
-        """What tokens behind the prompt see of the picture by themselves (cross attention): what its last one sees."""
-        images, length = len(pictures.images), len(pictures.ids)
+    def _per_token(self, images: ImageGroup, ids: Tensor) -> dict[str, Any]:
+        """What tokens behind the prompt see of the image by themselves (cross attention): what its last one sees."""
+        count, length = len(images.images), len(images.ids)
         inputs = {
-            name: value[:, -1:].repeat_interleave(ids.shape[1], 1).repeat_interleave(len(ids) // images, 0)
-            for name, value in pictures.inputs.items()
-            if isinstance(value, Tensor) and value.ndim > 2 and value.shape[:2] == (images, length)
+            name: value[:, -1:].repeat_interleave(ids.shape[1], 1).repeat_interleave(len(ids) // count, 0)
+            for name, value in images.inputs.items()
+            if isinstance(value, Tensor) and value.ndim > 2 and value.shape[:2] == (count, length)
         }
         return self.on_device(inputs)
 

@@ -24,7 +24,7 @@ MAX_PROMPTS = 256
 
 
 def chat_text(question: Question) -> str:
-    """What the user's message says after the picture: the prompt and, of a closed question, what may be answered."""
+    """What the user's message says after the image: the prompt and, of a closed question, what may be answered."""
     if not isinstance(question, ClosedQuestion):
         return question.prompt
     lines = [question.prompt]
@@ -36,7 +36,7 @@ def chat_text(question: Question) -> str:
 
 @dataclass(frozen=True)
 class TokenizedQuestion:
-    """A closed question as the model reads it: the message's text behind the picture, and each option's tokens.
+    """A closed question as the model reads it: the message's text behind the image, and each option's tokens.
 
     `replaced`: so many of the prompt's last tokens are other ones where an option stands behind it.
     """
@@ -48,11 +48,11 @@ class TokenizedQuestion:
 
 @dataclass(eq=False)
 class ImageGroup:
-    """Pictures of one size, which a batch can hold without padding; `numbers` are their places in the call.
+    """Images of one size, which a batch can hold without padding; `numbers` are their places in the call.
 
-    `inputs` are the stock processor's for the text `first`, `ids` its tokens with the picture's expanded and
-    `bare` without. `prefix` are the tokens that `cache` has read, of the same for every picture; `delta` is what
-    multi-dimensional rotary positions are ahead of the count of tokens, (pictures, 1).
+    `inputs` are the stock processor's for the text `first`, `ids` its tokens with the image's expanded and
+    `bare` without. `prefix` are the tokens that `cache` has read, of the same for every image; `delta` is what
+    multi-dimensional rotary positions are ahead of the count of tokens, (images, 1).
     """
 
     numbers: list[int]
@@ -151,45 +151,45 @@ class ChatPrompts:
 
     # Texts with images
 
-    def before_options(self, pictures: ImageGroup, asked: TokenizedQuestion) -> list[int]:
+    def before_options(self, images: ImageGroup, asked: TokenizedQuestion) -> list[int]:
         """The prompt's tokens before the options."""
-        prompt = self.prompt(pictures, asked.text)
+        prompt = self.prompt(images, asked.text)
         return prompt[: len(prompt) - asked.replaced]
 
-    def prompt(self, pictures: ImageGroup, text: str) -> list[int]:
-        """The prompt's tokens with the picture's among them, as the stock processor gives them.
+    def prompt(self, images: ImageGroup, text: str) -> list[int]:
+        """The prompt's tokens with the image's among them, as the stock processor gives them.
 
         Only the first text goes through the processor. Of another one, what comes behind the place where both
-        prompts part is taken over, as that is behind the picture; unless the processor wrote something of its own
+        prompts part is taken over, as that is behind the image; unless the processor wrote something of its own
         there (Idefics 2 a space, Gemma 3 empty lines), with which the text might become other tokens.
         """
         bare = self._bare(text)
-        if not pictures.ids:
-            inputs = self._process(pictures, text)
+        if not images.ids:
+            inputs = self._process(images, text)
             ids = inputs["input_ids"]
             if (ids != ids[:1]).any():
-                raise ModelError(f"{self.name}: pictures of one size got different prompts from its processor")
-            pictures.inputs, pictures.ids, pictures.bare = inputs, ids[0].tolist(), bare
-            return pictures.ids
-        kept = common_start([bare, pictures.bare])
-        rest = len(pictures.bare) - kept
-        before = pictures.ids[: len(pictures.ids) - rest]
+                raise ModelError(f"{self.name}: images of one size got different prompts from its processor")
+            images.inputs, images.ids, images.bare = inputs, ids[0].tolist(), bare
+            return images.ids
+        kept = common_start([bare, images.bare])
+        rest = len(images.bare) - kept
+        before = images.ids[: len(images.ids) - rest]
         alike = before[-1] == bare[kept - 1] or {before[-1], bare[kept - 1]} <= self._special_ids
-        if alike and rest <= common_start([pictures.ids[::-1], pictures.bare[::-1]]):
+        if alike and rest <= common_start([images.ids[::-1], images.bare[::-1]]):
             return before + bare[kept:]
-        known = (text, pictures.images[0].shape)
+        known = (text, images.images[0].shape)
         if known not in self._expanded:
             if len(self._expanded) == MAX_PROMPTS:
                 self._expanded.clear()
-            inputs = self._process(ImageGroup([0], pictures.images[:1]), text)
+            inputs = self._process(ImageGroup([0], images.images[:1]), text)
             self._expanded[known] = inputs["input_ids"][0].tolist()
         return self._expanded[known]
 
-    def _process(self, pictures: ImageGroup, text: str) -> dict[str, Any]:
-        """The stock processor's inputs for every picture and this text."""
+    def _process(self, images: ImageGroup, text: str) -> dict[str, Any]:
+        """The stock processor's inputs for every image and this text."""
         return dict(
             self._processor.apply_chat_template(
-                [self._messages(text, Image.fromarray(image)) for image in pictures.images],
+                [self._messages(text, Image.fromarray(image)) for image in images.images],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -199,5 +199,5 @@ class ChatPrompts:
         )
 
     def _as_bare(self, text: str) -> list[int]:
-        """The prompt's tokens as the template writes it, in which the picture is still a placeholder."""
+        """The prompt's tokens as the template writes it, in which the image is still a placeholder."""
         return self._tokenizer(self._write(self._messages(text, None)), add_special_tokens=False)["input_ids"]

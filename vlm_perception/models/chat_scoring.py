@@ -24,7 +24,7 @@ TESTED = {
 """Model types whose *tree* is shown to be exact by this package's tests."""
 _CHECK = (
     Choice("What is ahead?", ("a wall", "a wall on the left", "nothing")),
-    YesNo("Is there a door in the picture?"),
+    YesNo("Is there a door in the image?"),
 )
 
 
@@ -37,65 +37,65 @@ class OptionScorer:
         if passes.model.config.model_type not in TESTED:
             self.way, self.why = self._find_way()
 
-    def read(self, pictures: ImageGroup, prompts: Sequence[Sequence[int]]) -> None:
+    def read(self, images: ImageGroup, prompts: Sequence[Sequence[int]]) -> None:
         """Have in the cache what all `prompts` begin with."""
-        self._passes.read(pictures, prompts, may_crop=self.way == TREE)
+        self._passes.read(images, prompts, may_crop=self.way == TREE)
 
-    def score(self, pictures: ImageGroup, asked: Sequence[TokenizedQuestion]) -> list[list[Scored]]:
-        """Return what every option gets, by picture and question."""
-        prompts = [self._prompts.before_options(pictures, one) for one in asked]
+    def score(self, images: ImageGroup, asked: Sequence[TokenizedQuestion]) -> list[list[Scored]]:
+        """Return what every option gets, by image and question."""
+        prompts = [self._prompts.before_options(images, one) for one in asked]
         shared = common_start(prompts)
         sizes = [(len(prompt) - shared, one.options) for prompt, one in zip(prompts, asked, strict=True)]
-        return in_portions(sizes, len(pictures.images), functools.partial(self._score_portion, pictures, prompts))
+        return in_portions(sizes, len(images.images), functools.partial(self._score_portion, images, prompts))
 
     def _score_portion(
-        self, pictures: ImageGroup, every: list[list[int]], portion: Sequence[tuple[int, Options]]
+        self, images: ImageGroup, every: list[list[int]], portion: Sequence[tuple[int, Options]]
     ) -> list[list[Scored]]:
         """Some options, each list behind the prompt of this number."""
         prompts, options = [every[number] for number, _ in portion], [some for _, some in portion]
         way = self.way
-        if way != WHOLE and not self._passes.covers_picture(pictures, common_start(prompts)):
+        if way != WHOLE and not self._passes.covers_image(images, common_start(prompts)):
             way = WHOLE
         if way != WHOLE:
-            self.read(pictures, prompts)
-            if way == TREE and self._forgets(pictures, prompts, options):
+            self.read(images, prompts)
+            if way == TREE and self._forgets(images, prompts, options):
                 way = ROWS
         score = {TREE: self._score_tree, ROWS: self._score_rows, WHOLE: self._score_whole}[way]
-        return score(pictures, prompts, options)
+        return score(images, prompts, options)
 
-    def _score_tree(self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
-        start = len(pictures.prefix)
+    def _score_tree(self, images: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+        start = len(images.prefix)
         tree = build_tree(
             [(prompt[start:], some) for prompt, some in zip(prompts, options, strict=True)], bool(self._ends)
         )
-        rows, length = len(pictures.images), len(tree.tokens)
+        rows, length = len(images.images), len(tree.tokens)
         sees = torch.cat([torch.ones(length, start, dtype=torch.bool), tree.sees()], dim=1)
         mask = torch.zeros(sees.shape, dtype=self._passes.model.dtype).masked_fill_(
             ~sees, torch.finfo(self._passes.model.dtype).min
         )
         logits = self._passes.forward(
-            pictures,
-            pictures.cache,
+            images,
+            images.cache,
             torch.tensor([tree.tokens]).expand(rows, -1),
-            self._passes.positions(pictures, torch.tensor(tree.depths)),
+            self._passes.positions(images, torch.tensor(tree.depths)),
             tree.reads,
             mask[None, None].expand(rows, 1, -1, -1),
         )
-        pictures.cache.crop(-length)
-        return [log_likelihoods(tree, picture, self._ends) for picture in logits]
+        images.cache.crop(-length)
+        return [log_likelihoods(tree, image, self._ends) for image in logits]
 
-    def _score_rows(self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
-        start = len(pictures.prefix)
+    def _score_rows(self, images: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+        start = len(images.prefix)
         rows = [(prompt[start:], option) for prompt, some in zip(prompts, options, strict=True) for option in some]
         length = max(len(rest) + len(option) for rest, option in rows)
         ids = torch.tensor([[*rest, *option] + [0] * (length - len(rest) - len(option)) for rest, option in rows])
-        cache = copy.deepcopy(pictures.cache)
-        cache.reorder_cache(torch.arange(len(pictures.images), device=self._passes.device).repeat_interleave(len(rows)))
-        positions = self._passes.positions(pictures, torch.arange(length))
+        cache = copy.deepcopy(images.cache)
+        cache.reorder_cache(torch.arange(len(images.images), device=self._passes.device).repeat_interleave(len(rows)))
+        positions = self._passes.positions(images, torch.arange(length))
         logits = self._passes.forward(
-            pictures,
+            images,
             cache,
-            ids.repeat(len(pictures.images), 1),
+            ids.repeat(len(images.images), 1),
             positions.repeat_interleave(len(rows), dim=-2),
             range(length),
         ).unflatten(0, (-1, len(rows)))
@@ -104,20 +104,18 @@ class OptionScorer:
             _by_question(
                 [
                     self._one(option, row[end - len(option) - 1 : end])
-                    for row, end, (_, option) in zip(picture, ends, rows, strict=True)
+                    for row, end, (_, option) in zip(image, ends, rows, strict=True)
                 ],
                 options,
             )
-            for picture in logits
+            for image in logits
         ]
 
-    def _score_whole(
-        self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]
-    ) -> list[list[Scored]]:
-        scores: list[list[Scored]] = [[] for _ in pictures.images]
+    def _score_whole(self, images: ImageGroup, prompts: list[list[int]], options: list[Options]) -> list[list[Scored]]:
+        scores: list[list[Scored]] = [[] for _ in images.images]
         for prompt, some in zip(prompts, options, strict=True):
             for option in some:
-                inputs = self._passes.inputs(pictures, [*prompt, *option])
+                inputs = self._passes.inputs(images, [*prompt, *option])
                 logits = self._passes.model(**inputs, use_cache=False, **self._passes.keep(len(option) + 1)).logits
                 for found, row in zip(scores, logits[:, -len(option) - 1 :], strict=True):
                     found.append(self._one(option, row))
@@ -128,17 +126,17 @@ class OptionScorer:
         tree = build_tree([((), [option])], bool(self._ends))
         return log_likelihoods(tree, logits[: len(tree.reads)], self._ends)[0]
 
-    def _forgets(self, pictures: ImageGroup, prompts: list[list[int]], options: list[Options]) -> bool:
+    def _forgets(self, images: ImageGroup, prompts: list[list[int]], options: list[Options]) -> bool:
         """Whether a sliding window is too short for the tree, whose mask knows of no window."""
-        rests = sum(len(prompt) - len(pictures.prefix) for prompt in prompts)
+        rests = sum(len(prompt) - len(images.prefix) for prompt in prompts)
         return self._passes.is_beyond(
-            len(pictures.prefix) + rests + sum(len(option) for some in options for option in some)
+            len(images.prefix) + rests + sum(len(option) for some in options for option in some)
         )
 
     def _find_way(self) -> tuple[str, str]:
         """The first way whose scores are those of whole passes, and why not a better one.
 
-        Checked with a wide picture, as a square may hide padded tiles, and with both many and few tokens behind it.
+        Checked with a wide image, as a square may hide padded tiles, and with both many and few tokens behind it.
         """
         ramp = np.linspace(0, 255, 72 * 128 * 3).reshape(72, 128, 3).astype(np.uint8)
         asked = [self._prompts.tokenize(question) for question in _CHECK]
@@ -162,15 +160,15 @@ class OptionScorer:
         self, score: Callable[..., list[list[Scored]]], image: np.ndarray, asked: list[TokenizedQuestion]
     ) -> Tensor:
         """All log-likelihoods, in a row, by one way of scoring."""
-        (pictures,) = group_by_size([image])
-        prompts = [self._prompts.before_options(pictures, one) for one in asked]
+        (images,) = group_by_size([image])
+        prompts = [self._prompts.before_options(images, one) for one in asked]
         if score != self._score_whole:
-            self.read(pictures, prompts)
+            self.read(images, prompts)
         if score == self._score_tree and any(
-            getattr(layer, "get_seq_length", int)() != len(pictures.prefix) for layer in pictures.cache.layers
+            getattr(layer, "get_seq_length", int)() != len(images.prefix) for layer in images.cache.layers
         ):
             raise ValueError("a layer remembers other things than tokens, so it cannot be cut back to the prompt")
-        found = score(pictures, prompts, [one.options for one in asked])[0]
+        found = score(images, prompts, [one.options for one in asked])[0]
         return torch.tensor([value for scored in found for value in scored.log_likelihoods])
 
 

@@ -1,14 +1,14 @@
-"""Dual encoders (CLIP and its kin, ALIGN, SigLIP): phrases are compared with the picture, nothing is generated.
+"""Dual encoders (CLIP and its kin, ALIGN, SigLIP): phrases are compared with the image, nothing is generated.
 
-The phrases of a vocabulary go through the text tower once; a picture costs its own tower and one matrix product for
-all questions. Such a model reads no question; what it compares with the picture are phrases for the options:
+The phrases of a vocabulary go through the text tower once; an image costs its own tower and one matrix product for
+all questions. Such a model reads no question; what it compares with the image are phrases for the options:
 
 - the description of an option, word for word;
 - for an option without one, each template with the option in place of its `{}`; the mean of their unit vectors
   counts (Radford et al., CLIP, 2021, section 3.1.4; open_clip's zero-shot classifier). The templates are the lines
   of the prompt if it has a `{}`, else the family's own, TEMPLATES.
 
-The words of a `YesNo` and the levels of a `Score` say nothing about a picture by themselves, so these questions need
+The words of a `YesNo` and the levels of a `Score` say nothing about an image by themselves, so these questions need
 descriptions or a prompt with `{}`.
 
 The scores are the model's own logits. CLIP was trained by a softmax over phrases, so they are log-likelihoods but for
@@ -125,16 +125,16 @@ class Contrastive(LocalModel):
         """Facts for diagnostics, as words."""
         return super().describe_self() | ({"describer": str(self._describer)} if self._describer else {})
 
-    # Pictures
+    # Images
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The pictures' unit vectors, (images, width), float32."""
+        """The images' unit vectors, (images, width), float32."""
         inputs = inputs_of(images, self._processor).to(self._device, self._model.dtype)
         return normalize(self._model.get_image_features(**inputs).pooler_output.float(), dim=-1)
 
-    def _compare(self, pictures: Tensor, options: tuple[Phrases, ...]) -> Tensor:
-        """The logit of every picture and option, (pictures, options), float32."""
-        logits = pictures @ self._matrix(options).T * self._scale()
+    def _compare(self, images: Tensor, options: tuple[Phrases, ...]) -> Tensor:
+        """The logit of every image and option, (images, options), float32."""
+        logits = images @ self._matrix(options).T * self._scale()
         return logits + self._model.logit_bias.float() if self._sigmoid else logits
 
     def _scale(self) -> Tensor:
@@ -201,7 +201,7 @@ class Contrastive(LocalModel):
             described = described[:1]
         elif not lines and not isinstance(question, Choice) and not all(text for _, text in described):
             raise ValueError(
-                f"{self.name} compares pictures with phrases and cannot read {question}: give each of "
+                f"{self.name} compares images with phrases and cannot read {question}: give each of "
                 f"{list(question.options)!r:.200} a description of what is to be seen then"
                 + (", or the first of them alone," if alone else "")
                 + " or write a prompt with {} in place of the option"
@@ -241,7 +241,7 @@ class Contrastive(LocalModel):
     # Answers
 
     def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
-        """One product for all pictures and options."""
+        """One product for all images and options."""
         asked = [self._options(question) for question in questions]
         logits = self._compare(encoded, tuple(option for options in asked for option in options))
         parts = logits.double().cpu().split([len(options) for options in asked], dim=1)

@@ -17,7 +17,7 @@ from vlm_perception.questions import Choice, ClosedQuestion, Score, YesNo
 
 CONFIG_NAME = "decision.json"
 PLACEHOLDER = "\ue000"
-"""Where the picture stands in the state; no prompt may contain this character."""
+"""Where the image stands in the state; no prompt may contain this character."""
 _KINDS = {Choice: "choice", YesNo: "noul", Score: "score"}
 
 
@@ -52,7 +52,7 @@ class DecisionFormat:
         self.own_template = config.chat_template is not None
 
     def prompt(self, question: ClosedQuestion) -> str:
-        """The common prompt, as it stands behind the picture in the user's message."""
+        """The common prompt, as it stands behind the image in the user's message."""
         from transformers.decision.template_utils import DECISION_PROMPT
         from transformers.utils.chat_template_utils import render_jinja_template
 

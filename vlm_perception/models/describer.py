@@ -15,15 +15,15 @@ from vlm_perception.models.usage import Meter
 from vlm_perception.questions import Text
 
 REQUEST = (
-    "An image classifier compared a picture with phrases and found, with these probabilities:\n"
+    "An image classifier compared an image with phrases and found, with these probabilities:\n"
     "{found}\n\n"
     "{prompt}\n"
-    "You have not seen the picture: answer in one sentence that says nothing but what was found."
+    "You have not seen the image: answer in one sentence that says nothing but what was found."
 )
 
 
 class Describer:
-    """A causal chat model of the stock transformers classes (`AutoModelForCausalLM`), which sees no picture.
+    """A causal chat model of the stock transformers classes (`AutoModelForCausalLM`), which sees no image.
 
     Raises ModelError when its tokenizer has no chat template.
     """

@@ -1,14 +1,14 @@
-"""How large a picture the model looks at, and that it looks at all of it.
+"""How large an image the model looks at, and that it looks at all of it.
 
-Pictures keep the size that the model's processor wants, unless told otherwise. Then it depends on the architecture:
+Images keep the size that the model's processor wants, unless told otherwise. Then it depends on the architecture:
 
 - Towers with a table of positions for one square (CLIP, SigLIP, BLIP-2's) get a table for another square,
   interpolated bicubically, as such models are moved to another resolution (Dosovitskiy et al., An Image is Worth 16x16
   Words, 2021, section 3.2). The further that is from the size a model was trained at, the worse it answers.
-- Towers for pictures of any shape (Qwen-VL, GLM-4V, SigLIP 2) get as many pixels as the square has, at most.
+- Towers for images of any shape (Qwen-VL, GLM-4V, SigLIP 2) get as many pixels as the square has, at most.
 - Processors that bound the longest edge (SmolVLM, Idefics 3, Pixtral) take the edge of the square for that.
 
-A picture is squashed to a square, not padded: questions are about where things are in the picture, which squashing
+An image is squashed to a square, not padded: questions are about where things are in the image, which squashing
 leaves as it is, and what a model spends on a padded border is lost. Nor is it cropped to its middle, as CLIP's
 processor does, which LLaVA 1.5 has too: a robot wants to know what is at the sides.
 
@@ -59,7 +59,7 @@ def _halved(image: np.ndarray, least_height: float, least_width: float) -> np.nd
     )
 
 
-def see_whole_picture(processor: Any) -> None:
+def see_whole_image(processor: Any) -> None:
     """Have the stock processor squash what it would crop to the middle."""
     images = processor.image_processor
     if getattr(images, "do_center_crop", False):
@@ -68,7 +68,7 @@ def see_whole_picture(processor: Any) -> None:
 
 
 def set_image_size(model: Any, processor: Any, edge: int) -> None:
-    """Have model and processor look at pictures of `edge` x `edge` pixels, in their own way (see above).
+    """Have model and processor look at images of `edge` x `edge` pixels, in their own way (see above).
 
     Raises ModelError where that cannot be.
     """
@@ -85,13 +85,13 @@ def set_image_size(model: Any, processor: Any, edge: int) -> None:
         least = (images.patch_size * images.merge_size) ** 2
         if edge**2 < least:
             raise ModelError(f"image_size is {edge}, a {kind} model takes at least {math.isqrt(least)}")
-        area = edge**2 * (images.temporal_patch_size if kind.startswith("glm") else 1)  # GLM counts a picture as a film
+        area = edge**2 * (images.temporal_patch_size if kind.startswith("glm") else 1)  # GLM counts an image as a film
         images.size = type(images.size)(shortest_edge=min(size["shortest_edge"], area), longest_edge=area)
     elif set(size) == {"longest_edge"}:
         images.size = type(images.size)(longest_edge=edge)
     else:
         raise ModelError(
-            f"image_size is {edge}, but a {kind} model looks at pictures in its own size only: leave it at 0, or "
+            f"image_size is {edge}, but a {kind} model looks at images in its own size only: leave it at 0, or "
             "choose another model"
         )
 
@@ -134,5 +134,5 @@ def _resize_square(model: Any, processor: Any, edge: int) -> None:
     images.size = type(images.size)(height=edge, width=edge)
     config = model.config.vision_config
     config.image_size = edge
-    if hasattr(processor, "image_seq_length"):  # PaliGemma's, which counts the picture's tokens by that
+    if hasattr(processor, "image_seq_length"):  # PaliGemma's, which counts the image's tokens by that
         processor.image_seq_length = images.image_seq_length = (edge // config.patch_size) ** 2

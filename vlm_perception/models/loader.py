@@ -172,7 +172,7 @@ def _load_folder(
     """Load the model of the files in `folder`, of which `config` and `headers` are read already."""
     from vlm_perception.models import onnx_tower
     from vlm_perception.models.calibration import Calibration
-    from vlm_perception.models.image_size import see_whole_picture, set_image_size
+    from vlm_perception.models.image_size import see_whole_image, set_image_size
     from vlm_perception.models.processor import load_processor
 
     if export := onnx_tower.Export.from_folder(folder):
@@ -186,8 +186,8 @@ def _load_folder(
     _check_memory(folder, stock, headers, options)
     processor = load_processor(folder)
     if getattr(processor, "image_processor", None) is None:
-        raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no pictures: choose another one")
-    see_whole_picture(processor)
+        raise ModelError(f"{folder} is a {config['model_type']!r} model that takes no images: choose another one")
+    see_whole_image(processor)
     how = arguments(folder, config, headers, options)
     model = _load_weights(folder, family.auto, options, config=stock, **how)
     if options.image_size:
@@ -241,7 +241,7 @@ def family_of(folder: Path, config: dict[str, Any]) -> Family:
         return CHAT
     if kind in CONFIG_MAPPING:
         raise ModelError(
-            f"{folder} is a {kind!r} model, which does not answer questions about pictures, expected one of: "
+            f"{folder} is a {kind!r} model, which does not answer questions about images, expected one of: "
             f"{', '.join(FAMILIES)}, or a chat model that transformers has in AutoModelForMultimodalLM"
         )
     if converted := next((model for start, model in CONVERTED.items() if kind.startswith(start)), None):

@@ -1,6 +1,6 @@
 """What every model that runs in this process shares, whatever its family.
 
-A family says how pictures are encoded, how options are scored and how words are said; here the questions are
+A family says how images are encoded, how options are scored and how words are said; here the questions are
 sorted, log-likelihoods become answers, a lack of memory gets its name, and what each answer cost is measured.
 """
 
@@ -44,24 +44,24 @@ class LocalModel(ABC):
 
     @abstractmethod
     def _encode(self, images: Sequence[np.ndarray]) -> Any:
-        """What the pictures cost once; handed to `_score` and `_say`, perhaps several times."""
+        """What the images cost once; handed to `_score` and `_say`, perhaps several times."""
 
     @abstractmethod
     def _score(self, encoded: Any, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
-        """What every option gets, by picture and question; ValueError if one cannot be asked."""
+        """What every option gets, by image and question; ValueError if one cannot be asked."""
 
     @abstractmethod
     def _say(self, encoded: Any, question: Text, meter: Meter) -> list[Generation]:
-        """Free words about every picture; their `first_token` by the meter."""
+        """Free words about every image; their `first_token` by the meter."""
 
     # What all do alike
 
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
-        """Answer all questions about one picture, see `Model.answer`."""
+        """Answer all questions about one image, see `Model.answer`."""
         return self.answer_batch([image], questions)[0]
 
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
-        """Answer all questions about every picture, see `Model.answer_batch`."""
+        """Answer all questions about every image, see `Model.answer_batch`."""
         for image in images:
             check_image(image)
         if not images or not questions:
@@ -134,7 +134,7 @@ class LocalModel(ABC):
         return [[found[question] for question in questions] for found in answers]
 
     def _encoded(self, images: Sequence[np.ndarray]) -> Any:
-        """The encoded pictures, from the last call if it was about the same ones and they have not changed.
+        """The encoded images, from the last call if it was about the same ones and they have not changed.
 
         A read-only array may be a view of a buffer that somebody writes into, so it is compared with a copy.
         """
@@ -152,7 +152,7 @@ class LocalModel(ABC):
         return encoded
 
     def _empty_picture(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:
-        """The options' log-likelihoods for an empty picture, where needed; kept for every question ever asked."""
+        """The options' log-likelihoods for an empty image, where needed; kept for every question ever asked."""
         needed = [question for question in questions if self._calibration.needs_empty_picture(question)]
         new = [question for question in needed if question not in self._priors]
         if new:

@@ -13,11 +13,11 @@ from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.weights import Header
 
 TOKENS = 2048
-"""Length of picture and words that the estimate reckons with."""
+"""Length of image and words that the estimate reckons with."""
 SCORED = 64
 """Places of which the estimate reckons with the probabilities of the whole vocabulary."""
 FIXED = 256 * 2**20
-"""What libraries and the picture's own way through the tower take [bytes]."""
+"""What libraries and the image's own way through the tower take [bytes]."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5625}
 """Per weight; of int4, a sixteenth are the scales, a float32 for 64 weights."""

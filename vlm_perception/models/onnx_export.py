@@ -2,7 +2,7 @@
 
 INT8 is static quantisation (Jacob et al., Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference, 2018): weights to 8 bits per output channel, what goes into a product to 8 bits in
-the range that it had on the user's own pictures. Products leave their result in float32, and those of attention, which
+the range that it had on the user's own images. Products leave their result in float32, and those of attention, which
 have no weights, stay in float32: quantising these costs accuracy and was not faster.
 """
 
@@ -51,7 +51,7 @@ _COPIED = {".json", ".jinja", ".txt", ".model"}
 """What a model folder holds besides weights: configurations, templates, vocabularies."""
 
 Asked = Sequence[tuple[np.ndarray, Sequence[ClosedQuestion]]]
-"""Pictures, RGB uint8 (height, width, 3), each with what is asked about it."""
+"""Images, RGB uint8 (height, width, 3), each with what is asked about it."""
 
 
 def export(
@@ -66,14 +66,14 @@ def export(
 ) -> Export:
     """Write the folder `output`, whose answers to `check` are those of `model` (a folder or "nano"), and compare.
 
-    With `calibration`, pictures RGB uint8 (height, width, 3), the tower is INT8, else float32. Raises ModelError,
+    With `calibration`, images RGB uint8 (height, width, 3), the tower is INT8, else float32. Raises ModelError,
     and leaves nothing, when the model has no tower to export, a package is lacking, or fewer than `least_agreement` of
     the answers agree; FileExistsError when there is something at `output`.
     """
     if output.exists():
         raise FileExistsError(f"{output} exists: give a new folder, or remove it")
     if not check:
-        raise ModelError("no pictures to compare the export with the original on: give some")
+        raise ModelError("no images to compare the export with the original on: give some")
     folder, _ = check_folder(model)
     read = Read.by(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     if (folder / FACTS_FILE).exists():
@@ -123,7 +123,7 @@ def _refuse(report: Export, least_agreement: float) -> None:
     if report.agreement < least_agreement:
         raise ModelError(
             f"the export disagrees with the original, and is not kept: {said}, expected at least "
-            f"{least_agreement:.2%} to agree; for int8 calibrate with more pictures of the robot's own, or take float32"
+            f"{least_agreement:.2%} to agree; for int8 calibrate with more images of the robot's own, or take float32"
         )
 
 
@@ -154,7 +154,7 @@ class _Reading(nn.Module):
 
 
 def _pixels(model: Any, tower: nn.Module, image: np.ndarray, questions: Sequence[ClosedQuestion]) -> Tensor:
-    """What the tower is given for this picture, (1, channels, height, width): whatever the family does before it."""
+    """What the tower is given for this image, (1, channels, height, width): whatever the family does before it."""
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ its tower, with the tower as `vision_tower.onnx` and what is known of it in `exp
 what a user gives as `model`. The text tower of a dual encoder stays in torch: it reads a vocabulary once, when it
 changes, so there is nothing to win.
 
-Pixels and features go through the host's memory, also to a GPU: they are less than a megabyte a picture.
+Pixels and features go through the host's memory, also to a GPU: they are less than a megabyte an image.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PROVIDERS = {
 """ONNX Runtime's names for what `execution_provider` may be."""
 PACKAGES = {"openvino": "onnxruntime-openvino", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
 MAX_BATCH = 16
-"""TensorRT builds one engine for 1 to so many pictures; more are looked at in portions."""
+"""TensorRT builds one engine for 1 to so many images; more are looked at in portions."""
 _TOWER = re.compile(r"(^|\.)(vision_tower|vision_model)$")
 _LAYERS = re.compile(r"(^|\.)(vision_tower|vision_model)\.(.+\.)?(layers|head)\.")
 
@@ -187,7 +187,7 @@ def use_tower(model: Any, folder: Path, export: Export, options: LoadOptions) ->
 
 
 def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int]) -> Any:
-    """Return an ONNX Runtime session for `file`, which takes pictures of the shape `pixels`.
+    """Return an ONNX Runtime session for `file`, which takes images of the shape `pixels`.
 
     `options.execution_provider` auto takes CUDA where the model is on a GPU, else OpenVINO, else the CPU: the first
     that is there and starts. TensorRT is only taken when asked for, as it builds its engine for minutes; that is kept
@@ -197,7 +197,7 @@ def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int])
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # what fails is said here
     settings.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would wait for the next picture by spinning, on the cores that torch needs then.
+    # Its threads would wait for the next image by spinning, on the cores that torch needs then.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     reasons = []
     for name in choose(options, onnxruntime.get_available_providers()):

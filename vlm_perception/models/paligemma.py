@@ -1,6 +1,6 @@
-"""PaliGemma 1 and 2: the picture is encoded once, all closed questions go through one forward pass.
+"""PaliGemma 1 and 2: the image is encoded once, all closed questions go through one forward pass.
 
-The attention of PaliGemma's prefix (picture and prompt) is bidirectional, so the picture's keys and values depend
+The attention of PaliGemma's prefix (image and prompt) is bidirectional, so the image's keys and values depend
 on the prompt and cannot be shared between questions; its features can, and the questions go as one batch.
 """
 
@@ -29,12 +29,12 @@ from vlm_perception.questions import ClosedQuestion, Text
 
 _FIRST_POSITION = 1  # PaliGemma counts positions from 1
 Asked = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
-"""A question as tokens: picture and prompt, and each of its options."""
+"""A question as tokens: image and prompt, and each of its options."""
 
 
 @dataclass(frozen=True, eq=False)
 class PackedPrompts:
-    """What closed questions need whatever the pictures are, one row of L tokens for each; on the model's device.
+    """What closed questions need whatever the images are, one row of L tokens for each; on the model's device.
 
     `ids` and `positions` (questions, L) int64; `mask` (questions, 1, L, L) in the model's dtype, to be added to the
     attention; `reads` int64: the tokens, counted through all rows, whose next one is asked for, tree by tree.
@@ -62,16 +62,16 @@ class PaliGemma(LocalModel):
         self._moment = lru_cache(maxsize=16)(self._build_moment)
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The pictures' features, (images, image tokens, width); the processor squashes each to the model's square."""
+        """The images' features, (images, image tokens, width); the processor squashes each to the model's square."""
         pixels = inputs_of(images, self._processor)["pixel_values"]
         pixels = pixels.to(self._model.device, self._model.dtype)
         return self._model.get_image_features(pixels).pooler_output
 
     def _build_prefix(self, prompt: str) -> tuple[int, ...]:
-        """Token ids of picture and prompt, laid out as PaliGemmaProcessor does; special tokens in a prompt are text."""
+        """Token ids of image and prompt, laid out as PaliGemmaProcessor does; special tokens in a prompt are text."""
         words = self._tokenizer(prompt + "\n", add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        picture = [self._model.config.image_token_id] * self._processor.image_seq_length
-        return (*picture, self._tokenizer.bos_token_id, *words)
+        image = [self._model.config.image_token_id] * self._processor.image_seq_length
+        return (*image, self._tokenizer.bos_token_id, *words)
 
     def _read_options(self, options: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         try:
@@ -91,7 +91,7 @@ class PaliGemma(LocalModel):
         )
 
     def _score_portion(self, encoded: Tensor, asked: tuple[Asked, ...]) -> list[list[Scored]]:
-        """One row for each pair of picture and question."""
+        """One row for each pair of image and question."""
         images = len(encoded)
         moment = self._moment(asked)
         reads = (torch.arange(images, device=encoded.device)[:, None] * moment.ids.numel() + moment.reads).flatten()
@@ -128,7 +128,7 @@ class PaliGemma(LocalModel):
         return logits
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
-        """Greedy words about all pictures at once, token by token, on a cache that begins with what is encoded."""
+        """Greedy words about all images at once, token by token, on a cache that begins with what is encoded."""
         prefix = torch.tensor([self._prefix(question.prompt)], device=encoded.device).expand(len(encoded), -1)
         outputs = self._model.model(
             input_ids=prefix,

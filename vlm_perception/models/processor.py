@@ -1,4 +1,4 @@
-"""From a model folder to the stock processor that turns pictures and chats into the model's inputs."""
+"""From a model folder to the stock processor that turns images and chats into the model's inputs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from vlm_perception.models.base import ModelError
 
 MAX_EDGE = 8192
-"""Of a picture that a model looks at [px]."""
-_PICTURES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
+"""Of an image that a model looks at [px]."""
+_IMAGES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- for message in messages -%%}
 {%%- set content -%%}
 {%%- if message['content'] is string -%%}{{ message['content'] }}{%%- else -%%}
@@ -22,7 +22,7 @@ _PICTURES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- endfor -%%}
 {%%- set messages = all.messages -%%}
 """
-"""Put before a chat template for words alone: it is given text in which the picture's token stands."""
+"""Put before a chat template for words alone: it is given text in which the image's token stands."""
 
 
 _NO_VIDEOS = SimpleNamespace(num_frames=None, fps=None, model_input_names=[])
@@ -30,7 +30,7 @@ _NO_VIDEOS = SimpleNamespace(num_frames=None, fps=None, model_input_names=[])
 
 
 def load_processor(folder: Path) -> Any:
-    """Load the stock processor of `folder`, as far as pictures and text need it.
+    """Load the stock processor of `folder`, as far as images and text need it.
 
     Raises ModelError when it needs torchvision, which is not there or does not fit, and what transformers raises for
     broken files (OSError, ValueError, ...).
@@ -56,13 +56,13 @@ def load_processor(folder: Path) -> Any:
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and not processor.chat_template:
         processor.chat_template = tokenizer.chat_template  # where folders kept it before processors had one
-    if processor.chat_template and getattr(processor, "image_token", None) and not _writes_pictures(processor):
-        processor.chat_template = _PICTURES_AS_WORDS % json.dumps(str(processor.image_token)) + processor.chat_template
+    if processor.chat_template and getattr(processor, "image_token", None) and not _writes_images(processor):
+        processor.chat_template = _IMAGES_AS_WORDS % json.dumps(str(processor.image_token)) + processor.chat_template
     return processor
 
 
 def _check_size(folder: Path, images: Any) -> None:
-    """Raise ModelError when pictures would be made larger than any model looks at, and larger than memory is."""
+    """Raise ModelError when images would be made larger than any model looks at, and larger than memory is."""
     is_area = hasattr(images, "merge_size")  # as Qwen and GLM count
     for name in ("size", "crop_size"):
         for side, number in dict(getattr(images, name, None) or {}).items():
@@ -71,7 +71,7 @@ def _check_size(folder: Path, images: Any) -> None:
 
 
 def _load_without_videos(folder: Path, config: Any) -> Any:
-    """A family that takes videos too wants torchvision for them; pictures go without."""
+    """A family that takes videos too wants torchvision for them; images go without."""
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
@@ -110,8 +110,8 @@ def _load_without_videos(folder: Path, config: Any) -> Any:
         ) from error
 
 
-def _writes_pictures(processor: Any) -> bool:
-    """Whether the chat template knows messages of several parts and shows where the pictures among them stand."""
+def _writes_images(processor: Any) -> bool:
+    """Whether the chat template knows messages of several parts and shows where the images among them stand."""
     words = {"type": "text", "text": "?"}
     prompts = []
     for parts in ([words], [{"type": "image"}, words]):

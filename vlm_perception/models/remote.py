@@ -1,12 +1,12 @@
 """A model on a server, which many robots can share; how it is asked is in `wire.py`.
 
-The best way that a server knows is found out once, by a probe with a picture and one of the same words without: the
+The best way that a server knows is found out once, by a probe with an image and one of the same words without: the
 server must have read another number of tokens. So neither a server without eyes nor one that ignores a field that it
 does not know can pass for one that looks.
 
 What can go wrong takes bounded time and bounded memory and ends in a ModelError, never in a guess. Busy servers and
 lost connections are tried again, with pauses that grow, until the time of the call is over. A way that failed in
-passing while it was tried is tried again later. A picture that the server finds too large is sent smaller from then on.
+passing while it was tried is tried again later. An image that the server finds too large is sent smaller from then on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from vlm_perception.models.http_client import (
     text_of,
 )
 from vlm_perception.models.scope import Scope
-from vlm_perception.models.wire import Picture, RefusedError
+from vlm_perception.models.wire import EncodedImage, RefusedError
 from vlm_perception.questions import Answer, ClosedQuestion, Question, Text, Usage
 from vlm_perception.text import one_line
 
@@ -53,7 +53,7 @@ BACK_OFF = (0.25, 4.0)
 BYTES_A_TOKEN = 2000
 """The stream of a text may have so many bytes more for each token that was asked for."""
 SMALLEST_EDGE = 224
-"""A picture whose longer edge is at most this [px] is not made smaller for a server."""
+"""An image whose longer edge is at most this [px] is not made smaller for a server."""
 TRIES = 4
 """So often a way is tried that fails in passing, before the next best one is."""
 AGAIN = 60.0
@@ -64,7 +64,7 @@ SHOWN = 300
 """So many characters of a server's words are shown."""
 _BUSY = {408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 _GONE = {404, 405, 410, 501}
-_SENT, _MUCH = r"\b(image|picture|pixels?|payload|body|entity|file)", r"\b(too (large|big)|exceed|larger than|maximum)"
+_SENT, _MUCH = r"\b(image|image|pixels?|payload|body|entity|file)", r"\b(too (large|big)|exceed|larger than|maximum)"
 _TOO_LARGE = re.compile(rf"{_SENT}\b.{{0,80}}{_MUCH}|{_MUCH}\b.{{0,80}}{_SENT}", re.IGNORECASE)
 _NEVER = re.compile(r"not (supported|implemented)|unsupported|mmproj", re.IGNORECASE)
 _LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class _Way(Protocol):
     name: str
     path: str
 
-    def probe(self, picture: Picture | None) -> wire.Body: ...
+    def probe(self, image: EncodedImage | None) -> wire.Body: ...
     def accept(self, response: wire.Body) -> None: ...
 
 
@@ -115,7 +115,7 @@ class _FailedError(RefusedError):
 
 
 class _TooLargeError(RefusedError):
-    """The picture is too large for the server."""
+    """The image is too large for the server."""
 
 
 class RemoteModel:
@@ -123,7 +123,7 @@ class RemoteModel:
 
     The server is asked at once which way it knows. Without a model's name its only one answers. Certificates are
     verified with the system's authorities, or those of SSL_CERT_FILE; proxies are taken from the environment; no
-    redirection is followed; a key goes to the server that it is for, see `address.py`. The longer edge of a picture is
+    redirection is followed; a key goes to the server that it is for, see `address.py`. The longer edge of an image is
     at most `image_size` [px] if given. Probabilities are the server's, with the temperatures of `calibration`;
     `wire.py` says which are exact. The confidence of a `Text` is 0 when the server does not tell. `Usage` has the
     server's count of tokens and the time measured here; `peak_memory` is 0.
@@ -143,12 +143,12 @@ class RemoteModel:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop, self._client), name="remote model", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
-        self._last: tuple[int, list[tuple[np.ndarray, Picture]]] = (0, [])
+        self._last: tuple[int, list[tuple[np.ndarray, EncodedImage]]] = (0, [])
         self._deadline = 0.0
         self._problem = ""
         self._found_at = -math.inf
-        self._closed = _Ways(wire.WAYS, "asked about pictures")
-        self._words = _Ways(wire.SPEECH, "asked for words about pictures")
+        self._closed = _Ways(wire.WAYS, "asked about images")
+        self._words = _Ways(wire.SPEECH, "asked for words about images")
         self._background: asyncio.Task[None] | None = None
         try:
             self._run(self._find(self._closed))
@@ -156,11 +156,11 @@ class RemoteModel:
             raise ModelError(f"{self.name} cannot be asked: {self._shown(error)}") from None
 
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
-        """Answer all questions about one picture, see `Model.answer`."""
+        """Answer all questions about one image, see `Model.answer`."""
         return self.answer_batch([image], questions)[0]
 
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
-        """Answer all questions about every picture, see `Model.answer_batch`."""
+        """Answer all questions about every image, see `Model.answer_batch`."""
         for image in images:
             check_image(image)
         if not images or not questions:
@@ -200,7 +200,7 @@ class RemoteModel:
         return one_line(self._without_key(str(words)), SHOWN)
 
     async def _fit(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
-        """As `answer_batch`; with smaller pictures, now and later, when the server finds them too large."""
+        """As `answer_batch`; with smaller images, now and later, when the server finds them too large."""
         before = edge = self._edge
         while True:
             try:
@@ -216,7 +216,7 @@ class RemoteModel:
             else:
                 if edge != before:
                     self._edge = edge
-                    words = "%s finds the pictures too large: they are sent with at most %d px from now on (image_size)"
+                    words = "%s finds the images too large: they are sent with at most %d px from now on (image_size)"
                     _LOG.warning(words, self.name, edge)
                 return answers
 
@@ -230,12 +230,12 @@ class RemoteModel:
         places: list[int] = []
         way = await self._find(self._closed) if closed else None
         words = await self._find(self._words) if texts else None
-        for place, picture in enumerate(self._encoded(images, edge)):
+        for place, image in enumerate(self._encoded(images, edge)):
             if way:
                 some = range(0, len(closed), way.at_once)
-                jobs += [self._decide(way, picture, closed[i : i + way.at_once], started) for i in some]
+                jobs += [self._decide(way, image, closed[i : i + way.at_once], started) for i in some]
             if words:
-                jobs += [self._say(words, picture, text, started) for text in texts]
+                jobs += [self._say(words, image, text, started) for text in texts]
             places += [place] * (len(jobs) - len(places))
         found: list[dict[Question, Answer]] = [{} for _ in images]
         for place, answers in zip(places, await _all(jobs), strict=True):
@@ -243,19 +243,19 @@ class RemoteModel:
         self._improve_later()
         return [[answers[question] for question in questions] for answers in found]
 
-    def _encoded(self, images: Sequence[np.ndarray], edge: int) -> list[Picture]:
-        """Each picture's file, from the last call if it was about the same ones and they cannot have changed."""
+    def _encoded(self, images: Sequence[np.ndarray], edge: int) -> list[EncodedImage]:
+        """Each image's file, from the last call if it was about the same ones and they cannot have changed."""
         before, last = self._last
-        known = {id(image): picture for image, picture in last if not image.flags.writeable and before == edge}
-        pictures = [known.get(id(image)) or wire.encode(image, edge) for image in images]
-        self._last = edge, list(zip(images, pictures, strict=True))
-        return pictures
+        known = {id(image): file for image, file in last if not image.flags.writeable and before == edge}
+        files = [known.get(id(image)) or wire.encode(image, edge) for image in images]
+        self._last = edge, list(zip(images, files, strict=True))
+        return files
 
     async def _decide(
-        self, way: wire.Way, picture: Picture, questions: Sequence[ClosedQuestion], started: float
+        self, way: wire.Way, image: EncodedImage, questions: Sequence[ClosedQuestion], started: float
     ) -> dict[Question, Answer]:
         asked = [wire.harmless(question) for question in questions]
-        response = await self._post(way.path, way.request(picture, asked))
+        response = await self._post(way.path, way.request(image, asked))
         rows = way.probabilities(response, asked)
         seconds = time.monotonic() - started
         usage = Usage(seconds, seconds, wire.tokens(response)[1], 0)
@@ -266,7 +266,7 @@ class RemoteModel:
         return answers
 
     async def _say(
-        self, words: wire.ChatStream, picture: Picture, question: Text, started: float
+        self, words: wire.ChatStream, image: EncodedImage, question: Text, started: float
     ) -> dict[Question, Answer]:
         async def listen(response: httpx2.Response) -> tuple[wire.Heard, float]:
             heard, first, lines, end = wire.Heard(), 0.0, wire.Lines(), math.inf
@@ -289,7 +289,7 @@ class RemoteModel:
                 raise _BusyError("the stream of words ended in the middle")
             return heard, first
 
-        heard, first = await self._send("POST", words.path, words.request(picture, wire.harmless(question)), listen)
+        heard, first = await self._send("POST", words.path, words.request(image, wire.harmless(question)), listen)
         seconds = time.monotonic() - started
         usage = Usage(seconds, first or seconds, heard.tokens, 0)
         text = self._without_key(heard.text)
@@ -298,7 +298,7 @@ class RemoteModel:
     # Which way?
 
     async def _find(self, ways: _Ways[W]) -> W:
-        """The best of `ways` in which the server looks at a picture."""
+        """The best of `ways` in which the server looks at an image."""
         while ways.found is None:
             refused: dict[str, list[str]] = {}
             busy, better = False, []
@@ -323,14 +323,14 @@ class RemoteModel:
         return ways.found
 
     async def _look(self, way: _Way) -> None:
-        """Raise RefusedError unless the server looks at a picture in this way; _BusyError."""
-        picture = wire.encode(EMPTY_PICTURE)
-        response = await self._once("POST", way.path, way.probe(picture), read_body)
+        """Raise RefusedError unless the server looks at an image in this way; _BusyError."""
+        image = wire.encode(EMPTY_PICTURE)
+        response = await self._once("POST", way.path, way.probe(image), read_body)
         way.accept(response)
         seen, _ = wire.tokens(response)
         blind, _ = wire.tokens(await self._once("POST", way.path, way.probe(None), read_body))
         if seen == blind:  # the words are the same
-            raise RefusedError(f"it does not look at the picture ({blind} tokens without it, {seen} with it)")
+            raise RefusedError(f"it does not look at the image ({blind} tokens without it, {seen} with it)")
 
     def _improve_later(self) -> None:
         """Try again, when it is time and while others are answered, the better ways that failed in passing."""

@@ -29,7 +29,7 @@ class Meter:
         return time.perf_counter() - self._start
 
     def encoded(self) -> None:
-        """The picture is encoded now."""
+        """The image is encoded now."""
         self._encoding = self.now()
 
     def usage(self, first_token: float, tokens: int = 0) -> Usage:

@@ -3,7 +3,7 @@
 Three ways to ask closed questions, best first, see `WAYS`:
 
 1. *Decisions*: System One (`/v1/systemone`: transformers serve, SGLang, llama.cpp) and OpenAI's `/v1/decisions`.
-   Every option's probability is the server's own, for all questions about a picture in one request.
+   Every option's probability is the server's own, for all questions about an image in one request.
 2. *Labels*: a chat completion that is held to the letters A, B, C (Yes, No), which stand for the options
    in the prompt. A letter is one token, so that its log-probability at the first position is that of the whole
    answer, however many tokens an option has and however the options begin. The probabilities are exact while
@@ -47,8 +47,8 @@ TOP = 20
 """How many tokens with their log-probabilities are asked for: the most that vLLM and OpenAI allow."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAME = "[[camera]]"
-_INPUT = "The picture shows what the camera sees."
-_PROBE = YesNo("Is this a picture?")
+_INPUT = "The image shows what the camera sees."
+_PROBE = YesNo("Is this an image?")
 MOST_TOKENS = 2**32 - 1
 """A larger count of tokens is none."""
 _SPECIAL = re.compile(r"<(?=[|｜]|[/\\]?[A-Za-z][\w .:-]*>|<[A-Z])|\[(?=\[|/?[A-Z][A-Z0-9_]+\])")
@@ -117,29 +117,29 @@ def _form(error: Exception, response: Any) -> RefusedError:
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """A JPEG file in base64, as it goes into JSON."""
 
     data: str
 
     @property
     def url(self) -> str:
-        """The picture as a data URL."""
+        """The image as a data URL."""
         return f"data:image/jpeg;base64,{self.data}"
 
 
-def encode(image: np.ndarray, edge: int = 0) -> Picture:
+def encode(image: np.ndarray, edge: int = 0) -> EncodedImage:
     """Make the JPEG of an RGB image, uint8, shape (height, width, 3); its longer edge is at most `edge` [px] if given.
 
-    JPEG, because a PNG of a camera's picture is five times as large and goes over the robot's radio; with all its
+    JPEG, because a PNG of a camera's image is five times as large and goes over the robot's radio; with all its
     colour (4:4:4) and at a quality whose errors are below a camera's noise.
     """
     file = io.BytesIO()
-    picture = Image.fromarray(image)
+    pil_image = Image.fromarray(image)
     if edge:
-        picture.thumbnail((edge, edge))
-    picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return Picture(base64.b64encode(file.getvalue()).decode("ascii"))
+        pil_image.thumbnail((edge, edge))
+    pil_image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return EncodedImage(base64.b64encode(file.getvalue()).decode("ascii"))
 
 
 def tokens(response: Body) -> tuple[int, int]:
@@ -171,16 +171,16 @@ class Way(ABC):
     name: str
 
     @abstractmethod
-    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+    def request(self, image: EncodedImage | None, questions: Sequence[ClosedQuestion]) -> Body:
         """What to send, without the model's name. ValueError for a question that cannot be asked in this way."""
 
     @abstractmethod
     def read(self, response: Body, questions: Sequence[ClosedQuestion]) -> list[list[float]]:
         """As `probabilities`, unchecked; any error may be raised when the answer has another form."""
 
-    def probe(self, picture: Picture | None) -> Body:
+    def probe(self, image: EncodedImage | None) -> Body:
         """A request whose answer shows whether the server knows this way."""
-        return self.request(picture, [_PROBE])
+        return self.request(image, [_PROBE])
 
     def accept(self, response: Body) -> None:
         """Raise RefusedError unless this answer to the probe is one of this way."""
@@ -199,9 +199,9 @@ class Way(ABC):
 
 
 class SystemOne(Way):
-    """`/v1/systemone`, at most 64 questions about a state with its pictures.
+    """`/v1/systemone`, at most 64 questions about a state with its images.
 
-    The picture stands in `assets` under the name by which the state calls it (transformers serve, OpenRouter), or in
+    The image stands in `assets` under the name by which the state calls it (transformers serve, OpenRouter), or in
     `images` (SGLang, llama.cpp, Clef).
     """
 
@@ -212,11 +212,11 @@ class SystemOne(Way):
         self.name = f"System One ({self.path} with {place})"
         self._place = place
 
-    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+    def request(self, image: EncodedImage | None, questions: Sequence[ClosedQuestion]) -> Body:
         body: Body = {"questions": {str(i): self._question(question) for i, question in enumerate(questions)}}
         if self._place == "images":
-            return {"state": _INPUT, "images": [picture.url] if picture else [], **body}
-        asset = {"type": "image", "format": "jpeg", "data_base64": picture.data} if picture else None
+            return {"state": _INPUT, "images": [image.url] if image else [], **body}
+        asset = {"type": "image", "format": "jpeg", "data_base64": image.data} if image else None
         return {"state": _NAME, "assets": {_NAME: asset} if asset else {}, **body}
 
     @staticmethod
@@ -252,8 +252,8 @@ class Decisions(Way):
     at_once = 64
     name = f"Decisions ({path})"
 
-    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
-        content: list[Body] = [{"type": "input_image", "image_url": picture.url}] if picture else []
+    def request(self, image: EncodedImage | None, questions: Sequence[ClosedQuestion]) -> Body:
+        content: list[Body] = [{"type": "input_image", "image_url": image.url}] if image else []
         content.append({"type": "input_text", "text": _INPUT})
         asked = [{"name": str(i), **self._question(question)} for i, question in enumerate(questions)]
         return {"input": [{"role": "user", "content": content}], "questions": asked}
@@ -293,9 +293,9 @@ class Plain(Way):
     at_once = 1
     name = f"plain chat ({path}), without probabilities"
 
-    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+    def request(self, image: EncodedImage | None, questions: Sequence[ClosedQuestion]) -> Body:
         (question,) = questions
-        return _chat(picture, _labelled(question), max_tokens=4)
+        return _chat(image, _labelled(question), max_tokens=4)
 
     def accept(self, response: Body) -> None:
         _reply(response)
@@ -323,19 +323,19 @@ class Labels(Plain):
         self.name = f"labels by {name} ({self.path})"
         self._hold = hold
 
-    def request(self, picture: Picture | None, questions: Sequence[ClosedQuestion]) -> Body:
+    def request(self, image: EncodedImage | None, questions: Sequence[ClosedQuestion]) -> Body:
         (question,) = questions
-        return self._ask(picture, _labelled(question), question)
+        return self._ask(image, _labelled(question), question)
 
-    def probe(self, picture: Picture | None) -> Body:
+    def probe(self, image: EncodedImage | None) -> Body:
         # A server that does not know the field ignores it; then the reply to this is no label.
-        return self._ask(picture, "Write the word hello.", _PROBE) if self._hold else super().probe(picture)
+        return self._ask(image, "Write the word hello.", _PROBE) if self._hold else super().probe(image)
 
     def accept(self, response: Body) -> None:
         self.probabilities(response, [_PROBE])
 
-    def _ask(self, picture: Picture | None, text: str, question: ClosedQuestion) -> Body:
-        body = {**_chat(picture, text, max_tokens=4), "logprobs": True, "top_logprobs": TOP}
+    def _ask(self, image: EncodedImage | None, text: str, question: ClosedQuestion) -> Body:
+        body = {**_chat(image, text, max_tokens=4), "logprobs": True, "top_logprobs": TOP}
         if self._hold:
             # The letters come at once; a model that can think aloud would begin with that.
             body.update(self._hold(_labels(question)), chat_template_kwargs={"enable_thinking": False})
@@ -433,8 +433,8 @@ def _described(words: str) -> Body:
     return {"description": words} if words else {}
 
 
-def _chat(picture: Picture | None, text: str, max_tokens: int) -> Body:
-    content: list[Body] = [{"type": "image_url", "image_url": {"url": picture.url}}] if picture else []
+def _chat(image: EncodedImage | None, text: str, max_tokens: int) -> Body:
+    content: list[Body] = [{"type": "image_url", "image_url": {"url": image.url}}] if image else []
     content.append({"type": "text", "text": text})
     return {"messages": [{"role": "user", "content": content}], "max_tokens": max_tokens, "temperature": 0.0}
 
@@ -506,13 +506,13 @@ class ChatStream:
         self.name = f"chat ({self.path}{' with log-probabilities' if log_probabilities else ''})"
         self._more: Body = {"logprobs": True} if log_probabilities else {}
 
-    def request(self, picture: Picture, question: Text) -> Body:
+    def request(self, image: EncodedImage, question: Text) -> Body:
         """What to send, without the model's name."""
-        return {**_chat(picture, question.prompt, question.max_new_tokens), "stream": True, **self._more}
+        return {**_chat(image, question.prompt, question.max_new_tokens), "stream": True, **self._more}
 
-    def probe(self, picture: Picture | None) -> Body:
+    def probe(self, image: EncodedImage | None) -> Body:
         """A request whose answer shows whether the server knows this way."""
-        return {**_chat(picture, _PROBE.prompt, max_tokens=1), **self._more}
+        return {**_chat(image, _PROBE.prompt, max_tokens=1), **self._more}
 
     def accept(self, response: Body) -> None:
         """Raise RefusedError unless this answer to the probe is a chat completion of this kind."""

@@ -7,7 +7,7 @@ from collections import Counter
 from vlm_perception.navigation.sighting import Sighting, Surroundings
 
 FUTURE = 0.1
-"""Clocks may differ by this much [s]; a picture from further in the future has a wrong stamp."""
+"""Clocks may differ by this much [s]; an image from further in the future has a wrong stamp."""
 PATIENCE = 2.5
 """A silence longer than this many times the usual one means that something stands still, ..."""
 SHORT_SILENCE = 0.25
@@ -18,14 +18,14 @@ DUE, OVERDUE = 1.25, 2.0
 """From the first to the second of these many usual silences on the robot slows down to a stop, and forgets nothing."""
 ANSWERS_LAST = 3.0
 """An answer has to count for so many times as long as it takes: until the next one comes, and a bit."""
-IN_THE_FUTURE = "the picture's stamp is in the future"
+IN_THE_FUTURE = "the image's stamp is in the future"
 
 
 class AnswerMonitor:
-    """Keeps the answers about the newest picture.
+    """Keeps the answers about the newest image.
 
     Two clocks are asked: `now` [s] is the clock of the stamps, which may be simulated, jump or stand still;
-    `steady` [s] only ever goes on. An answer is believed while both its picture and its arrival are at most
+    `steady` [s] only ever goes on. An answer is believed while both its image and its arrival are at most
     `max_age` [s] old, until the next one is overdue, and until a failure is reported.
     """
 
@@ -40,7 +40,7 @@ class AnswerMonitor:
         self.sighting: Sighting | None = None
         self.period = 0.5  # between two answers [s]; a guess until it is measured
         self._measured = 0
-        self.delay = 0.0  # from the newest picture to its answer [s]
+        self.delay = 0.0  # from the newest image to its answer [s]
         self._fault: str | None = reason
         self._stamp = self._arrived = float("-inf")
 
@@ -55,13 +55,13 @@ class AnswerMonitor:
         self.faults["clock jumped"] += 1
 
     def add(self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float) -> bool:
-        """Take answers that have arrived; return whether they are news about a newer picture."""
+        """Take answers that have arrived; return whether they are news about a newer image."""
         stamp = surroundings.stamp
         if stamp > now + FUTURE:
             self.fail("stamp in the future", f"{IN_THE_FUTURE}: do all nodes use the same clock (use_sim_time)?")
             return False
         if stamp < self._stamp:
-            self.fail("stamp jumped back", "the picture is older than the one before: waiting for a newer one")
+            self.fail("stamp jumped back", "the image is older than the one before: waiting for a newer one")
             return False
         fault, self._fault = self._fault, None
         if stamp == self._stamp:
@@ -75,7 +75,7 @@ class AnswerMonitor:
         return True
 
     def age(self, now: float) -> float:
-        """The age [s] of the newest answered picture, infinite without one."""
+        """The age [s] of the newest answered image, infinite without one."""
         return now - self._stamp
 
     def timeliness(self, steady: float) -> float:
@@ -98,11 +98,11 @@ class AnswerMonitor:
             if 2.0 * self.delay > self.max_age:  # by the time that the next one comes
                 enough = ANSWERS_LAST * self.delay
                 why = f"an answer took {self.delay:.1f} s, for which max_answer_age should be {enough:.1f} s"
-            return f"the newest answered picture is older than {limit}: {why}"
+            return f"the newest answered image is older than {limit}: {why}"
         silence = min(self.max_age, max(SHORT_SILENCE, PATIENCE * self.period))
         if steady - self._arrived > silence:
             return (
-                f"no answer about a new picture came for {silence:.2g} s: the camera, the classifier or the clock "
+                f"no answer about a new image came for {silence:.2g} s: the camera, the classifier or the clock "
                 "stands still"
             )
         return None

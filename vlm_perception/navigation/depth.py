@@ -98,7 +98,7 @@ class DepthReading:
             raise ValueError(f"scan_pose is {list(self.scan_pose)}, expected ahead [m], left [m] and yaw [rad]")
 
     def read_image(self, message: Any, stamp: float) -> Points:
-        """Return what is in a `sensor_msgs/Image` with the pixels of the camera's picture; raises UnusableDepthError.
+        """Return what is in a `sensor_msgs/Image` with the pixels of the camera's image; raises UnusableDepthError.
 
         Its pixels are distances along the optical axis, as REP 118 has them: metres as 32FC1 (NaN: unknown, -inf: too
         close, inf: nothing in reach) or millimetres as 16UC1 (0 and 65535: unknown).

@@ -26,12 +26,12 @@ REACTION = 0.5
 """What depth sees in the way is neared by at most the way to the stop distance in so long [s]."""
 
 FROZEN = (0.03, 0.06)
-"""A camera is frozen whose picture is the very same although odometry says that the robot went so far [m] or turned so
+"""A camera is frozen whose image is the very same although odometry says that the robot went so far [m] or turned so
 far [rad]; ..."""
 FROZEN_BY_COMMANDS = (0.1, 0.2)
 """... or although the commands say that it went so far, which a base follows late; ..."""
 FROZEN_FOR = 0.15
-"""... and it is the same for so long [s], as some drivers deliver each picture several times."""
+"""... and it is the same for so long [s], as some drivers deliver each image several times."""
 JUMP = 2.0
 """The clock of the stamps has jumped when it goes on by so much [s] more than the steady one, or goes back."""
 
@@ -96,7 +96,7 @@ class Pilot:
     def take(
         self, surroundings: Surroundings, sighting: Sighting | None, now: float, steady: float, unchanged: float = 0.0
     ) -> bool:
-        """Take the answers about a picture that is the very same for `unchanged` [s]; return whether they are news."""
+        """Take the answers about an image that is the very same for `unchanged` [s]; return whether they are news."""
         odometry, stamp = self.odometry, surroundings.stamp
         pose = odometry.at(stamp)
         moved = any(
@@ -106,8 +106,8 @@ class Pilot:
         )
         if moved and unchanged >= FROZEN_FOR:
             self.fail(
-                "frozen picture",
-                "the robot moved and not one pixel of the picture changed: is the camera frozen, or the base off?",
+                "frozen image",
+                "the robot moved and not one pixel of the image changed: is the camera frozen, or the base off?",
             )
             return False
         if sighting is not None and sighting.direction:

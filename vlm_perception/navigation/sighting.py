@@ -36,9 +36,9 @@ def check_target(text: str) -> str:
 
 @dataclass(frozen=True)
 class Sighting:
-    """Where the target was in the picture taken at `stamp` [s]; probabilities are in 0..1.
+    """Where the target was in the image taken at `stamp` [s]; probabilities are in 0..1.
 
-    `bearing` [rad, positive left] is the probability-weighted centre of the picture's thirds. `near` is the
+    `bearing` [rad, positive left] is the probability-weighted centre of the image's thirds. `near` is the
     probability of near for a visible target, `in_reach` the one of being visible, near and in the center.
     `direction` and `range` belong to the most probable answer and are empty when that is "absent". `distance` [m] is
     measured in that direction, and NaN when nobody measures.
@@ -62,7 +62,7 @@ class Sighting:
 
 
 def third(direction: str, field_of_view: float) -> tuple[float, float]:
-    """Return the bearings [rad, positive left] of the right and the left border of a third of the picture."""
+    """Return the bearings [rad, positive left] of the right and the left border of a third of the image."""
     left = 1.0 - DIRECTIONS.index(direction) * 2.0 / 3.0
     half = math.tan(field_of_view / 2)
     return math.atan((left - 2.0 / 3.0) * half), math.atan(left * half)
@@ -96,7 +96,7 @@ class TargetReading:
             raise ValueError(f"the field of view is {self.field_of_view} rad, expected 0.1 to 3.0")
 
     def bearing_of(self, direction: str) -> float:
-        """Return the bearing [rad, positive left] of the middle of a third of the picture."""
+        """Return the bearing [rad, positive left] of the middle of a third of the image."""
         offset = (1 - DIRECTIONS.index(direction)) * 2.0 / 3.0
         return math.atan(offset * math.tan(self.field_of_view / 2))
 
@@ -126,12 +126,12 @@ class TargetReading:
         )
         if contradiction > CONTRADICTION:
             raise UnusableAnswerError(
-                f"it is {answer.value!r} about the picture and {mirrored.value!r} about the mirrored one, which "
+                f"it is {answer.value!r} about the image and {mirrored.value!r} about the mirrored one, which "
                 "contradict each other"
             )
 
     def read(self, answer: Answer, stamp: float) -> Sighting:
-        """Return the sighting in a picture taken at `stamp` [s]; raises UnusableAnswerError."""
+        """Return the sighting in an image taken at `stamp` [s]; raises UnusableAnswerError."""
         chance, sides = self._chances(answer)
         visible = math.fsum(sides.values())
         near = math.fsum(chance[f"{side} near"] for side in DIRECTIONS)
@@ -152,7 +152,7 @@ class TargetReading:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What was ahead in the picture taken at `stamp` [s], as probabilities in 0..1.
+    """What was ahead in the image taken at `stamp` [s], as probabilities in 0..1.
 
     `obstacle` and `wall` are close ahead, `passage` is a doorway or a corridor; `left`, `center`
     and `right` are ways that are clear, `none` says that there is no such way.
@@ -197,7 +197,7 @@ class SurroundingsReading:
             raise ValueError(f"the ways are {list(self.ways)}, expected the words for left, center, right and none")
 
     def read(self, label: Answer, way: Answer, stamp: float) -> Surroundings:
-        """Return what was ahead in a picture taken at `stamp` [s]; raises UnusableAnswerError."""
+        """Return what was ahead in an image taken at `stamp` [s]; raises UnusableAnswerError."""
         check_answer("label", label, self.labels)
         check_answer("way", way, self.ways)
         left, center, right, none = (way.probability(option) for option in self.ways)

@@ -65,7 +65,7 @@ class AskService:
         for waiting in [one for one in self._waiting if one.deadline < now]:
             why = "the model is busy or too slow"
             if waiting.reply.cancel() and waiting.newer:
-                why += ", or no newer picture came: is the camera slower?"
+                why += ", or no newer image came: is the camera slower?"
             limit = self._parameters().ask_timeout
             self._complete(waiting, f"no answer within {limit:g} s (ask_timeout): {why}")
 

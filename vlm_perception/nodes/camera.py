@@ -199,15 +199,15 @@ class CameraNode(Node):
         self._counted = (now, self._published)
         figures = {
             "source": shown(self._source),
-            "pictures": self._published,
-            "pictures per second": (self._published - before) / max(now - since, 1e-3),
+            "images": self._published,
+            "images per second": (self._published - before) / max(now - since, 1e-3),
             **self._faults.metrics(),
         }
         if self._waiting:
             return Health(Level.OK, self._waiting, figures)
         problem = self._problem
         if not problem and self._lasting and now - self._published_at > SILENCE + 1:
-            problem = f"{shown(self._source)} has given no picture for {now - self._published_at:.0f} s: is it frozen?"
+            problem = f"{shown(self._source)} has given no image for {now - self._published_at:.0f} s: is it frozen?"
         if problem:
             return Health(Level.ERROR, problem, figures)
         if words := self._uncalibrated or self._faults.recent:

@@ -38,17 +38,17 @@ from vlm_perception.perception.trace import Trace
 from vlm_perception.text import printable
 
 FROZEN = 10.0
-"""The same picture, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
+"""The same image, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
 WORDS_LAST = 5.0
 """A description older than this [s] is not drawn any more."""
 LOST_HINT = (
     " Does the camera's process have the profile too (FASTRTPS_DEFAULT_PROFILES_FILE), or is the network too slow: "
-    "image_transport compressed, fewer or smaller pictures?"
+    "image_transport compressed, fewer or smaller images?"
 )
 SIMULATOR = "vlm_perception/srv/ResetSimulation"
 """The type of a service that the simulator offers and nobody else."""
 LOST = 0.05
-"""A larger share of pictures that get lost on their way is worth a warning."""
+"""A larger share of images that get lost on their way is worth a warning."""
 FAST_DDS_HINT = (
     " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process, the camera's "
     "above all, to"
@@ -61,7 +61,7 @@ def names_of_cameras(topics: Sequence[str]) -> list[str]:
     Raises ValueError when there is none, when one cannot be a topic, or when two cameras have the same name.
     """
     if not topics:
-        raise ValueError("camera_topics is empty, expected at least one topic of pictures, such as camera/image_raw")
+        raise ValueError("camera_topics is empty, expected at least one topic of images, such as camera/image_raw")
     names = []
     for topic in topics:
         if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", topic, re.ASCII):
@@ -213,14 +213,14 @@ class CameraTopics:
         if silence := self.silence:
             return Health(Level.ERROR, silence)
         if lasting := camera.problem:
-            gone = "" if self._node.count_publishers(self._full_topic) else f" {self._why_no_picture()}"
+            gone = "" if self._node.count_publishers(self._full_topic) else f" {self._why_no_image()}"
             return Health(Level.ERROR, lasting.words + gone)
         if fault := self.faults.recent:
             return Health(Level.WARN, fault, logged=True)
         if camera.doubt:
             return Health(Level.WARN, camera.doubt)
         if (seconds := camera.unchanged) > FROZEN and not self.is_simulated:
-            words = f"for {seconds:.0f} s the camera has delivered the very same picture: is it frozen (or simulated)?"
+            words = f"for {seconds:.0f} s the camera has delivered the very same image: is it frozen (or simulated)?"
             return Health(Level.WARN, words)
         if self.out_of_scope:
             return Health(Level.WARN, self.out_of_scope)
@@ -241,41 +241,41 @@ class CameraTopics:
         """Why not one image has come yet; None if one has, or nobody listens."""
         if not self._subscription or (self.camera and self.camera.monitor.form):
             return None
-        return self.refused_qos or self._why_no_picture()
+        return self.refused_qos or self._why_no_image()
 
     def metrics(self) -> dict[str, object]:
         """Return the camera's figures; rates are since the last call, and too many losses since then are a fault."""
         if not (camera := self.camera):
             return self.faults.metrics()
         now, pipeline = time.monotonic(), camera.pipeline
-        counts = Counter({"pictures": camera.slot.received, "lost": self._lost, **pipeline.counts})
+        counts = Counter({"images": camera.slot.received, "lost": self._lost, **pipeline.counts})
         since, before = self._counted
         seconds = max(now - since, 1e-3)
         self._counted = (now, counts)
-        lost, came = counts["lost"] - before["lost"], max(0, counts["pictures"] - before["pictures"])
+        lost, came = counts["lost"] - before["lost"], max(0, counts["images"] - before["images"])
         if lost > LOST * (lost + came):
-            words = f"{lost} of {lost + came} pictures in {seconds:.1f} s were lost on the way here, not by this node."
-            self.faults.add("pictures lost", words + (missing_profile() or LOST_HINT))
+            words = f"{lost} of {lost + came} images in {seconds:.1f} s were lost on the way here, not by this node."
+            self.faults.add("images lost", words + (missing_profile() or LOST_HINT))
         figures: dict[str, object] = {
             f"{name} per second": max(0, counts[name] - before[name]) / seconds
-            for name in ("pictures", "labels", "descriptions", "asks")
+            for name in ("images", "labels", "descriptions", "asks")
         }
-        figures["pictures lost on the way"] = self._lost
-        figures["pictures replaced by newer ones"] = camera.slot.dropped
+        figures["images lost on the way"] = self._lost
+        figures["images replaced by newer ones"] = camera.slot.dropped
         monitor = camera.monitor
         if monitor.form:
-            figures["picture"] = monitor.form
+            figures["image"] = monitor.form
             figures["changes of size or encoding"] = monitor.changes
-            figures["picture unchanged for [s]"] = camera.unchanged
+            figures["image unchanged for [s]"] = camera.unchanged
         if monitor.stamp is not None:
-            figures["picture age [s]"] = (self._node.get_clock().now().nanoseconds - monitor.stamp) * 1e-9
-            figures["picture came ago [s]"] = now - monitor.arrival
+            figures["image age [s]"] = (self._node.get_clock().now().nanoseconds - monitor.stamp) * 1e-9
+            figures["image came ago [s]"] = now - monitor.arrival
         if self._off_mass.value is not None:
             figures["probability outside the labels (off_mass)"] = self._off_mass.value
         figures |= pipeline.cache.metrics() | {"labels about a region": pipeline.counts["regions"]}
         return figures | camera.spans.metrics() | self.faults.metrics()
 
-    def _why_no_picture(self) -> str:
+    def _why_no_image(self) -> str:
         topic, kind = self._full_topic, self._kind.__name__
         if not self._node.count_publishers(topic):
             own = {end.topic_name for end in self._node.publishers}
@@ -292,7 +292,7 @@ class CameraTopics:
                 f"nobody publishes {topic}{there} (ros2 launch: {launched}:=...; "
                 f"ros2 run: -r {self._topic}:=/your/topic)"
             )
-        return f"{topic} has a publisher but no picture came: does the camera deliver?{missing_profile()}"
+        return f"{topic} has a publisher but no image came: does the camera deliver?{missing_profile()}"
 
 
 def may_be_camera(topic: str) -> bool:
@@ -301,7 +301,7 @@ def may_be_camera(topic: str) -> bool:
 
 
 def missing_profile() -> str:
-    """What to do when this process lacks settings with which Fast DDS lets pictures through; else ""."""
+    """What to do when this process lacks settings with which Fast DDS lets images through; else ""."""
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     if "fastrtps" not in get_rmw_implementation_identifier() or os.path.isfile(profile):
         return ""

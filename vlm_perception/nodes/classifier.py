@@ -1,4 +1,4 @@
-"""The classifier: pictures in; a smoothed label, a description and answers to anybody's typed questions out.
+"""The classifier: images in; a smoothed label, a description and answers to anybody's typed questions out.
 
 The executor's thread only stores messages, takes questions and publishes diagnostics. One worker thread
 owns the model: it loads, warms up, decodes and answers. Each camera has its `CameraTopics`.
@@ -256,13 +256,13 @@ class Classifier(LifecycleNode):
             self._faults.add("model hangs", problem)
 
     def _hanging(self) -> str:
-        """In words that the model does not come back from a picture; else ""."""
+        """In words that the model does not come back from an image; else ""."""
         since = self._worker.busy_since if self._worker else None
         limit = self._table.values.ask_timeout
         if self._worker is None or since is None or time.monotonic() - since <= limit:
             return ""
         frames = self._worker.frames_at_once
-        what = f"{frames} pictures" if frames > 1 else "one picture"
+        what = f"{frames} images" if frames > 1 else "one image"
         return (
             f"the model has been at {what} for longer than ask_timeout ({limit:g} s): if it is only "
             "slow, raise that or choose a smaller model; if it hangs, end the process and start it again"

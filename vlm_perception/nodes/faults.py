@@ -13,9 +13,9 @@ WARN_PERIOD = 10.0
 """Shortest time between two log lines about the same kind of fault, and how long the diagnostics warn of it [s]."""
 ADVICE = {
     "description": "labels and answers go on without; choose another model, or set description_rate to 0",
-    "model": "it goes on with the next picture; if this stays, cleanup and configure, or choose another model",
+    "model": "it goes on with the next image; if this stays, cleanup and configure, or choose another model",
     "out of memory": "it asks less at once, waits and tries again; free some, or choose a smaller model or dtype",
-    "corrupt picture": "it is skipped; are the camera's driver and its cable in order?",
+    "corrupt image": "it is skipped; are the camera's driver and its cable in order?",
     "internal": "a mistake in this package: please report it",
 }
 

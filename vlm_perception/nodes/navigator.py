@@ -1,4 +1,4 @@
-"""The navigator: a target in, velocity out. It asks the classifier about the newest picture and acts on the answers.
+"""The navigator: a target in, velocity out. It asks the classifier about the newest image and acts on the answers.
 
 Everything happens in the executor's one thread. Velocity is published by the control timer only, and by what
 stops the robot at once when the node is deactivated or ends.
@@ -310,7 +310,7 @@ class Navigator(LifecycleNode):
             "state": decision.state,
             "reason": decision.reason,
             "answers per second": (self._answered - before) / max(steady - since, 1e-3),
-            "picture age [s]": pilot.answers.age(now),
+            "image age [s]": pilot.answers.age(now),
             "time between answers [s]": pilot.answers.period,
             "forward [m/s]": pilot.sent.forward,
             "turn [rad/s]": pilot.sent.turn,

@@ -95,10 +95,10 @@ def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of a picture for the next one, where that library is glibc.
+    """Have the C library keep the memory of an image for the next one, where that library is glibc.
 
     By itself it gives the megabytes of every message back to the system and takes them anew, page by page: in a node
-    that does little else, that is most of what a picture costs (see docs/performance.md).
+    that does little else, that is most of what an image costs (see docs/performance.md).
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         for option, size in KEPT.items():

@@ -44,9 +44,7 @@ class Parameters:
     multisampling: int = parameter(
         4, "Samples per pixel. Fewer samples render faster, with harder edges", minimum=0, maximum=16, when=START
     )
-    camera_rate: float = parameter(
-        30.0, "Rate of images", unit="Hz", minimum=1.0, maximum=60.0, when=START
-    )
+    camera_rate: float = parameter(30.0, "Rate of images", unit="Hz", minimum=1.0, maximum=60.0, when=START)
     depth_rate: float = parameter(
         0.0,
         "Highest rate of depth images; 0: never",
@@ -98,7 +96,7 @@ class Simulator(Node):
     def _build(self, seed: int) -> World:
         values = self._table.values
         world = World(make_room(seed), values.width, values.height, values.multisampling)
-        world.picture()  # builds the renderer now: a missing driver shows at once, and the first frame is not late
+        world.image()  # builds the renderer now: a missing driver shows at once, and the first frame is not late
         return world
 
     def _now(self) -> float:
@@ -159,7 +157,7 @@ class Simulator(Node):
         self._odometry_publisher.publish(_odometry(stamp, "odom", self._world.odometry, linear, angular))
         self._truth_publisher.publish(_odometry(stamp, "map", self._world.pose, linear, angular))
         self._collisions_publisher.publish(UInt32(data=self._world.collisions))
-        image = self._image(stamp, "rgb8", self._world.picture())
+        image = self._image(stamp, "rgb8", self._world.image())
         self._image_publisher.publish(image)
         calibration = CameraCalibration.pinhole(image.width, image.height, self._world.field_of_view)
         self._info_publisher.publish(camera_info(calibration, image.header))

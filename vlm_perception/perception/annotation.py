@@ -1,4 +1,4 @@
-"""The label and the description written on their picture, in any script that there is a font for."""
+"""The label and the description written on their image, in any script that there is a font for."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def annotate(
     description that no font can write is left out.
     """
     size = max(12, image.shape[1] // 32)
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
+    drawn = Image.fromarray(image)
+    draw = ImageDraw.Draw(drawn)
     if not font_for(label, size):
         label = f"choices[{choices.index(label)}]" if label in choices else "unknown"
     for line, text in enumerate((f"{label} {confidence:.0%}", words)):
@@ -49,7 +49,7 @@ def annotate(
             stroke_width=max(1, size // 10),
             stroke_fill="black",
         )
-    return np.asarray(picture)
+    return np.asarray(drawn)
 
 
 @functools.lru_cache(maxsize=512)

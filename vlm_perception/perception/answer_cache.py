@@ -1,10 +1,10 @@
 """Answers about a scene that has not changed are used again. No ROS.
 
-Two pictures show the same scene when no part of them differs: both are shrunk to `SIZE` cells, which averages the
+Two images show the same scene when no part of them differs: both are shrunk to `SIZE` cells, which averages the
 camera's noise away, and the largest difference of any cell in any colour decides. How large it may be depends on how
 sure the model was, by its log-odds: what it is sure of takes a larger change to become another answer than what it is
 in two minds about. The usual perceptual hashes ([pHash](https://www.phash.org), dHash) are of grey values and of the
-whole picture: they see neither another colour nor something small. benchmarks/cache.md has all of them, side by side.
+whole image: they see neither another colour nor something small. benchmarks/cache.md has all of them, side by side.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SURE = 0.99
 QUESTIONS = 4
 """The answers to so many questions are remembered: the label, the description, and two that may come back."""
 LEAST_PERIODS = 2.5
-"""An answer is good for so many periods of its question at least. The half: pictures come a little early or late."""
+"""An answer is good for so many periods of its question at least. The half: images come a little early or late."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Engine:
         """Return what the last answers cost, as far as the model tells, for diagnostics."""
         figures: dict[str, object] = {
             "inference time [s]": self.inference_time,
-            "pictures at once": self.frames_at_once,
+            "images at once": self.frames_at_once,
             "questions waiting": len(self.asks),
         }
         if closed := self._closed_usage:
@@ -104,9 +104,9 @@ class Engine:
             try:
                 try:
                     if doubt := camera.refresh():
-                        yield Fault(camera.name, "doubtful picture", doubt)
+                        yield Fault(camera.name, "doubtful image", doubt)
                 except Exception as error:  # a broken message must not stop the good ones
-                    yield Fault(camera.name, "corrupt picture", error)
+                    yield Fault(camera.name, "corrupt image", error)
                 frame = camera.frame(now)
                 answerable = [ask for ask in asked if camera.is_newer(frame.stamp, ask.newer_than)]
                 self.asks.put_back([ask for ask in asked if ask not in answerable])

@@ -115,7 +115,7 @@ class PlainImage:
 
 
 def stamp_of(message: Any) -> int:
-    """When the picture was taken [ns]."""
+    """When the image was taken [ns]."""
     return nanoseconds(message.header.stamp)
 
 
@@ -135,9 +135,9 @@ def decode(message: Any) -> Decoded:
     try:
         image, doubt = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
     except (cv2.error, MemoryError) as error:
-        raise FrameError(f"the picture cannot be decoded: {' '.join(str(error).split())}") from None
+        raise FrameError(f"the image cannot be decoded: {' '.join(str(error).split())}") from None
     image = np.ascontiguousarray(image)
-    image.flags.writeable = False  # so a model may keep what it has found out about this very picture
+    image.flags.writeable = False  # so a model may keep what it has found out about this very image
     return Decoded(image, doubt)
 
 
@@ -306,7 +306,7 @@ def _doubt_of_depth(encoding: str, values: np.ndarray) -> str | None:
 
 
 def _decode_compressed(message: Any) -> tuple[np.ndarray, str | None]:
-    what = f"the compressed picture ({form_of(message) or 'no format named'}, {len(message.data)} bytes)"
+    what = f"the compressed image ({form_of(message) or 'no format named'}, {len(message.data)} bytes)"
     pixels = unpack(np.frombuffer(message.data, np.uint8), what)
     # image_transport says what it compressed, and as what: "bayer_rggb8; png compressed ", "rgb8; jpeg compressed bgr8"
     named = re.fullmatch(r"\s*(\w+)\s*;\s*\w+ compressed\s*(\w*)\s*", message.format)
@@ -323,7 +323,7 @@ def _decode_compressed(message: Any) -> tuple[np.ndarray, str | None]:
 def _decode_raw(message: Any) -> tuple[np.ndarray, str | None]:
     height, width, step = message.height, message.width, message.step
     encoding = ALIASES.get(message.encoding, message.encoding)
-    what = f"the picture ({message.encoding}, {width}x{height})"
+    what = f"the image ({message.encoding}, {width}x{height})"
     if message.encoding not in ENCODINGS:
         raise FrameError(f"encoding {message.encoding!r:.60} is not known, expected one of {', '.join(ENCODINGS)}")
     _check_size(what, width, height)
@@ -399,7 +399,7 @@ def rosbags_to_rgb(image: PlainImage) -> np.ndarray:
         from rosbags.image import message_to_cvimage
     except ImportError:
         raise FrameError(
-            "pictures cannot be decoded, there is neither a cv_bridge that works nor rosbags-image: "
+            "images cannot be decoded, there is neither a cv_bridge that works nor rosbags-image: "
             "pip install rosbags-image"
         ) from None
 

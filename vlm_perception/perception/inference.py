@@ -91,8 +91,10 @@ def _rest(job: Job, known: Known, error: Exception) -> TextFailed | Exception:
     found = known.get(id(job.frame.image), {})
     lacking = [question for question in job.questions if question not in found]
     # The asker's mistakes are told as such.
-    if not isinstance(error, ModelError) or len(lacking) == len(job.questions) or not all(
-        isinstance(question, Text) for question in lacking
+    if (
+        not isinstance(error, ModelError)
+        or len(lacking) == len(job.questions)
+        or not all(isinstance(question, Text) for question in lacking)
     ):
         return error
     return TextFailed([found.get(question, Answer("", 0.0)) for question in job.questions], error)
@@ -155,7 +157,8 @@ def _check(question: ClosedQuestion, given: Answer) -> None:
     if given.value not in question.options:
         raise ModelError(f"the model answered {given.value!r:.100} to {question}, expected one of its options")
     if len(given.probabilities) != len(question.options) or not all(
-        -1e-3 <= p <= 1 + 1e-3 for p in given.probabilities  # NaN is neither
+        -1e-3 <= p <= 1 + 1e-3
+        for p in given.probabilities  # NaN is neither
     ):
         raise ModelError(
             f"the model answered {question} with the probabilities {list(given.probabilities)!r:.200}, expected one "

@@ -1,6 +1,6 @@
-"""The part of the picture where something moves, before a camera that stands still. No ROS.
+"""The part of the image where something moves, before a camera that stands still. No ROS.
 
-Dense inverse search ([Kroeger et al. 2016](https://arxiv.org/abs/1603.03590), in OpenCV) on small grey pictures finds
+Dense inverse search ([Kroeger et al. 2016](https://arxiv.org/abs/1603.03590), in OpenCV) on small grey images finds
 how every part moved since the last one. What moved, with room around it, is the region.
 """
 
@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 
 WIDTH = 160
-"""Of the grey pictures [pixels]."""
+"""Of the grey images [pixels]."""
 MOVES = 0.6
-"""What moves less than this from one picture to the next [small pixels] stands still."""
+"""What moves less than this from one image to the next [small pixels] stands still."""
 DIFFERS = 12.0
-"""Where two pictures differ by less than this [0 to 255], flow is imagined: there is nothing to follow but noise."""
+"""Where two images differ by less than this [0 to 255], flow is imagined: there is nothing to follow but noise."""
 SMALLEST = 12
 """Fewer moving small pixels than this are noise."""
 ALL_MOVES = 0.4
-"""When more than this share of the picture moves, it is the camera that does, or the light."""
+"""When more than this share of the image moves, it is the camera that does, or the light."""
 ROOM = 1.5
 """The region is so many times as large as what moves in it."""
 LEAST, MOST = 0.25, 0.8
-"""Edge of a region as a share of the picture's: smaller ones lack surroundings, larger ones are the whole picture."""
+"""Edge of a region as a share of the image's: smaller ones lack surroundings, larger ones are the whole image."""
 SPECK = np.ones((2, 2), np.uint8)
 """What moves and is thinner [small pixels] is noise."""
 NEAR = np.ones((17, 17), np.uint8)
@@ -32,7 +32,7 @@ NEAR = np.ones((17, 17), np.uint8)
 
 
 class Region(NamedTuple):
-    """A part of a picture [pixels]: its left upper corner, its size."""
+    """A part of an image [pixels]: its left upper corner, its size."""
 
     x: int
     y: int
@@ -45,7 +45,7 @@ class Region(NamedTuple):
 
 
 class Motion:
-    """Follows what moves from picture to picture of one camera."""
+    """Follows what moves from image to image of one camera."""
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -54,8 +54,8 @@ class Motion:
     def region(self, image: np.ndarray) -> Region | None:
         """Return the part of `image` in which something has moved since the last one; None: all of it is to be seen.
 
-        `image` is RGB, uint8, shape (height, width, 3). The region has the shape of the picture, so that a model that
-        squashes pictures sees things as it is used to.
+        `image` is RGB, uint8, shape (height, width, 3). The region has the shape of the image, so that a model that
+        squashes images sees things as it is used to.
         """
         height, width = image.shape[:2]
         size = (WIDTH, max(16, round(WIDTH * height / width)))
@@ -81,5 +81,5 @@ class Motion:
         return Region(left, top, region_width, region_height)
 
     def clear(self) -> None:
-        """Forget the last picture."""
+        """Forget the last image."""
         self._before = None

@@ -22,9 +22,7 @@ class LabelSettings:
     descriptions: tuple[str, ...] = parameter(
         (), "Meaning of each label in more words. Give none, or one for each label; one may be empty"
     )
-    rate: float = parameter(
-        10.0, "Highest rate of labels; 0: never", unit="Hz", minimum=0.0, maximum=100.0
-    )
+    rate: float = parameter(10.0, "Highest rate of labels; 0: never", unit="Hz", minimum=0.0, maximum=100.0)
     follow_motion: bool = parameter(
         False, "Label only the part of the image where something moves. For a camera that stands still"
     )
@@ -51,9 +49,7 @@ class DescriptionSettings:
     phrases: tuple[str, ...] = parameter(
         (), "Phrases that a dual encoder chooses from for a description; none: its built-in phrases"
     )
-    rate: float = parameter(
-        0.5, "Highest rate of descriptions; 0: never", unit="Hz", minimum=0.0, maximum=10.0
-    )
+    rate: float = parameter(0.5, "Highest rate of descriptions; 0: never", unit="Hz", minimum=0.0, maximum=10.0)
     max_new_tokens: int = parameter(
         64, "Length limit of a description and of an answer to a text question", unit="tokens", minimum=1, maximum=1024
     )

@@ -1,7 +1,7 @@
-"""From one label per picture to one label that can be acted on: steady, in time rather than in frames.
+"""From one label per image to one label that can be acted on: steady, in time rather than in frames.
 
-A belief over the options is carried from picture to picture by one of `METHODS`; the label follows
-the belief with hysteresis and is `unknown` while in doubt. Pure: time comes in with the pictures.
+A belief over the options is carried from image to image by one of `METHODS`; the label follows
+the belief with hysteresis and is `unknown` while in doubt. Pure: time comes in with the images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlm_perception.parameters import parameter
 
 METHODS = ("bayes", "majority", "none")
 MODEL_ERROR = 0.05
-"""How often a model that is quite sure is wrong nevertheless: no single picture decides alone."""
+"""How often a model that is quite sure is wrong nevertheless: no single image decides alone."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class LabelSmoother:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as before the first picture."""
+        """Forget everything, as before the first image."""
         self.belief = [1 / len(self.options)] * len(self.options)
         self._history: deque[tuple[int, int]] = deque()
         self._stamp: int | None = None
         self._label: int | None = None
 
     def update(self, stamp: int, probabilities: Sequence[float]) -> SmoothedLabel:
-        """Take in one picture's `probabilities`, one per option, and return the label as of `stamp` [ns].
+        """Take in one image's `probabilities`, one per option, and return the label as of `stamp` [ns].
 
         A gap longer than the window, or a stamp that jumps back (a bag that loops, a simulation that
         starts again), begins anew. The same stamp twice changes nothing.

@@ -26,7 +26,7 @@ class StreamMonitor:
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self.changes = 0
-        """How often the pictures changed their size or encoding."""
+        """How often the images changed their size or encoding."""
         self.begin()
 
     def begin(self) -> None:
@@ -94,20 +94,20 @@ class StreamMonitor:
                 f"the clock has stood still for {steady - since:.1f} s: is the simulation paused (/clock)?",
             )
         if steady - self._heard > max_age:
-            silent = f"the newest picture came {steady - self._heard:.1f} s ago, {limit}: has the camera stopped?"
+            silent = f"the newest image came {steady - self._heard:.1f} s ago, {limit}: has the camera stopped?"
             return Problem("camera silent", silent)
         if steady - self.arrival > max_age:
             again = f"the same stamp came again and again for {steady - self.arrival:.1f} s, {limit}"
-            return Problem("camera frozen", f"{again}: is the camera frozen, does its driver stamp every picture?")
+            return Problem("camera frozen", f"{again}: is the camera frozen, does its driver stamp every image?")
         age = (now - self.stamp) * 1e-9
         if max_age < age < 2 * (silence := steady - self._heard):  # it came in good time, but nothing since then
-            words = f"the newest picture is {age:.1f} s old, {limit}, and none came for {silence:.1f} s"
+            words = f"the newest image is {age:.1f} s old, {limit}, and none came for {silence:.1f} s"
             return Problem("camera silent", f"{words}: has the camera stopped?")
         if abs(age) > max_age:
             when = f"{age:.1f} s ago" if age > 0 else f"{-age:.1f} s in the future"
             return Problem(
                 "wrong stamp",
-                f"the newest picture is stamped {when}, {limit}: "
+                f"the newest image is stamped {when}, {limit}: "
                 "does the camera stamp, do both clocks agree, is use_sim_time right?",
             )
         return None

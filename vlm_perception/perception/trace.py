@@ -1,6 +1,6 @@
-"""Where the time of each picture goes: percentiles of every stage, and a trace that Perfetto opens. No ROS.
+"""Where the time of each image goes: percentiles of every stage, and a trace that Perfetto opens. No ROS.
 
-The stages of a picture, one after the other: it waits for the model (`wait`), becomes an array (`decode`), the model
+The stages of an image, one after the other: it waits for the model (`wait`), becomes an array (`decode`), the model
 encodes it (`encode`) and answers (`answer`; free words: `describe`), and that is published (`publish`). `age` is how
 old it was, by its stamp, when it was taken up; `whole` is from its arrival until an answer was published.
 
@@ -26,7 +26,7 @@ from vlm_perception.questions import Answer
 
 STAGES = ("age", "wait", "decode", "encode", "answer", "describe", "publish", "whole")
 WINDOW = 300
-"""Of how many pictures the percentiles are."""
+"""Of how many images the percentiles are."""
 PERCENTILES = (50, 95, 99)
 START = '[\n{"name": '
 """How the file of a trace begins."""
@@ -124,7 +124,7 @@ def _open(path: Path) -> TextIO:
 class Spans:
     """The last times of one `camera`'s stages [s], also written to the `trace` if there is one.
 
-    Times are those of `time.monotonic`; `stamp` [ns] says which picture it is. One thread adds, any may read.
+    Times are those of `time.monotonic`; `stamp` [ns] says which image it is. One thread adds, any may read.
     """
 
     def __init__(self, camera: str, trace: Trace | None = None) -> None:
@@ -135,12 +135,12 @@ class Spans:
         """When the last answer was published."""
 
     def received(self, stamp: int, at: float) -> None:
-        """A picture has come; any thread."""
+        """An image has come; any thread."""
         if self._trace:
             self._trace.moment(f"{self._camera} received", "received", at, stamp=stamp)
 
     def taken(self, stamp: int, age: float, received: float, taken: float, decoded: float) -> None:
-        """A picture was taken up, which was `age` [s] old then."""
+        """An image was taken up, which was `age` [s] old then."""
         self._last["age"].append(age)
         self._add(f"{self._camera} received", "wait", received, taken, stamp)
         self._add(self._camera, "decode", taken, decoded, stamp)
@@ -158,7 +158,7 @@ class Spans:
         self._add(self._camera, stage, encoded, answered, stamp)
 
     def told(self, stamp: int, received: float, answered: float, published: float) -> None:
-        """What was `answered` about the picture is `published`."""
+        """What was `answered` about the image is `published`."""
         self._add(self._camera, "publish", answered, published, stamp)
         self._last["whole"].append(published - received)
         self._told = published

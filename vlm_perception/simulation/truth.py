@@ -7,8 +7,8 @@ The definitions (distances from the robot's centre, along the floor):
   (within 45 degrees) and the places 0.5 m and 1 m ahead of it are in the corridor; **doorway**, the opening's
   middle is within 25 degrees of the heading, 0.5 to 3.5 m away, seen from the room at less than 60 degrees from
   straight on, with nothing in between; **clear** otherwise.
-- target: **no**, unless its visible pixels are `VISIBLE` of the picture or more; **left**, **center** or **right**
-  third of the picture by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
+- target: **no**, unless its visible pixels are `VISIBLE` of the image or more; **left**, **center** or **right**
+  third of the image by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
   A target with some pixels but fewer is a *glimpse*: neither answer is wrong, so it is not used.
 - way: **center** when the swath ahead is free for 1.5 m; else the freer of **left** and **right** (25 degrees), if it
   is free for 1 m; else **none**.
@@ -37,7 +37,7 @@ _OFFSETS = np.linspace(-SWATH_HALF_WIDTH, SWATH_HALF_WIDTH, 11)
 
 @dataclass(frozen=True)
 class VisibleObject:
-    """One object in the picture: share of the pixels (0..1), third of the picture, distance [m] to its surface."""
+    """One object in the image: share of the pixels (0..1), third of the image, distance [m] to its surface."""
 
     name: str
     share: float
@@ -130,7 +130,7 @@ def way(room: Room, pose: RobotPose) -> str:
 
 
 def sightings(room: Room, pose: RobotPose, segmentation: np.ndarray) -> list[VisibleObject]:
-    """What is in the picture, from left to right. `segmentation` (height, width): -1 or an index of `room.things`."""
+    """What is in the image, from left to right. `segmentation` (height, width): -1 or an index of `room.things`."""
     height, width = segmentation.shape
     counts = np.zeros((len(room.things), width))
     for index in range(len(room.things)):
@@ -148,5 +148,5 @@ def sightings(room: Room, pose: RobotPose, segmentation: np.ndarray) -> list[Vis
 
 
 def description(seen: list[VisibleObject]) -> str:
-    """The sentence that describes a picture: visible objects from left to right."""
+    """The sentence that describes an image: visible objects from left to right."""
     return ", ".join(f"{item.name} {item.where}" for item in seen if item.visible) or "no objects"

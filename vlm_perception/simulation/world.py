@@ -143,14 +143,14 @@ class World:
             math.remainder(self.odometry.yaw + angular * TIMESTEP, math.tau),
         )
 
-    def picture(self, camera: str = "camera") -> np.ndarray:
+    def image(self, camera: str = "camera") -> np.ndarray:
         """Render what `camera` sees ("camera" or "above"): RGB uint8, shape (height, width, 3)."""
         renderer = self._get_renderer()
         renderer.update_scene(self._data, camera=camera, scene_option=self._options[camera])
         return renderer.render()
 
     def pixel_from_above(self, x: float, y: float) -> tuple[float, float]:
-        """Column and row, in the picture of the camera "above", of a point on the floor [m]."""
+        """Column and row, in the image of the camera "above", of a point on the floor [m]."""
         height, width = self._size
         camera = self._model.camera("above")
         scale = height / 2 / math.tan(math.radians(float(camera.fovy[0])) / 2) / camera.pos[2]

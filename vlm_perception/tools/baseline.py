@@ -44,7 +44,7 @@ class Baseline:
         self._model, self._processor, self._template_options = model, processor, template_options
 
     def ask(self, image: np.ndarray, question: Question, most: int = MOST_TOKENS, least: int = 0) -> Said:
-        """Ask about an RGB picture, uint8 (height, width, 3); `most` and `least` are the tokens of a closed answer."""
+        """Ask about an RGB image, uint8 (height, width, 3); `most` and `least` are the tokens of a closed answer."""
         if isinstance(question, Text):
             most = question.max_new_tokens
         first = FirstToken()

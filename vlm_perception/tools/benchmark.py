@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help=f"some of {', '.join(QUESTIONS)} (default: all)",
     )
-    parser.add_argument("--images", type=Path, help="a folder of pictures, or a video (default: rendered rooms)")
+    parser.add_argument("--images", type=Path, help="a folder of images, or a video (default: rendered rooms)")
     parser.add_argument("--rounds", type=int, default=24, help="measured calls of each kind (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Measure one setup after the other, say what cannot be, and write down the rest."""
     from vlm_perception.tools import benchmark_report
-    from vlm_perception.tools.benchmark_pictures import find_pictures
+    from vlm_perception.tools.benchmark_images import find_images
     from vlm_perception.tools.machine import describe
 
     try:
@@ -72,19 +72,19 @@ def main(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--rounds is {arguments.rounds}, expected 1 to {MAX_ROUNDS}")
         planned = list(setups(arguments))
         machine = describe()
-        pictures, about = find_pictures(arguments.images, min(arguments.rounds, 100))
+        images, about = find_images(arguments.images, min(arguments.rounds, 100))
         arguments.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"vlm_perception benchmark: {error}", file=sys.stderr)
         return 2
-    measured, problems = measure_all(planned, arguments.questions, pictures, arguments.rounds)
+    measured, problems = measure_all(planned, arguments.questions, images, arguments.rounds)
     rows = benchmark_report.rows(measured)
     problems += [
         f"{row.model}, {row.precision}, {row.question} {row.way}: {row.problem}" for row in rows if row.problem
     ]
     facts = {
         "machine": machine,
-        "pictures": about,
+        "images": about,
         "rounds": arguments.rounds,
         "models": [{"setup": str(one.setup), "load_seconds": one.load_seconds, **one.facts} for one in measured],
         "problems": problems,
@@ -110,7 +110,7 @@ def setups(arguments: argparse.Namespace) -> Iterator[Setup]:
 
 
 def measure_all(
-    planned: Sequence[Setup], kinds: Sequence[str], pictures: Sequence[np.ndarray], rounds: int
+    planned: Sequence[Setup], kinds: Sequence[str], images: Sequence[np.ndarray], rounds: int
 ) -> tuple[list[Measured], list[str]]:
     """What was measured, and why the rest was not; a progress bar is shown meanwhile."""
     measured, problems = [], []
@@ -118,7 +118,7 @@ def measure_all(
     for number, setup in enumerate(planned):
         bar.set_description(f"{setup!s:.60}")
         try:
-            with Child(measure, setup, list(kinds), list(pictures), rounds) as child:
+            with Child(measure, setup, list(kinds), list(images), rounds) as child:
                 for message in child.messages():
                     if isinstance(message, int):
                         bar.update(number * rounds + message - bar.n)

@@ -27,7 +27,7 @@ class BenchmarkRow:
     `tokens_per_second` those of a text after the first. `baseline_over_ours`, of our rows: the median over the rounds,
     in which both take turns, of the baseline's time by ours, so that what else the machine did met both. Of memory the
     process's and the GPU's peaks; use of the GPU (0 to 1) and watts are those while all rows of a model took turns.
-    `valid` is the share of pictures about which every closed answer was one of the options, `agreement` the share about
+    `valid` is the share of images about which every closed answer was one of the options, `agreement` the share about
     which the first model that was measured, asked our way, says the same. `problem`: why not all was measured.
     """
 
@@ -159,7 +159,7 @@ def write(folder: Path, rows: Sequence[BenchmarkRow], about: dict[str, Any]) -> 
 def markdown(rows: Sequence[BenchmarkRow], about: dict[str, Any], has_chart: bool = False) -> str:
     """The report, ready to be pasted; `about` are the lines of the machine, what was asked about, and `problems`."""
     lines = ["# Benchmark", "", *[f"- {line}" for line in about["machine"]]]
-    lines += [f"- pictures: {about['pictures']}", f"- {about['rounds']} rounds, all questions of a model in turn", ""]
+    lines += [f"- images: {about['images']}", f"- {about['rounds']} rounds, all questions of a model in turn", ""]
     lines += [table(rows), ""]
     lines += [LEGEND, ""]
     if about["problems"]:

@@ -109,11 +109,11 @@ def asked(kinds: Sequence[str]) -> dict[str, list[Question]]:
 
 
 def measure(
-    send: Callable[[Any], None], setup: Setup, kinds: Sequence[str], pictures: Sequence[np.ndarray], rounds: int
+    send: Callable[[Any], None], setup: Setup, kinds: Sequence[str], images: Sequence[np.ndarray], rounds: int
 ) -> None:
     """Send how many rounds are done, again and again, and at last what was `Measured`.
 
-    Every round is about another picture, and all cases take turns in it. Raises ModelError when the model cannot be
+    Every round is about another image, and all cases take turns in it. Raises ModelError when the model cannot be
     loaded.
     """
     from vlm_perception.tools.baseline import baseline_of  # not above: the command's --help does not wait for torch
@@ -132,10 +132,10 @@ def measure(
     calls = {Case(name, way): questions for name, questions in asked(kinds).items() for way in ways}
     samples = {case: Samples() for case in calls}
     for number in range(-WARM_UP, 0):
-        _round(calls, ways, pictures, number, {case: Samples() for case in calls}, samples, gpu)
+        _round(calls, ways, images, number, {case: Samples() for case in calls}, samples, gpu)
     with PowerMeter(gpu.index or 0 if gpu else 0) as power:
         for number in range(rounds):
-            _round(calls, ways, pictures, number, samples, samples, gpu)
+            _round(calls, ways, images, number, samples, samples, gpu)
             send(number + 1)
     send(Measured(setup, model.describe_self(), load_seconds, samples, power.draw))
 
@@ -143,18 +143,18 @@ def measure(
 def _round(
     calls: dict[Case, list[Question]],
     ways: dict[str, Callable[[np.ndarray, list[Question]], Answered]],
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     number: int,
     samples: dict[Case, Samples],
     problems: dict[Case, Samples],
     gpu: Any,
 ) -> None:
-    """Every case once, about the same picture; those that have failed before are left out."""
-    place = number % len(pictures)
+    """Every case once, about the same image; those that have failed before are left out."""
+    place = number % len(images)
     for case, questions in calls.items():
         if problems[case].problem:
             continue
-        image = pictures[place].copy()  # a new one each time: what is known of the last one must not help
+        image = images[place].copy()  # a new one each time: what is known of the last one must not help
         _reset_peaks(gpu)
         started = time.perf_counter()
         try:

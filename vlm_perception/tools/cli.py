@@ -22,7 +22,7 @@ INTERRUPTED, NOBODY_READS = 130, 141
 COMMANDS = {
     "look": "label every frame of a video, a folder or an image, without ROS: annotated video, contact sheet, table",
     "demo": "watch the robot find a thing by its name in a simulated room",
-    "evaluate": "search in many rooms, compared with a baseline controller: figures, a table, pictures of the paths",
+    "evaluate": "search in many rooms, compared with a baseline controller: figures, a table, images of the paths",
     "train": "train the nano model",
     "figures": "measure the nano model on rooms it has never seen",
     "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",

@@ -24,7 +24,7 @@ class Result:
     frames: int
     labels_per_s: float
     video: str
-    picture: str
+    image: str
     seed: int
     said: str
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--domain", type=int, help="ROS domain of its nodes (default: a free one from 10 to 39)")
-    parser.add_argument("--output", type=Path, default=Path("output"), help="where video, picture and logs go")
+    parser.add_argument("--output", type=Path, default=Path("output"), help="where video, image and logs go")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write a trace of the time of each image, for ui.perfetto.dev"
     )
@@ -64,8 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.simulation.world import World
     from vlm_perception.tools.episode import choose_target, run_episode
     from vlm_perception.tools.film import Film
+    from vlm_perception.tools.images import draw_paths
     from vlm_perception.tools.output import check_output
-    from vlm_perception.tools.pictures import draw_paths
     from vlm_perception.tools.stack import Stack
 
     began = time.monotonic()
@@ -81,7 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
             raise ValueError(unknown_target(target, scope.targets, scope.about))
         check_output(arguments.output)
         with World(room, 64, 48) as world:
-            world.picture()  # now, not in a process whose log nobody reads, it shows whether there is a renderer
+            world.image()  # now, not in a process whose log nobody reads, it shows whether there is a renderer
         if arguments.trace:
             arguments.trace.parent.mkdir(parents=True, exist_ok=True)
             arguments.trace.write_text("")  # now, not when everything runs, it shows whether it can be written
@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
     say(f"room {room.seed} ({room.length:.1f} x {room.width:.1f} m) with {things}; the robot is to find: {target}")
     say(f"starting simulator, classifier and navigator; to look on: {where}")
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
-    video, picture = arguments.output / f"{name}.webm", arguments.output / f"{name}.png"
+    video, image = arguments.output / f"{name}.webm", arguments.output / f"{name}.png"
     parameters: dict[str, dict[str, object]] = {
         "simulator": {"seed": room.seed},
         "classifier": {"model": arguments.model},
@@ -119,7 +119,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         rclpy.try_shutdown()
-    draw_paths(room, {"the robot": episode.path}, target, picture)
+    draw_paths(room, {"the robot": episode.path}, target, image)
     result = Result(
         found=episode.found,
         target=target,
@@ -129,11 +129,11 @@ def main(arguments: argparse.Namespace) -> int:
         frames=film.frames,
         labels_per_s=round(film.labels / film.seconds, 1),
         video=str(video),
-        picture=str(picture),
+        image=str(image),
         seed=room.seed,
         said="arrived" if episode.arrived else "not found",
     )
     trace = f", trace {arguments.trace} (open it in https://ui.perfetto.dev)" if arguments.trace else ""
-    say(f"{result.said}; video {result.video}, path {result.picture}{trace}")
+    say(f"{result.said}; video {result.video}, path {result.image}{trace}")
     print(json.dumps(asdict(result)), flush=True)
     return 0 if result.found and result.collisions == 0 else 1

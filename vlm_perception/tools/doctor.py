@@ -107,7 +107,7 @@ def look_at_machine(send: Send) -> None:
     if report(send, machine.packages):
         report(send, machine.torch_and_numpy)
         report(send, machine.gpu)
-        report(send, machine.pictures)
+        report(send, machine.images)
     report(send, machine.free, Path.cwd())
     report(send, machine.clock)
     report(send, machine.renderer)

@@ -34,7 +34,7 @@ class Episode:
     """What came of a search. Distances are in [m], times in [s] since the target was set, places (x, y) in [m].
 
     `distance` ends at the target's nearest point and is None for a target that is not in the room; `driven` is how far
-    the robot went, by ground truth. `picture_ages` are those of the answers at their arrival, `states` are the changes
+    the robot went, by ground truth. `image_ages` are those of the answers at their arrival, `states` are the changes
     of (time, state, reason).
     """
 
@@ -49,7 +49,7 @@ class Episode:
     path: list[tuple[float, float]]
     collided_at: list[tuple[float, float]]
     states: list[tuple[float, str, str]]
-    picture_ages: list[float]
+    image_ages: list[float]
 
 
 def choose_target(wish: str, room: Room) -> str:
@@ -172,8 +172,8 @@ class Spectator(Node):
         return future.result()
 
     def wait_for_the_robot(self) -> None:
-        """Until the classifier looks at pictures and targets can be set."""
-        self.wait_until(self._looking, 120.0, "the classifier to look at pictures")
+        """Until the classifier looks at images and targets can be set."""
+        self.wait_until(self._looking, 120.0, "the classifier to look at images")
         for prefix, client in self._targets.items():
             self.wait_until(client.service_is_ready, 30.0, f"{prefix}set_search_target")
 
@@ -254,5 +254,5 @@ def run_episode(
         path=list(seen.path),
         collided_at=list(seen.collided_at),
         states=[(at - began, state.state, state.reason) for at, state in seen.states if state.target == target],
-        picture_ages=list(seen.ages),
+        image_ages=list(seen.ages),
     )

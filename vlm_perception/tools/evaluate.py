@@ -1,4 +1,4 @@
-"""Search in many rooms with the real nodes, side by side with a baseline controller: figures, a table, pictures.
+"""Search in many rooms with the real nodes, side by side with a baseline controller: figures, a table, images.
 
 In every room both look for a thing that is there and for one that is not. Rooms go on in parallel, each with nodes of
 its own in a ROS domain of its own, and all in real time: the nodes' time-outs must hold on clocks that nobody can

@@ -29,7 +29,7 @@ from vlm_perception.tools.episode import (
     choose_target,
     run_episode,
 )
-from vlm_perception.tools.pictures import contact_sheet, draw_paths
+from vlm_perception.tools.images import contact_sheet, draw_paths
 from vlm_perception.tools.stack import Stack
 from vlm_perception.tools.summary import Trial, failures_in_words, in_words, rounded, summarize, table
 
@@ -56,7 +56,7 @@ class Setting:
     def parameters(self) -> dict[str, dict[str, object]]:
         """Those of the nodes that differ from the shipped ones.
 
-        The picture is as large as the nano model's training pictures were and its answers are the same as for the
+        The image is as large as the nano model's training images were and its answers are the same as for the
         demo's four times as large one, and the model answers nobody but the robot: both spare the processor. With a
         delay the time-outs are as much longer as the README says for large models; nothing else knows of it.
         """
@@ -186,14 +186,14 @@ class Evaluation:
     def _keep(self, room: Room, trials: Mapping[str, Trial]) -> None:
         self.trials[room.seed] = dict(trials)
         what = "; ".join(f"{name} {in_words(trial)}" for name, trial in trials.items())
-        target, ages = trials[OURS].present.target, trials[OURS].present.picture_ages
+        target, ages = trials[OURS].present.target, trials[OURS].present.image_ages
         late = f" (answers {statistics.median(ages):.2f} s late)" if ages else ""
         tqdm.write(f"{len(self.trials)} of {self._wanted}: room {room.seed}, {target}: {what}{late}")
         paths = {name: trial.present.path for name, trial in trials.items()}
         crosses = [place for trial in trials.values() for place in trial.present.collided_at]
-        draw_paths(room, paths, target, self._picture(room.seed), crosses)
+        draw_paths(room, paths, target, self._image(room.seed), crosses)
 
-    def _picture(self, seed: int) -> Path:
+    def _image(self, seed: int) -> Path:
         return self.output / "rooms" / f"room-{seed}.png"
 
     def report(self) -> None:
@@ -205,7 +205,7 @@ class Evaluation:
             name: summarize([trials[name] for trials in rooms.values()], setting.time_limit)
             for name in setting.controllers
         }
-        ages = {seed: trials[OURS].present.picture_ages for seed, trials in rooms.items()}
+        ages = {seed: trials[OURS].present.image_ages for seed, trials in rooms.items()}
         all_ages = [age for those in ages.values() for age in those]
         limit = setting.delay + BUSY
         busy = [seed for seed, those in ages.items() if those and statistics.median(those) > limit]
@@ -216,7 +216,7 @@ class Evaluation:
             "delay": setting.delay,
             "time_limit": setting.time_limit,
             "absent_time_limit": setting.absent_time_limit,
-            "median_picture_age": statistics.median(all_ages) if all_ages else None,
+            "median_image_age": statistics.median(all_ages) if all_ages else None,
             "busy_seeds": busy,
             "broken_down_seeds": self.broken_down,
         }
@@ -226,9 +226,9 @@ class Evaluation:
         details = {seed: {name: asdict(trial) for name, trial in trials.items()} for seed, trials in rooms.items()}
         everything = json.dumps(rounded({**line, "trials": details}))
         (self.output / "evaluation.json").write_text(everything + "\n", encoding="utf-8")
-        paths = [(read_image(self._picture(seed)), not failures_in_words(of[OURS])) for seed, of in rooms.items()]
+        paths = [(read_image(self._image(seed)), not failures_in_words(of[OURS])) for seed, of in rooms.items()]
         contact_sheet(paths, self.output / "rooms.png")
-        print(f"\n{text}\ntable, failures, pictures of the paths and all details: {self.output}")
+        print(f"\n{text}\ntable, failures, images of the paths and all details: {self.output}")
         if busy:
             words = f"{len(busy)} rooms were measured while the machine was busy (answers over {limit:.1f} s old)"
             print(f"{words}, to the robot's disadvantage: repeat them with fewer --jobs: {busy}", file=sys.stderr)

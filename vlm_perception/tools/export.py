@@ -23,14 +23,14 @@ LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="nano, or a model folder")
     parser.add_argument("output", type=Path, help="new folder, to be used as a model folder")
-    parser.add_argument("--int8", action="store_true", help="quantise, with the ranges seen on half of the pictures")
+    parser.add_argument("--int8", action="store_true", help="quantise, with the ranges seen on half of the images")
     parser.add_argument(
         "--frames",
         type=Path,
-        help="folder of pictures or video from your own camera; nano needs none and uses rendered rooms",
+        help="folder of images or video from your own camera; nano needs none and uses rendered rooms",
     )
     parser.add_argument(
-        "--pictures", type=int, default=200, help="number of them to use, spread evenly (default: %(default)s)"
+        "--images", type=int, default=200, help="number of them to use, spread evenly (default: %(default)s)"
     )
     parser.add_argument(
         "--labels", nargs="+", default=LABELS, help="labels that you will use; the answers are compared with them"
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.models.onnx_export import export
 
     try:
-        calibration, check = pictures(arguments)
+        calibration, check = images(arguments)
         report = export(
             arguments.model,
             arguments.output,
@@ -75,36 +75,36 @@ def main(arguments: argparse.Namespace) -> int:
     before, after = report.tower_bytes_before / 2**20, report.tower_bytes / 2**20
     print(f"{arguments.output}: vision tower {before:.1f} MiB in float32, {after:.1f} MiB in {report.precision}")
     print(
-        f"{report.agreement:.2%} of {report.asked} answers about {len(check)} pictures are the original's; largest "
+        f"{report.agreement:.2%} of {report.asked} answers about {len(check)} images are the original's; largest "
         f"difference of a probability: {report.largest_difference:.3g}"
     )
     return 0
 
 
-def pictures(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
+def images(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
     """Those to calibrate with, and others to compare on, with their questions. Raises ValueError when there are none.
 
     Of a folder or a video, every other one is for calibration.
     """
-    if arguments.pictures < 2:
-        raise ValueError(f"--pictures is {arguments.pictures}, expected at least 2")
+    if arguments.images < 2:
+        raise ValueError(f"--images is {arguments.images}, expected at least 2")
     if arguments.frames:
-        found = sample(arguments.frames, arguments.pictures, recursive=True)
+        found = sample(arguments.frames, arguments.images, recursive=True)
         if len(found) < 2:
-            raise ValueError(f"{arguments.frames} has {len(found)} pictures, expected at least 2")
+            raise ValueError(f"{arguments.frames} has {len(found)} images, expected at least 2")
         questions = [Choice(arguments.prompt, tuple(arguments.labels))]
         return found[::2], [(image, questions) for image in found[1::2]]
     if arguments.model != "nano":
-        raise ValueError("--frames is not given: a folder of pictures or a video as your camera sees them")
+        raise ValueError("--frames is not given: a folder of images or a video as your camera sees them")
     from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 
-    half = arguments.pictures // 2
+    half = arguments.images // 2
     calibration = islice(rendered(CALIBRATION_SEEDS), half if arguments.int8 else 0)
     return [image for image, _ in calibration], list(islice(rendered(TEST_SEEDS), half))
 
 
 def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
-    """Pictures of rooms, with what the nano model is asked about each: label, way, and where things are."""
+    """Images of rooms, with what the nano model is asked about each: label, way, and where things are."""
     from vlm_perception.simulation import truth
     from vlm_perception.training.figures import frames, targets
 

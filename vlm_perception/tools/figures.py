@@ -10,7 +10,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
     parser.add_argument("--rooms", type=int, default=150, help="rooms, each seen from 12 places (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("output/figures"), help="where the pictures go")
+    parser.add_argument("--output", type=Path, default=Path("output/figures"), help="where the images go")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -33,9 +33,9 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"vlm_perception figures: {error}")
         return 1
     tally = measure(model, TEST_SEEDS[: arguments.rooms])
-    picture = arguments.output / "confusion.png"
-    draw_confusion(tally, picture)
+    image = arguments.output / "confusion.png"
+    draw_confusion(tally, image)
     print(table(tally))
-    print(f"confusion matrix: {picture}")
+    print(f"confusion matrix: {image}")
     print(json.dumps({what: round(share, 4) for what, share in tally.metrics().items()}))
     return 0

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from vlm_perception.msg import SceneLabel, TargetSighting
 from vlm_perception.perception.frames import decode
 from vlm_perception.tools.episode import Spectator
-from vlm_perception.tools.pictures import AnsweredQuestion, Video, annotate
+from vlm_perception.tools.images import AnsweredQuestion, Video, annotate
 from vlm_perception.training.prompts import LABEL_PROMPT
 
 RATE = 10.0  # [Hz]
@@ -63,16 +63,16 @@ class Film(Spectator):
         self._command = (message.linear.x, message.angular.z)
 
     def shoot(self, clock: float) -> None:
-        """Add a picture when it is time for one; `clock` [s] is shown in it."""
+        """Add an image when it is time for one; `clock` [s] is shown in it."""
         if self.seconds == 0.0:
             self.frames = self.labels = 0
         self.seconds = clock
         if clock >= self._next:
             self._next = max(self._next + 1 / RATE, clock - 1.0)
             if self._image is not None:
-                self._video.add(self._picture(self._image, clock))
+                self._video.add(self._drawn(self._image, clock))
 
-    def _picture(self, image: Image, clock: float) -> np.ndarray:
+    def _drawn(self, image: Image, clock: float) -> np.ndarray:
         sighting, state, label = self._sighting, self.seen.state, self._label
         answer = f"where is the {self._target_name}? "
         if sighting is not None:

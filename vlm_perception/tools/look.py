@@ -109,7 +109,7 @@ class Report:
 
     def __init__(self, folder: Path, label: Choice, asked: Sequence[ClosedQuestion], warning: str, rate: float) -> None:
         from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
-        from vlm_perception.tools.pictures import Kept, Video
+        from vlm_perception.tools.images import Kept, Video
 
         self.frames = 0
         self.video, self.sheet, self.table = (folder / f"look.{ending}" for ending in ("webm", "png", "csv"))
@@ -137,7 +137,7 @@ class Report:
         self.frames += 1
 
     def _draw(self, image: np.ndarray, stamp: float, smoothed: Any, answers: Sequence[Answer]) -> np.ndarray:
-        from vlm_perception.tools.pictures import AnsweredQuestion, Canvas
+        from vlm_perception.tools.images import AnsweredQuestion, Canvas
 
         canvas = Canvas(image)
         canvas.darken(0, 0, canvas.width, 30 * canvas.unit)

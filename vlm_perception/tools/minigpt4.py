@@ -69,8 +69,8 @@ def main(arguments: argparse.Namespace) -> int:
         assemble(arguments.blip2, arguments.language, arguments.projection, arguments.output, arguments.dtype, _say)
         try:
             model = load_model(str(arguments.output), dtype=arguments.dtype)
-            (answer,) = model.answer(EMPTY_PICTURE, [YesNo("Is there a door in the picture?")])
-            _say(f"it loads and answers ({answer.value}, {answer.confidence:.0%}, of a grey picture)")
+            (answer,) = model.answer(EMPTY_PICTURE, [YesNo("Is there a door in the image?")])
+            _say(f"it loads and answers ({answer.value}, {answer.confidence:.0%}, of a grey image)")
         except ModelOutOfMemoryError as error:
             _say(f"it is complete, but this machine cannot run it: {error}")
     except ModelError as error:

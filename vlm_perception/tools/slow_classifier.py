@@ -1,6 +1,6 @@
 """The classifier with a model that takes longer, for the evaluation: `slow_classifier SECONDS --ros-args ...`.
 
-The time passes between the picture and the answer, and the model is busy meanwhile, as a large one is.
+The time passes between the image and the answer, and the model is busy meanwhile, as a large one is.
 """
 
 from __future__ import annotations

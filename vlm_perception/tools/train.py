@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eyes-steps", type=int, default=2000, help="of these, steps for the vision tower alone (default: %(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="pictures per step (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per step (default: %(default)s)")
     parser.add_argument(
         "--learning-rate", type=float, default=1e-3, help="highest learning rate (default: %(default)s)"
     )

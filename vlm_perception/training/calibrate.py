@@ -1,6 +1,6 @@
 """How far a model's probabilities can be trusted, and the calibration that makes them better.
 
-All is computed from what the uncalibrated model says about rendered rooms and about an empty picture: the logarithms
+All is computed from what the uncalibrated model says about rendered rooms and about an empty image: the logarithms
 of its probabilities are the log-likelihoods up to a constant, which a softmax does not see. Calibrations are fitted
 on rooms of `CALIBRATION_SEEDS` and judged on others, of `TEST_SEEDS`.
 """
@@ -23,7 +23,7 @@ from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WAY_PROM
 
 BINS = 15
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""The shares of the empty picture that are tried."""
+"""The shares of the empty image that are tried."""
 TEMPERATURES = (0.05, 20.0)
 """The lowest and the highest that are fitted."""
 LEAST = 1e-300
@@ -34,7 +34,7 @@ LEAST = 1e-300
 class ScoredQuestions:
     """Questions of one sort, N of them with K options.
 
-    `type` as in `Calibration`; `scores` (N, K) and `empty` (N, K), the log-likelihoods up to a constant for the picture
+    `type` as in `Calibration`; `scores` (N, K) and `empty` (N, K), the log-likelihoods up to a constant for the image
     and for the empty one, float64; `right` (N,), the index of the right option.
     """
 
@@ -44,11 +44,11 @@ class ScoredQuestions:
     right: np.ndarray
 
     def calibrated(self, share: float) -> np.ndarray:
-        """The log-likelihoods less this share of the empty picture's."""
+        """The log-likelihoods less this share of the empty image's."""
         return self.scores - share * self.empty
 
     def quality(self, share: float = 0.0, temperature: float = 1.0) -> Quality:
-        """How good the probabilities are with this share of the empty picture and this temperature."""
+        """How good the probabilities are with this share of the empty image and this temperature."""
         return quality(softmax(self.calibrated(share) / temperature), self.right)
 
 
@@ -105,7 +105,7 @@ def fit_temperature(asked: Sequence[ScoredQuestions], share: float = 0.0) -> flo
 
 
 def fit(asked: Mapping[str, ScoredQuestions], shares: Sequence[float] = SHARES) -> Calibration:
-    """The share of the empty picture and the temperature with the lowest NLL, for each type of question."""
+    """The share of the empty image and the temperature with the lowest NLL, for each type of question."""
     temperatures, best = {}, {}
     for kind, alike in by_type(asked).items():
         fitted = {share: fit_temperature(alike, share) for share in shares}
@@ -132,7 +132,7 @@ def _mean(asked: Sequence[ScoredQuestions], share: float, temperature: float) ->
 
 
 def collect(model: Model, seeds: range) -> dict[str, ScoredQuestions]:
-    """Ask an uncalibrated `model` about the pictures of every room in `seeds`; the answers by sort of question."""
+    """Ask an uncalibrated `model` about the images of every room in `seeds`; the answers by sort of question."""
     found: dict[str, list[tuple[list[float], list[float], int]]] = {}
     types: dict[str, str] = {}
     empty: dict[ClosedQuestion, list[float]] = {}
@@ -173,9 +173,9 @@ def _logarithms(probabilities: Sequence[float]) -> list[float]:
 
 
 def table(fitted_on: Mapping[str, ScoredQuestions], judged: Mapping[str, ScoredQuestions]) -> str:
-    """Every share of the empty picture, before and after the temperature fitted for its type, as Markdown."""
+    """Every share of the empty image, before and after the temperature fitted for its type, as Markdown."""
     lines = [
-        "| question | of | empty picture | temperature | right | NLL before, after | ECE before, after |",
+        "| question | of | empty image | temperature | right | NLL before, after | ECE before, after |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     temperatures = {

@@ -1,4 +1,4 @@
-"""Pictures with ground truth, rendered from random rooms into shards on disk.
+"""Images with ground truth, rendered from random rooms into shards on disk.
 
 Rooms of training, of testing and of everything else never mix: training uses seeds from `TRAIN_SEEDS`, calibration
 those from `CALIBRATION_SEEDS`, the figures in the model card come from `TEST_SEEDS`, demos and evaluations take
@@ -37,7 +37,7 @@ class Shard:
     """Frames of some rooms, N in all.
 
     images (N, S, S, 3) uint8; label and way (N,) uint8, indices into `truth.LABELS` and `truth.WAYS`;
-    share (N, 18) float16, each name's share of the picture; where (N, 18) uint8, an index into `truth.WHERE`;
+    share (N, 18) float16, each name's share of the image; where (N, 18) uint8, an index into `truth.WHERE`;
     column (N, 18) float16, the middle of its pixels; patch_thing (N, P, P) uint8, 1 + the name that covers
     most of the patch or 0; patch_share (N, P, P) float16, how much of the patch it covers.
     """
@@ -101,7 +101,7 @@ def render_rooms(seeds: range, poses: int = POSES_PER_ROOM) -> Shard:
             for _ in range(poses):
                 pose = random_pose(room, rng)
                 world.place(pose)
-                image = Image.fromarray(world.picture()).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+                image = Image.fromarray(world.image()).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
                 segmentation = world.segmentation()
                 share, where = np.zeros(len(NAMES)), np.zeros(len(NAMES), np.uint8)
                 column = np.zeros(len(NAMES))

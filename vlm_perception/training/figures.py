@@ -53,7 +53,7 @@ class Tally:
 
 
 def measure(model: Model, seeds: range) -> Tally:
-    """Ask `model` about `POSES_PER_ROOM` full-size pictures of every room in `seeds`."""
+    """Ask `model` about `POSES_PER_ROOM` full-size images of every room in `seeds`."""
     tally = Tally()
     for seed in tqdm(seeds, "rooms", unit="room", disable=None):
         for frame in frames(seed):
@@ -63,7 +63,7 @@ def measure(model: Model, seeds: range) -> Tally:
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """A picture and the truth about it. `image` RGB uint8 (480, 640, 3); `seen` is all that has a pixel in it."""
+    """An image and the truth about it. `image` RGB uint8 (480, 640, 3); `seen` is all that has a pixel in it."""
 
     image: np.ndarray
     label: str
@@ -72,14 +72,14 @@ class LabelledImage:
 
 
 def frames(seed: int) -> Iterator[LabelledImage]:
-    """`POSES_PER_ROOM` full-size pictures of the room of `seed`, always the same ones."""
+    """`POSES_PER_ROOM` full-size images of the room of `seed`, always the same ones."""
     room, rng = make_room(seed), np.random.default_rng((seed, 1))
     with World(room) as world:
         for _ in range(POSES_PER_ROOM):
             pose = random_pose(room, rng)
             world.place(pose)
             seen = truth.sightings(room, pose, world.segmentation())
-            yield LabelledImage(world.picture(), truth.label(room, pose), truth.way(room, pose), seen)
+            yield LabelledImage(world.image(), truth.label(room, pose), truth.way(room, pose), seen)
 
 
 def targets(frame: LabelledImage, seed: int) -> dict[str, str]:
@@ -143,7 +143,7 @@ def table(tally: Tally) -> str:
 
 
 def draw_confusion(tally: Tally, path: Path) -> None:
-    """Write the confusion matrix of the label as a picture."""
+    """Write the confusion matrix of the label as an image."""
     import matplotlib
 
     matplotlib.use("Agg")

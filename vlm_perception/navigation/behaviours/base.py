@@ -57,9 +57,9 @@ class WorldState:
     """What is known at one control step.
 
     `surroundings` and `sighting` are the newest answers (no sighting without a target); `pose_then` is where the
-    robot was when their picture was taken and `pose` where it is. `period` [s] is the measured time between answers.
+    robot was when their image was taken and `pose` where it is. `period` [s] is the measured time between answers.
     `free` [m] is how far from the camera the way is free as depth has it, and None without depth. `doubt` says why the
-    rest must not be believed, and is None otherwise. `gone` [m] is how far the robot went since that picture, by
+    rest must not be believed, and is None otherwise. `gone` [m] is how far the robot went since that image, by
     odometry or the commands, whichever says more. Stamps and the times of the steps are of one clock.
     """
 
@@ -158,7 +158,7 @@ class Behaviour:
     def forward(self, speed: float, turn: float = 0.0) -> Command:
         """Drive, but not where the newest answer or the belief says that something is in the way.
 
-        Where they are in doubt it is slower and less far: the next picture, from a bit nearer, tells more.
+        Where they are in doubt it is slower and less far: the next image, from a bit nearer, tells more.
         """
         assert self.world.surroundings is not None
         now = self.world.surroundings.blocked
@@ -167,7 +167,7 @@ class Behaviour:
         return self.creep(speed, turn, share=max(DOUBTFUL_SHARE, 1.0 - 2.0 * doubt))
 
     def creep(self, speed: float, turn: float = 0.0, share: float = 1.0) -> Command:
-        """Drive, but not far from where the newest picture was taken: beyond it the robot is blind.
+        """Drive, but not far from where the newest image was taken: beyond it the robot is blind.
 
         `share` is how much of that distance may be used.
         """
@@ -185,7 +185,7 @@ class Behaviour:
             yield Decision(STOP, state, reason)
 
     def look(self, state: str, reason: str, answers: int = 2, until: Callable[[], bool] = nothing_yet) -> Plan:
-        """Stand still until there were `answers` about pictures that were taken while standing still."""
+        """Stand still until there were `answers` about images that were taken while standing still."""
         taken = self.time + SETTLING
         while answers and not until():
             yield Decision(STOP, state, reason)

@@ -15,11 +15,11 @@ from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, ImageStream, O
 TWISTS = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
 NODES = ("classifier", "navigator")
 MAX_AGE = 1.0
-"""Of a picture [s], where no classifier says `max_frame_age`."""
+"""Of an image [s], where no classifier says `max_frame_age`."""
 SLOW = 5.0
 """A camera at a lower rate [Hz] makes everything late."""
 LOST = 0.01
-"""A share of lost pictures that is worth a word."""
+"""A share of lost images that is worth a word."""
 START_CLASSIFIER = "ros2 launch vlm_perception bringup.launch.py image_topic:=/your/topic"
 
 
@@ -58,12 +58,12 @@ def _health(name: str, node: str, status: DiagnosticStatus | None) -> Finding:
 
 def cameras(seen: Observation) -> list[Finding]:
     """Check the publishers of each camera's topic, and what came."""
-    return [finding for topic in seen.pictures for finding in (_camera(seen, topic) or [])]
+    return [finding for topic in seen.images for finding in (_camera(seen, topic) or [])]
 
 
 def _camera(seen: Observation, topic: str) -> list[Finding]:
     about = f"camera {topic}"
-    publishers, pictures = seen.publishers.get(topic, []), seen.pictures[topic]
+    publishers, stream = seen.publishers.get(topic, []), seen.images[topic]
     images = [end for end in publishers if end.type in IMAGES]
     if not images:
         own = seen.called("classifier")
@@ -83,33 +83,33 @@ def _camera(seen: Observation, topic: str) -> list[Finding]:
         words = f"{len(images)} publish it: {', '.join(end.node for end in images)}"
         findings.append(yellow(about, words, "end one of them, or give each camera a topic of its own"))
     findings += _quality(seen, topic, images)
-    if not pictures.arrivals:
+    if not stream.arrivals:
         words = f"{images[0].node} publishes it and nothing came"
         status = seen.health.get(images[0].node)
         if status and status.level != DiagnosticStatus.OK:
             return [*findings, red(about, f"{words}: {status.message}", "as it says; see its log")]
-        remedy = "look whether the camera delivers; large pictures need the profile in its process, too (see profile)"
+        remedy = "look whether the camera delivers; large images need the profile in its process, too (see profile)"
         return [*findings, red(about, words, remedy)]
-    if pictures.problem:
-        return [*findings, red(about, pictures.problem, "set the driver to another encoding, rgb8 or bgr8")]
+    if stream.problem:
+        return [*findings, red(about, stream.problem, "set the driver to another encoding, rgb8 or bgr8")]
     findings += _stamps(seen, topic)
-    if pictures.doubt:
-        findings.append(yellow(about, pictures.doubt, "the settings of the camera's driver"))
-    if pictures.lost > LOST and len(images) == 1:
-        words = f"{pictures.lost:.0%} of {pictures.form} were lost on the way here, {pictures.rate:.1f} Hz came"
+    if stream.doubt:
+        findings.append(yellow(about, stream.doubt, "the settings of the camera's driver"))
+    if stream.lost > LOST and len(images) == 1:
+        words = f"{stream.lost:.0%} of {stream.form} were lost on the way here, {stream.rate:.1f} Hz came"
         findings.append(
-            yellow(about, words, "the shared-memory profile in every process (see profile), or smaller pictures")
+            yellow(about, words, "the shared-memory profile in every process (see profile), or smaller images")
         )
-    if pictures.rate < SLOW:
-        words = f"{pictures.rate:.1f} Hz, which makes every answer late"
+    if stream.rate < SLOW:
+        words = f"{stream.rate:.1f} Hz, which makes every answer late"
         findings.append(
             yellow(about, words, f"a faster mode of the camera, {SLOW:.0f} Hz or more; see its driver and light")
         )
     if findings:
         return findings
     reliability = "best effort" if images[0].qos.reliability == BEST_EFFORT else "reliable"
-    age = f"{_age(seen, pictures) * 1e3:.0f} ms old"
-    return [green(about, f"{pictures.form} at {pictures.rate:.1f} Hz from {images[0].node}, {reliability}, {age}")]
+    age = f"{_age(seen, stream) * 1e3:.0f} ms old"
+    return [green(about, f"{stream.form} at {stream.rate:.1f} Hz from {images[0].node}, {reliability}, {age}")]
 
 
 def _quality(seen: Observation, topic: str, images: Sequence[TopicEndpoint]) -> list[Finding]:
@@ -129,23 +129,23 @@ def _quality(seen: Observation, topic: str, images: Sequence[TopicEndpoint]) -> 
     return findings
 
 
-def _age(seen: Observation, pictures: ImageStream) -> float:
+def _age(seen: Observation, images: ImageStream) -> float:
     """The median age [s], by the clock that the classifier goes by."""
     simulated = any(values.get("use_sim_time") for values in seen.parameters.values())
-    return statistics.median(clock if simulated and clock is not None else system for system, clock in pictures.ages)
+    return statistics.median(clock if simulated and clock is not None else system for system, clock in images.ages)
 
 
 def _stamps(seen: Observation, topic: str) -> list[Finding]:
-    about, pictures = f"camera {topic}", seen.pictures[topic]
-    if not pictures.stamps[-1]:
-        return [red(about, "its pictures have no stamp", "a driver that stamps them: an age of no picture is known")]
-    if len(pictures.stamps) > 1 and len(set(pictures.stamps)) == 1:
-        return [red(about, "all its pictures have the same stamp", "start the camera's driver again: it is frozen")]
+    about, images = f"camera {topic}", seen.images[topic]
+    if not images.stamps[-1]:
+        return [red(about, "its images have no stamp", "a driver that stamps them: an age of no image is known")]
+    if len(images.stamps) > 1 and len(set(images.stamps)) == 1:
+        return [red(about, "all its images have the same stamp", "start the camera's driver again: it is frozen")]
     limits = [values["max_frame_age"] for values in seen.parameters.values() if values.get("max_frame_age")]
     limit = max(limits, default=MAX_AGE)
-    if abs(age := _age(seen, pictures)) > limit:
+    if abs(age := _age(seen, images)) > limit:
         when = f"{age:.1f} s ago" if age > 0 else f"{-age:.1f} s in the future"
-        words = f"its pictures are stamped {when} (max_frame_age is {limit:g} s), so none is looked at"
+        words = f"its images are stamped {when} (max_frame_age is {limit:g} s), so none is looked at"
         return [red(about, words, "chrony or ntp on both machines; the driver's stamps; use_sim_time on both sides")]
     return []
 

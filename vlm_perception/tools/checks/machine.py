@@ -121,29 +121,29 @@ def _runs(kernel: str, major: int, minor: int) -> bool:
     return built <= (major, minor) and (kind == "compute" or built[0] == major)
 
 
-def pictures() -> list[Finding]:
+def images() -> list[Finding]:
     """Whether there is something that decodes camera messages."""
     from vlm_perception.perception.frames import cv_bridge_works
 
     bridge, rosbags = _is_there("cv_bridge"), _is_there("rosbags.image")
-    return judge_pictures(bridge, bridge and cv_bridge_works(), rosbags)
+    return judge_images(bridge, bridge and cv_bridge_works(), rosbags)
 
 
-def judge_pictures(cv_bridge: bool, works: bool, rosbags: bool) -> list[Finding]:
+def judge_images(cv_bridge: bool, works: bool, rosbags: bool) -> list[Finding]:
     """What a cv_bridge that is there and works, and a rosbags-image that is there, come to."""
     if works:
-        return [green("pictures", "cv_bridge converts them")]
+        return [green("images", "cv_bridge converts them")]
     if cv_bridge:
         words = "cv_bridge does not work with the NumPy that is installed (it was built for NumPy 1)"
         if rosbags:
             return [
-                yellow("pictures", f"{words}; rosbags-image takes its place", "pip install 'numpy<2', or leave it so")
+                yellow("images", f"{words}; rosbags-image takes its place", "pip install 'numpy<2', or leave it so")
             ]
-        return [red("pictures", words, "pip install rosbags-image, or pip install 'numpy<2'")]
+        return [red("images", words, "pip install rosbags-image, or pip install 'numpy<2'")]
     if rosbags:
-        return [green("pictures", "rosbags-image converts them; there is no cv_bridge")]
+        return [green("images", "rosbags-image converts them; there is no cv_bridge")]
     remedy = "pip install rosbags-image, or apt install ros-$ROS_DISTRO-cv-bridge"
-    return [red("pictures", "there is neither cv_bridge nor rosbags-image to convert them", remedy)]
+    return [red("images", "there is neither cv_bridge nor rosbags-image to convert them", remedy)]
 
 
 def free(folder: Path) -> list[Finding]:
@@ -182,7 +182,7 @@ def renderer() -> list[Finding]:
         from vlm_perception.simulation.world import World
 
         with World(make_room(1), 64, 48) as world:
-            world.picture()
+            world.image()
     except ImportError as error:
         return [yellow("simulator", str(error), "pip install mujoco, or do without demo and simulator")]
     except Exception as error:  # drivers fail in their own ways

@@ -1,4 +1,4 @@
-"""ROS itself, the middleware below it, and the settings that decide whether pictures arrive."""
+"""ROS itself, the middleware below it, and the settings that decide whether images arrive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 2**20
 SEGMENT, LARGEST_MESSAGE = 64 * MIB, 16 * MIB
 """What our profile gives each process, and what one message may take of it."""
 ENOUGH_BUFFER = 4 * MIB
-"""Of UDP's receive buffer, for pictures that come in thousands of packets."""
+"""Of UDP's receive buffer, for images that come in thousands of packets."""
 SAFE_DOMAINS = range(0, 102)
 """ROS domains whose ports lie below those that Linux gives away."""
 RANGES = ("", "SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
@@ -107,7 +107,7 @@ def domain(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def transport(environment: Mapping[str, str]) -> list[Finding]:
-    """Whether pictures get from one process to another whole."""
+    """Whether images get from one process to another whole."""
     import rclpy
 
     if "fastrtps" not in (used := rclpy.get_rmw_implementation_identifier()):
@@ -119,12 +119,12 @@ def transport(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def profile(environment: Mapping[str, str]) -> list[Finding]:
-    """Whether Fast DDS has a profile with which pictures fit into its shared memory."""
+    """Whether Fast DDS has a profile with which images fit into its shared memory."""
     from vlm_perception.nodes.profile import VARIABLES  # here, as this module must tell that there is no ROS
 
     name = next((name for name in VARIABLES if environment.get(name)), "")
     if not name:
-        # Whether the camera's process has one shows by what is lost of its pictures.
+        # Whether the camera's process has one shows by what is lost of its images.
         words = "none in this shell; the launch files and this examination use the package's. For other cameras:"
         return [green("profile", f"{words} {_use_ours()}")]
     file = Path(environment[name])
@@ -143,7 +143,7 @@ def profile(environment: Mapping[str, str]) -> list[Finding]:
         words = (
             f"{file} gives a process {segment // MIB} MiB of shared memory and a message {largest // MIB} MiB of it: "
         )
-        words += f"large pictures are lost, expected {SEGMENT // MIB} and {LARGEST_MESSAGE // MIB}"
+        words += f"large images are lost, expected {SEGMENT // MIB} and {LARGEST_MESSAGE // MIB}"
         return [yellow("profile", words, _use_ours())]
     return [green("profile", f"{file}: {segment // MIB} MiB of shared memory")]
 
@@ -172,7 +172,7 @@ def network_buffer(middleware: str, file: Path) -> list[Finding]:
         return []
     words = f"{middleware}; UDP packets have a buffer of {size // 1024} KiB"
     if size < ENOUGH_BUFFER:
-        words += " (net.core.rmem_max), a picture is more: of 640x480 at 30 Hz a third and more are lost"
+        words += " (net.core.rmem_max), an image is more: of 640x480 at 30 Hz a third and more are lost"
         return [yellow("middleware", words, "sudo sysctl -w net.core.rmem_max=33554432, and a file in /etc/sysctl.d")]
     return [green("middleware", words)]
 

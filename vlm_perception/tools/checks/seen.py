@@ -1,4 +1,4 @@
-"""Looks at the running ROS system for some seconds: the nodes, the pictures that come, and what the nodes say."""
+"""Looks at the running ROS system for some seconds: the nodes, the images that come, and what the nodes say."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Observation:
     nodes: list[str] = field(default_factory=list)
     publishers: dict[str, list[TopicEndpoint]] = field(default_factory=dict)
     subscribers: dict[str, list[TopicEndpoint]] = field(default_factory=dict)
-    pictures: dict[str, ImageStream] = field(default_factory=dict)
+    images: dict[str, ImageStream] = field(default_factory=dict)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     health: dict[str, DiagnosticStatus] = field(default_factory=dict)
 
@@ -156,14 +156,14 @@ class Observer:
         guess = [] if self.seen.called("classifier") else ["camera/image_raw"]
         wanted = [self._node.resolve_topic_name(name) for name in image_topics or listened or guess]
         for topic in wanted:
-            pictures = self.seen.pictures.setdefault(topic, ImageStream())
+            images = self.seen.images.setdefault(topic, ImageStream())
             kinds = [IMAGES[end.type] for end in self.seen.publishers.get(topic, []) if end.type in IMAGES]
             if kinds and topic not in self._followed:
                 self._followed[topic] = time.monotonic()
                 qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
-                self._node.create_subscription(kinds[0], topic, partial(self._on_picture, pictures), qos)
+                self._node.create_subscription(kinds[0], topic, partial(self._on_image, images), qos)
         if not image_topics:  # the usual one was a guess
-            self.seen.pictures = {topic: self.seen.pictures[topic] for topic in wanted}
+            self.seen.images = {topic: self.seen.images[topic] for topic in wanted}
         for name, parameters in PARAMETERS.items():
             for node in self.seen.called(name):
                 if node not in self._clients:
@@ -192,12 +192,12 @@ class Observer:
         nodes = {node for name in PARAMETERS for node in self.seen.called(name)}
         heard = self.seen.health.keys() & self.seen.parameters.keys()
         wanted = [
-            pictures
-            for topic, pictures in self.seen.pictures.items()
+            images
+            for topic, images in self.seen.images.items()
             if self.seen.publishers.get(topic) or self.seen.subscribers.get(topic)
         ]
-        unknown = bool(self.seen.called("classifier")) and not self.seen.pictures
-        return unknown or not nodes <= heard or not all(pictures.arrivals for pictures in wanted)
+        unknown = bool(self.seen.called("classifier")) and not self.seen.images
+        return unknown or not nodes <= heard or not all(images.arrivals for images in wanted)
 
     def _on_parameter(self, node: str, name: str, answer: Future) -> None:
         for value in answer.result().values:
@@ -210,21 +210,21 @@ class Observer:
     def _on_clock(self, message: Clock) -> None:
         self._clock = message.clock.sec * 1_000_000_000 + message.clock.nanosec
 
-    def _on_picture(self, pictures: ImageStream, message: Any, info: dict[str, int]) -> None:
+    def _on_image(self, images: ImageStream, message: Any, info: dict[str, int]) -> None:
         stamp = stamp_of(message)
-        pictures.arrivals.append(time.monotonic())
-        pictures.stamps.append(stamp)
-        pictures.ages.append(
+        images.arrivals.append(time.monotonic())
+        images.stamps.append(stamp)
+        images.ages.append(
             ((time.time_ns() - stamp) * 1e-9, None if self._clock is None else (self._clock - stamp) * 1e-9)
         )
         if number := info.get("publication_sequence_number"):
-            pictures.numbers.append(number)
-        if form_of(message) != pictures.form:
-            pictures.form = form_of(message)
+            images.numbers.append(number)
+        if form_of(message) != images.form:
+            images.form = form_of(message)
             try:
-                pictures.doubt = decode(message).doubt
+                images.doubt = decode(message).doubt
             except FrameError as error:
-                pictures.problem = str(error)
+                images.problem = str(error)
 
 
 def _full(namespace: str, name: str) -> str:

@@ -46,23 +46,23 @@ class Canvas:
         if width != image.shape[1]:
             height = max(1, round(image.shape[0] * width / image.shape[1]))
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        self._picture = Image.fromarray(image)
-        self._draw = ImageDraw.Draw(self._picture)
+        self._image = Image.fromarray(image)
+        self._draw = ImageDraw.Draw(self._image)
         self.height, self.width = image.shape[:2]
         self.unit = self.width / 640
         """What is drawn grows with the image."""
 
     @property
     def image(self) -> np.ndarray:
-        return np.array(self._picture)
+        return np.array(self._image)
 
     def darken(self, left: float, top: float, right: float, bottom: float) -> None:
         x0, y0 = round(max(0, left)), round(max(0, top))
         x1, y1 = round(min(self.width, right)), round(min(self.height, bottom))
         if x0 < x1 and y0 < y1:
             box = (x0, y0, x1, y1)
-            part = self._picture.crop(box)
-            self._picture.paste(Image.blend(part, Image.new("RGB", part.size), 0.65), box)
+            part = self._image.crop(box)
+            self._image.paste(Image.blend(part, Image.new("RGB", part.size), 0.65), box)
 
     def text(self, words: str, x: float, y: float, colour: tuple = WHITE, size: int = 13, anchor: str = "la") -> None:
         """Write `words` with their `anchor` (as Pillow calls it) at (x, y); what no font can write is left out."""
@@ -116,9 +116,9 @@ class Canvas:
             self._draw.ellipse((x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit), RED)
             return
         tip = (x - 60 * unit * turn, y - (25 + 150 * abs(forward)) * unit)
-        picture = np.array(self._picture)
+        image = np.array(self._image)
         cv2.arrowedLine(
-            picture,
+            image,
             (round(x), round(y)),
             (round(tip[0]), round(tip[1])),
             GREEN,
@@ -126,7 +126,7 @@ class Canvas:
             cv2.LINE_AA,
             tipLength=0.3,
         )
-        self._picture.paste(Image.fromarray(picture))
+        self._image.paste(Image.fromarray(image))
 
 
 def annotate(
@@ -184,22 +184,22 @@ class Video:
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
 
-    def add(self, picture: np.ndarray) -> None:
+    def add(self, image: np.ndarray) -> None:
         if self._writer is None:
             try:
                 str(self.path).encode()
             except UnicodeEncodeError:  # OpenCV would end the process
                 raise OSError(f"cannot write the video {os.fsencode(self.path)!r}: its name is not UTF-8") from None
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._size = (picture.shape[1], picture.shape[0])
+            self._size = (image.shape[1], image.shape[0])
             with _silent():  # OpenCV complains of a tag that WebM does not have, and does the right thing
                 fourcc = cv2.VideoWriter.fourcc(*"VP80")
                 self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._rate, self._size)
             if not self._writer.isOpened():
                 raise OSError(f"cannot write the video {self.path}: is the folder writable, and has OpenCV its FFmpeg?")
-        if (picture.shape[1], picture.shape[0]) != self._size:  # a writer drops what is of another size
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if (image.shape[1], image.shape[0]) != self._size:  # a writer drops what is of another size
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
         if self._writer is not None:
@@ -214,7 +214,7 @@ def draw_paths(
     file: Path,
     crosses: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Write a picture of the room from above: the target, the paths, and crosses where something was touched.
+    """Write an image of the room from above: the target, the paths, and crosses where something was touched.
 
     `paths` holds points [m] by the name of the controller, in at most as many as there are `PATH_COLOURS`.
     """
@@ -226,21 +226,21 @@ def draw_paths(
             column, row = world.pixel_from_above(x, y)
             return round(column), round(row)
 
-        picture = world.picture("above").copy()
+        image = world.image("above").copy()
         for path, colour in zip(paths.values(), PATH_COLOURS, strict=False):
             points = [pixel(*place) for place in path]
             if len(points) > 1:
-                cv2.polylines(picture, [np.array(points, np.int32)], False, WHITE, 4, cv2.LINE_AA)
-                cv2.polylines(picture, [np.array(points, np.int32)], False, colour, 2, cv2.LINE_AA)
+                cv2.polylines(image, [np.array(points, np.int32)], False, WHITE, 4, cv2.LINE_AA)
+                cv2.polylines(image, [np.array(points, np.int32)], False, colour, 2, cv2.LINE_AA)
             if points:
-                cv2.circle(picture, points[0], 6, WHITE, -1, cv2.LINE_AA)
-                cv2.circle(picture, points[-1], 8, colour, -1, cv2.LINE_AA)
+                cv2.circle(image, points[0], 6, WHITE, -1, cv2.LINE_AA)
+                cv2.circle(image, points[-1], 8, colour, -1, cv2.LINE_AA)
         for place in crosses:
-            cv2.drawMarker(picture, pixel(*place), BLACK, cv2.MARKER_TILTED_CROSS, 18, 3, cv2.LINE_AA)
+            cv2.drawMarker(image, pixel(*place), BLACK, cv2.MARKER_TILTED_CROSS, 18, 3, cv2.LINE_AA)
         if (thing := room.thing(target)) is not None:
             reach = pixel(thing.x + thing.outer_radius + 1.0, thing.y)[0] - pixel(thing.x, thing.y)[0]
-            cv2.circle(picture, pixel(thing.x, thing.y), reach, WHITE, 1, cv2.LINE_AA)
-    canvas = Canvas(picture)
+            cv2.circle(image, pixel(thing.x, thing.y), reach, WHITE, 1, cv2.LINE_AA)
+    canvas = Canvas(image)
     canvas.darken(0, 0, canvas.width, 30 * canvas.unit)
     canvas.text(f"room {room.seed}: where is the {target}?", 8 * canvas.unit, 6 * canvas.unit, size=15)
     for number, (name, colour) in enumerate(zip(paths, PATH_COLOURS, strict=False)):
@@ -252,17 +252,17 @@ def draw_paths(
     _write(canvas.image, file)
 
 
-def contact_sheet(pictures: Sequence[tuple[np.ndarray, bool]], file: Path, columns: int = 10) -> None:
-    """Write all RGB `pictures` as one, small, each in its shape; those that are not good get a red frame."""
+def contact_sheet(images: Sequence[tuple[np.ndarray, bool]], file: Path, columns: int = 10) -> None:
+    """Write all RGB `images` as one, small, each in its shape; those that are not good get a red frame."""
     width, edge = SHEET_WIDTH, 6
-    height = max(round(width * picture.shape[0] / picture.shape[1]) for picture, _ in pictures)
+    height = max(round(width * image.shape[0] / image.shape[1]) for image, _ in images)
     height = min(max(height, 80), 480)
-    columns = min(columns, len(pictures))
-    sheet = np.zeros((-(-len(pictures) // columns) * height, columns * width, 3), np.uint8)
-    for number, (picture, good) in enumerate(pictures):
-        scale = min(width / picture.shape[1], height / picture.shape[0])
-        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    columns = min(columns, len(images))
+    sheet = np.zeros((-(-len(images) // columns) * height, columns * width, 3), np.uint8)
+    for number, (image, good) in enumerate(images):
+        scale = min(width / image.shape[1], height / image.shape[0])
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         right, below = small.shape[1] - 1, small.shape[0] - 1
         cv2.rectangle(small, (0, 0), (right, below), DARK_GREEN if good else RED, 1 if good else edge)
         row, column = divmod(number, columns)
@@ -292,7 +292,7 @@ class Kept:
             contact_sheet([(image, True) for image in self.images], file, columns=5)
 
 
-def _write(picture: np.ndarray, file: Path) -> None:
+def _write(image: np.ndarray, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # By its bytes: OpenCV cannot take every name.
-    file.write_bytes(cv2.imencode(file.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    file.write_bytes(cv2.imencode(file.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -1,4 +1,4 @@
-"""The pictures that a benchmark asks about: the user's, else rendered rooms, else drawn shapes."""
+"""The images that a benchmark asks about: the user's, else rendered rooms, else drawn shapes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vlm_perception.perception.source import sample
 
 SIZE = (480, 640)
 POSES = 4
-"""Pictures of each room."""
+"""Images of each room."""
 
 
-def find_pictures(source: Path | None, count: int) -> tuple[list[np.ndarray], str]:
-    """At most `count` RGB pictures, uint8 (height, width, 3), and what they are, in words.
+def find_images(source: Path | None, count: int) -> tuple[list[np.ndarray], str]:
+    """At most `count` RGB images, uint8 (height, width, 3), and what they are, in words.
 
-    `source` is a folder of pictures, or a video, from all over which they are taken. Raises SourceError when there is
+    `source` is a folder of images, or a video, from all over which they are taken. Raises SourceError when there is
     none in it.
     """
     if source is None:
@@ -26,9 +26,9 @@ def find_pictures(source: Path | None, count: int) -> tuple[list[np.ndarray], st
         except Exception as error:  # a machine that cannot render still has a model to measure
             reason = " ".join(str(error).split())
             return drawn(count), f"drawn shapes at 640x480, as the simulator cannot render ({reason:.120})"
-    pictures = sample(source, count)
-    height, width = pictures[0].shape[:2]
-    return pictures, f"{len(pictures)} of {source}, the first is {width}x{height}"
+    images = sample(source, count)
+    height, width = images[0].shape[:2]
+    return images, f"{len(images)} of {source}, the first is {width}x{height}"
 
 
 def rendered(count: int) -> list[np.ndarray]:
@@ -37,25 +37,25 @@ def rendered(count: int) -> list[np.ndarray]:
     from vlm_perception.simulation.world import World
     from vlm_perception.training.dataset import TEST_SEEDS, random_pose
 
-    pictures = []
+    images = []
     for seed in TEST_SEEDS[: -(-count // POSES)]:
         room, rng = make_room(seed), np.random.default_rng(seed)
         with World(room, SIZE[1], SIZE[0]) as world:
             for _ in range(POSES):
                 world.place(random_pose(room, rng))
-                pictures.append(world.picture().copy())
-    return pictures[:count]
+                images.append(world.image().copy())
+    return images[:count]
 
 
 def drawn(count: int) -> list[np.ndarray]:
     """Coloured balls on a grey ground, as good as others for times, and for nothing else."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(count):
-        picture = np.full((*SIZE, 3), rng.integers(90, 200), np.uint8)
+        image = np.full((*SIZE, 3), rng.integers(90, 200), np.uint8)
         for _ in range(rng.integers(1, 5)):
             place = (int(rng.integers(SIZE[1])), int(rng.integers(SIZE[0])))
             colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-            cv2.circle(picture, place, int(rng.integers(20, 120)), colour, -1, cv2.LINE_AA)
-        pictures.append(picture)
-    return pictures
+            cv2.circle(image, place, int(rng.integers(20, 120)), colour, -1, cv2.LINE_AA)
+        images.append(image)
+    return images
