@@ -85,6 +85,11 @@ class Ros:
             self.executor.spin_once(timeout_sec=min(left, 0.05))
         return value
 
+    def alone(self) -> None:
+        """Wait until the graph has nobody of an earlier test: a process that was killed is there for some seconds."""
+        self.spin(0.5)
+        self.until(lambda: self.node.get_node_names() == [self.node.get_name()], "end of the nodes before", 40.0)
+
     def collect(self, message_type: type, topic: str, qos: Any = 10) -> list[Any]:
         """Return a list that grows with the messages of `topic`."""
         messages: list[Any] = []

@@ -220,6 +220,7 @@ def ignore(message) -> None:
 
 
 def test_a_robot_in_order(ros):
+    ros.alone()
     robot = Robot()
     robot.camera("camera", "camera/image_raw")
     classifier = robot.node("classifier", max_frame_age=2.0)
