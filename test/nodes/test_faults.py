@@ -519,7 +519,7 @@ def test_a_node_that_is_killed_leaves_a_base_that_stands_still(ros, tmp_path, mo
         ros.until(lambda: ros.call(SetSearchTarget, "set_search_target", request, 60.0).success, "navigator", 60.0)
         ros.until(lambda: truth and is_moving(), "motion", 60.0)
         stack.kill(victim)
-        # A base that is about to turn the other way stands still for a moment; the last command may still be on its way.
+        # A base that is about to turn the other way stands still for a moment, and the last command may be on its way.
         ros.until(lambda: len(truth) > 10 and all(map(is_still, truth[-10:])), "rest")
         truth.clear()
         ros.spin(0.5)
