@@ -16,7 +16,7 @@ MAX_PROMPT_CHARACTERS = 2000
 MAX_OPTION_CHARACTERS = 200
 MAX_OPTIONS = 255
 MAX_REQUEST_CHARACTERS = 50_000
-"""So many characters the questions of one request may have, with their options and descriptions."""
+"""Most characters of all questions of one request, options and descriptions included."""
 _BLANK = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Fillers, which count as letters or symbols in Unicode and show nothing."""
 

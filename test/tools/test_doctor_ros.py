@@ -231,6 +231,8 @@ def test_a_robot_in_order(ros):
     for node in (classifier, navigator):
         Diagnostics(node, lambda: Health(Level.OK, "looking"))
     with robot:
+        there = {"camera", "classifier", "navigator", "base"}
+        ros.until(lambda: there <= set(ros.node.get_node_names()), "nodes in the graph")
         seen = look(SECONDS, [])
     assert seen.parameters["/classifier"] == {"use_sim_time": False, "max_frame_age": 2.0}
     assert says(

@@ -21,7 +21,7 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 MAX_JSON = 100_000_000
 """Bytes of JSON that are read at most; the format of safetensors has the same limit for a header."""
 MAX_COUNT = 1024
-"""So many layers, experts and the like a model has at most: each is built before the weights show that it is wrong."""
+"""Most layers, experts and the like of a model: each is built before the weights show that the number is wrong."""
 AGAIN = "download it again, e.g. `hf download OWNER/MODEL --local-dir FOLDER`, which goes on where it was cut"
 _COUNT = re.compile(r"(layers?|depths?|blocks|experts|stages|labels)$")
 _TEXT = {".json", ".jinja"}

@@ -81,7 +81,7 @@ CONVERTED = {
 }
 """By how the model_type of the authors' own folder begins: a folder that was converted to transformers' classes."""
 SMALL = 10_000_000
-"""So many parameters at random cost nobody anything."""
+"""A config may describe this many parameters more than twice those in the files: at random they cost nothing."""
 TRIAL = (
     Choice("what is ahead?", ("clear", "obstacle")),
     Text("describe the scene", max_new_tokens=1),

@@ -10,7 +10,7 @@ from typing import Any
 from vlm_perception.models.base import ModelError
 
 MAX_EDGE = 8192
-"""Of an image that a model looks at [px]."""
+"""Largest edge of an image that a model looks at [px]."""
 _IMAGES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- for message in messages -%%}
 {%%- set content -%%}

@@ -55,13 +55,13 @@ BYTES_A_TOKEN = 2000
 SMALLEST_EDGE = 224
 """An image whose longer edge is at most this [px] is not made smaller for a server."""
 TRIES = 4
-"""So often a way is tried that fails in passing, before the next best one is."""
+"""Tries of a way that fails in passing, before the next best one is tried."""
 AGAIN = 60.0
 """After so long [s] better ways that failed in passing are tried again."""
 END = 0.5
-"""So long [s] the end of a stream is waited for when all words are there."""
+"""Time [s] to wait for the end of a stream when all words are there."""
 SHOWN = 300
-"""So many characters of a server's words are shown."""
+"""Most characters of a server's message that are shown."""
 _BUSY = {408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 _GONE = {404, 405, 410, 501}
 _SENT, _MUCH = r"\b(image|image|pixels?|payload|body|entity|file)", r"\b(too (large|big)|exceed|larger than|maximum)"

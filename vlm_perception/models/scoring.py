@@ -22,9 +22,9 @@ from torch import Tensor
 ROOT = -1
 """The node before the tree's first tokens: the last token of the prompt."""
 MAX_NODES = 1024
-"""So many tokens of questions and options go through one pass for one image; memory grows with their square."""
+"""Most tokens of questions and options in one pass for one image; memory grows with their square."""
 MAX_TOKENS = 16_384
-"""So many tokens a question's options may have."""
+"""Most tokens of a question's options."""
 Options = Sequence[Sequence[int]]
 """The tokens of every option of a question."""
 

@@ -20,17 +20,17 @@ FLOOR = 0.05
 KNOWN = 0.2
 """With depth at a smaller share of what is ahead a sensor sees nothing: it is covered, or something is too close."""
 KNOWN_IN_THE_MIDDLE = 0.5
-"""The same of the middle third, where the robot drives: what is too close has no depth with many sensors."""
+"""Smallest known share of the middle third, where the robot drives: what is too close often has no depth."""
 RANGE_PERCENTILE = 10.0
 """A target is as far as the nearest tenth of what is in its direction: before a wall, and behind single outliers."""
 FARTHEST = 65.0
 """A depth image has no distance from here on [m]: it is 65535 for "unknown", or millimetres that are called metres."""
 FARTHEST_SCAN = 500.0
-"""The same of a scan."""
+"""As above, for a scan."""
 ANGLES_AGREE = 0.03
 """The angles of a scan may miss its angle_max by this much [rad], or by two and a half of its steps."""
 ENCODINGS = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 0.001), "mono16": ("u2", 0.001)}
-"""Of depth images: type of a pixel, and how many [m] is 1 (REP 118)."""
+"""Encodings of depth images: type of a pixel, and its unit [m] (REP 118)."""
 
 
 class UnusableDepthError(ValueError):

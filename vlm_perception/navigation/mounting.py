@@ -10,7 +10,7 @@ import numpy as np
 LEVEL = 0.26
 """A camera may look aside and be rolled, and a laser may be tilted, by so much [rad]; the rest is not computed with."""
 HEIGHT = (0.0, 5.0)
-"""Of a camera above the floor [m]."""
+"""Lowest and highest camera above the floor [m]."""
 PITCH = 1.5
 """A camera looks down or up by less [rad]."""
 FAR = 10.0

@@ -90,7 +90,7 @@ class OdometryBuffer:
     ODOMETRY_TIMEOUT = 0.5
     """Without odometry for this long [s] the commands are integrated."""
     PROBATION = 1.0
-    """So long [s] after the last message that was not usable odometry counts again."""
+    """Time [s] after the last unusable message until odometry counts again."""
     COMPARED = 0.3, 0.5
     """Each time that the commands have driven so far [m] or turned so far [rad] odometry is compared with them, ..."""
     COMPARED_FOR = 5.0

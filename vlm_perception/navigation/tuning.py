@@ -15,7 +15,7 @@ from vlm_perception.navigation.settings import (
 )
 
 LOSING, CLEARING = 0.3, 0.2
-"""So much below the probability from which a target is seen, or a way blocked, that ends."""
+"""Hysteresis: how far the probability must fall below its threshold until a target is lost, or a way is clear again."""
 WATCHED = 2.0
 """With depth the robot drives so many times as far beyond the newest image."""
 
@@ -47,7 +47,7 @@ class Tuning:
     blind_distance: float = NavigationSettings.blind_distance
     """The robot drives no further than this beyond the place where the newest answered image was taken."""
     watched_distance: float = WATCHED * NavigationSettings.blind_distance
-    """The same while depth is there, which sees what the old image does not show."""
+    """The blind distance with depth, which sees what the old image does not show [m]."""
     stop_distance: float = DepthSettings.stop_distance
     """From the camera: nothing may be nearer in the way, as depth has it."""
     near_distance: float = DepthSettings.near_distance

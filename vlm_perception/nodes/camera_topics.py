@@ -38,7 +38,7 @@ from vlm_perception.perception.trace import Trace
 from vlm_perception.text import printable
 
 FROZEN = 10.0
-"""The same image, pixel by pixel, for so long [s] is worth a warning; nothing but a simulation stands so still."""
+"""Time [s] of the very same image until a warning; only a simulation stands so still."""
 WORDS_LAST = 5.0
 """A description older than this [s] is not drawn any more."""
 LOST_HINT = (

@@ -20,7 +20,7 @@ import yaml
 from vlm_perception.parameters import ParameterError, check, declared, suggestion
 
 LARGEST = 1 << 20
-"""Of a parameters file [bytes]."""
+"""Largest parameters file [bytes]."""
 OF_EVERY_NODE = {"use_sim_time": bool, "start_type_description_service": bool}
 """Parameters that rclpy declares, with their types. It declares qos_overrides.* too."""
 BOOLEANS = {

@@ -26,7 +26,7 @@ from vlm_perception.text import one_line
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SIGNALS = "signals"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
+"""Option numbers of glibc's malloc.h."""
 KEPT = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
 """Blocks up to the first size [bytes] come from the heap, which keeps up to the second size when they are freed."""
 

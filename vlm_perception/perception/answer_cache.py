@@ -22,7 +22,7 @@ from vlm_perception.questions import Answer, Question
 SIZE = (16, 12)
 """Width and height of a thumbnail, in cells."""
 ROWS = 20
-"""So many rows of pixels are enough for a cell: more make it slower, and hardly less noisy."""
+"""Rows of pixels per cell: more make it slower, and hardly less noisy."""
 SURE = 0.99
 """The confidence from which on an answer counts as sure."""
 QUESTIONS = 4

@@ -21,7 +21,7 @@ from vlm_perception.questions import Answer, Question, Usage
 ASKED_AGAIN = 0.05
 """After an answer, the next ask of the same client comes within this time [s]."""
 LOOK_AGAIN = 0.1
-"""So often [s] it is looked whether an ask for a newer frame still waits for good."""
+"""Period [s] of the check whether an ask for a newer frame still waits with good reason."""
 LATE = 60.0
 """An answer about an image that came longer ago [s] is not published: nobody waits for it."""
 

@@ -35,9 +35,9 @@ MESSAGE_FORMATS = ("JPEG", "PNG", "TIFF")
 FILE_FORMATS = (*MESSAGE_FORMATS, "BMP", "WEBP", "PPM")
 """What an image file may be."""
 MAX_SCANS = 100
-"""Of a progressive JPEG, which has about ten; each costs as much time as an image."""
+"""Most scans of a progressive JPEG, which has about ten; each costs as much time as an image."""
 MAX_CHUNKS = 100_000
-"""Of a PNG. The largest image that is allowed has half as many."""
+"""Most chunks of a PNG; the largest allowed image has half as many."""
 WEBCAM_PADDING = 16
 """Many webcams write some bytes too many before a JPEG's markers. More than these [bytes] are damage."""
 TWELVE_BITS = 4096

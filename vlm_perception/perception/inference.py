@@ -21,7 +21,7 @@ from vlm_perception.questions import Answer, ClosedQuestion, MirroredChoice, Que
 
 OUT_OF_MEMORY = (ModelOutOfMemoryError, MemoryError)
 FULL_AGAIN = 30.0
-"""So long [s] after memory was short last, everything is asked at once again."""
+"""Time [s] after the last lack of memory until everything is asked at once again."""
 PAUSE = (1.0, 30.0)
 """First and longest pause [s] after there was no memory even for one question about one image."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 HIGH = 0.5
 LONG = 10.0
-"""So long [s] it has to be high before it is said."""
+"""Time [s] that it must be high before it is reported."""
 
 
 class OffMass:

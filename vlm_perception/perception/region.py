@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 WIDTH = 160
-"""Of the grey images [pixels]."""
+"""Width of the grey images [px]."""
 MOVES = 0.6
 """What moves less than this from one image to the next [small pixels] stands still."""
 DIFFERS = 12.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 EARLY = 0.01
-"""So long [s] before its time a question may be asked: images that come as often do not come evenly."""
+"""A question may be asked this much [s] before its time: images do not come evenly."""
 
 
 class Schedule:

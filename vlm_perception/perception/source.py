@@ -32,15 +32,15 @@ from vlm_perception.perception.frames import MAX_PIXELS, FrameError, decode_file
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""Of image files, in small or capital letters."""
+"""Endings of image files, in small or capital letters."""
 FOLDER_RATE = 10.0
 """A folder of images has no rate of its own [Hz]."""
 USUAL_RATE = 30.0
-"""Of a video that does not say its own [Hz]."""
+"""Rate [Hz] of a video that does not give its own."""
 SILENCE = 5.0
 """After so long without a word, a network stream is given up [s]."""
 LARGEST_FILE = 2**30
-"""Of an image [bytes]."""
+"""Largest image file [bytes]."""
 VIDEO_DEVICES = 81
 """Linux's number for cameras."""
 EXPECTED = "expected a video file, a folder of images, an image, a webcam (0, /dev/video0) or an address (rtsp://...)"

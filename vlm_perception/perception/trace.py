@@ -26,7 +26,7 @@ from vlm_perception.questions import Answer
 
 STAGES = ("age", "wait", "decode", "encode", "answer", "describe", "publish", "whole")
 WINDOW = 300
-"""Of how many images the percentiles are."""
+"""Number of images that the percentiles cover."""
 PERCENTILES = (50, 95, 99)
 START = '[\n{"name": '
 """How the file of a trace begins."""

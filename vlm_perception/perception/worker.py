@@ -23,7 +23,7 @@ from vlm_perception.perception.settings import Settings
 from vlm_perception.questions import Question
 
 USUAL_SHAPE = (480, 640, 3)
-"""Of the warm-up's image while no other has come."""
+"""Shape of the warm-up's image while no other has come."""
 
 
 class Worker(threading.Thread):

@@ -18,7 +18,7 @@ from vlm_perception.models.paligemma import PaliGemma
 from vlm_perception.questions import ClosedQuestion, Question, Text
 
 MOST_TOKENS = 10
-"""Of a closed answer."""
+"""Most new tokens of a closed answer."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vlm_perception.tools.benchmarking import BASELINE, OURS, Case, Measured, Sa
 
 MIB = 2**20
 MAX_PANELS = 12
-"""Of the chart."""
+"""Most panels of the chart."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 START = "from vlm_perception.tools.child import run; run()"
 NOISE = 2000
-"""Of what it printed, so many characters from the end are kept."""
+"""Characters that are kept from the end of what it printed."""
 
 
 class ChildError(RuntimeError):

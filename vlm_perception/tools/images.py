@@ -22,12 +22,12 @@ WHITE, BLACK, GREY, GREEN, RED = (255, 255, 255), (0, 0, 0), (170, 170, 170), (9
 DARK_GREEN, DARK_GREY = (40, 130, 40), (100, 100, 100)
 PATH_COLOURS = ((230, 40, 40), (40, 90, 230))
 MOST_BARS = 10
-"""Of one question; of more options, the most probable ones are shown."""
+"""Most bars of one question; of more options, the most probable ones are shown."""
 SHEET_WIDTH = 320
-"""Of each image on a contact sheet [px]."""
+"""Width of each image on a contact sheet [px]."""
 ON_THE_SHEET = 30
 WIDTHS = (640, 1280)
-"""Of a drawn image, least and most [px]: below, words do not fit; above, a video only gets large."""
+"""Smallest and largest edge of a drawn image [px]: below, words do not fit; above, a video only gets large."""
 
 
 class AnsweredQuestion(NamedTuple):

@@ -31,7 +31,7 @@ SUSPICION_SPACING = 0.3
 SUSPICION = 1.0, 4.0
 """How long a suspicion is looked at: so long [s], or so many times between answers if that is longer."""
 CAREFUL_ANSWERS = 3
-"""So many answers are awaited where a mistake would cost much."""
+"""Number of answers that are awaited where a mistake would cost much."""
 
 # Where to go next
 CLEAR_ASIDE = 0.3
@@ -39,7 +39,7 @@ CLEAR_ASIDE = 0.3
 PASSAGE_BONUS = 0.3
 """By so much a doorway or corridor makes a way better."""
 ROBOT_ANGLE, OPEN_ANGLE = 0.3, 1.0
-"""So far [rad] to both sides a way must be clear for the robot, and counts as open."""
+"""Half angles [rad] within which a way must be clear for the robot to drive, and to count as open."""
 CLEAR_ENOUGH = 0.25
 """A way that is less clear is none."""
 NOVELTY = 0.3, 1.5
@@ -82,7 +82,7 @@ STANDING_TURN = 0.3
 CREPT = 0.2
 """After so far [m] a target that seems near is there although nothing is ahead."""
 FROM_AFAR = 2
-"""So many times as many answers say that the target is near when it is known from afar alone."""
+"""Factor for the number of answers that must say "near", if the target is known from afar alone."""
 STRAIGHT = 0.2
 """The robot came straight here when it turned by less than this [rad]."""
 STEP_BACK = 0.3

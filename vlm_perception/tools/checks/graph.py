@@ -15,7 +15,7 @@ from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, ImageStream, O
 TWISTS = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
 NODES = ("classifier", "navigator")
 MAX_AGE = 1.0
-"""Of an image [s], where no classifier says `max_frame_age`."""
+"""Oldest image [s], where no classifier gives `max_frame_age`."""
 SLOW = 5.0
 """A camera at a lower rate [Hz] makes everything late."""
 LOST = 0.01

@@ -18,7 +18,7 @@ MIB = 2**20
 SEGMENT, LARGEST_MESSAGE = 64 * MIB, 16 * MIB
 """What our profile gives each process, and what one message may take of it."""
 ENOUGH_BUFFER = 4 * MIB
-"""Of UDP's receive buffer, for images that come in thousands of packets."""
+"""Receive buffer of UDP for images, which come in thousands of packets [bytes]."""
 SAFE_DOMAINS = range(0, 102)
 """ROS domains whose ports lie below those that Linux gives away."""
 RANGES = ("", "SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")

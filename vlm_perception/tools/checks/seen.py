@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ SETTLED = 1.5
 """Everybody is known when nobody new has come for so long [s]."""
 STEP = 0.25
 """Between two looks at the graph [s]."""
+ASK_AGAIN = 0.5
+"""A node that has not told a parameter is asked again after this time [s]."""
 PATIENCE = 4.0
 """What is missing is waited for by so many times the time of listening; a busy machine needs it."""
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
@@ -105,7 +108,9 @@ class Observer:
         self._executor.add_node(self._node)
         self._clock: int | None = None
         self._followed: dict[str, float] = {}
-        self._clients: dict[str, AsyncParameterClient | None] = {}
+        self._clients: dict[str, AsyncParameterClient] = {}
+        self._asked: dict[str, float] = {}
+        self._told: dict[str, set[str]] = {}
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 100)
         self._node.create_subscription(Clock, "/clock", self._on_clock, QoSProfile(depth=1, reliability=BEST_EFFORT))
 
@@ -169,9 +174,13 @@ class Observer:
                 if node not in self._clients:
                     self._clients[node] = AsyncParameterClient(self._node, node)
                 client = self._clients[node]
-                if client is not None and client.services_are_ready():  # what nobody is there for yet is lost
-                    self._clients[node] = None
-                    for parameter in parameters:  # one by one: a node that lacks one of several answers none of them
+                now = time.monotonic()
+                if now - self._asked.get(node, -math.inf) < ASK_AGAIN or not client.services_are_ready():
+                    continue
+                # A response is lost when its node does not know our side of the service yet, so it is asked again.
+                self._asked[node] = now
+                for parameter in parameters:  # one by one: a node that lacks one of several answers none of them
+                    if parameter not in self._told.get(node, ()):
                         answer = client.get_parameters([parameter])
                         answer.add_done_callback(partial(self._on_parameter, node, parameter))
 
@@ -200,6 +209,7 @@ class Observer:
         return unknown or not nodes <= heard or not all(images.arrivals for images in wanted)
 
     def _on_parameter(self, node: str, name: str, answer: Future) -> None:
+        self._told.setdefault(node, set()).add(name)
         for value in answer.result().values:
             self.seen.parameters.setdefault(node, {})[name] = parameter_value_to_python(value)
 
