@@ -85,15 +85,6 @@ class Ros:
             self.executor.spin_once(timeout_sec=min(left, 0.05))
         return value
 
-    def alone(self) -> None:
-        """Wait until the graph has nobody of an earlier test: a process that was killed is there for some seconds."""
-        self.spin(0.5)
-        end = time.monotonic() + 5.0
-        while self.node.get_node_names() != [self.node.get_name()]:
-            if time.monotonic() > end:
-                pytest.skip("a process that an earlier test killed is still in the graph")
-            self.spin(0.2)
-
     def collect(self, message_type: type, topic: str, qos: Any = 10) -> list[Any]:
         """Return a list that grows with the messages of `topic`."""
         messages: list[Any] = []
@@ -125,6 +116,16 @@ class Ros:
             self.remove(node)
         self.executor.shutdown()
         rclpy.shutdown()
+
+
+@pytest.fixture
+def empty_domain() -> Iterator[None]:
+    """A ROS domain of the test's own, without what earlier tests left in the graph; to be named before `ros`."""
+    before = os.environ["ROS_DOMAIN_ID"]
+    lock = _own_domain()
+    yield
+    os.environ["ROS_DOMAIN_ID"] = before
+    lock.close()
 
 
 @pytest.fixture

@@ -219,8 +219,7 @@ def ignore(message) -> None:
     pass
 
 
-def test_a_robot_in_order(ros):
-    ros.alone()
+def test_a_robot_in_order(empty_domain, ros):
     robot = Robot()
     robot.camera("camera", "camera/image_raw")
     classifier = robot.node("classifier", max_frame_age=2.0)
