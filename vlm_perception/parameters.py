@@ -53,7 +53,7 @@ def parameter(
     when: str = LIVE,
     shown: Callable[[str], str] | None = None,
 ) -> Any:
-    """A dataclass field that is a parameter.
+    """Return a dataclass field that is a parameter.
 
     `minimum` and `maximum` are inclusive and hold for every element of a list. `when` it takes effect is START,
     CONFIGURE or LIVE. `shown` returns a value as others may read it, without what is secret in it.
@@ -71,7 +71,7 @@ def parameter(
 
 
 def group(definition: Callable[[], Any], prefix: str | None = None) -> Any:
-    """A dataclass field that holds the parameters of another dataclass.
+    """Return a dataclass field that holds the parameters of another dataclass.
 
     Their names begin with the field's own name and a dot, or with `prefix`.
     """

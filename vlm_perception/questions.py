@@ -64,7 +64,7 @@ def check_request(questions: Sequence[Question]) -> None:
 
 
 def _looks(text: str) -> str:
-    """What a reader sees of `text`: one form of every letter, one kind of blank, no marks that show nothing."""
+    """Return what a reader sees of `text`: one form of every letter, one kind of blank, no marks that show nothing."""
     composed = unicodedata.normalize("NFC", text)
     return " ".join("".join(c for c in composed if unicodedata.category(c) != "Cf" and c not in _BLANK).split())
 

@@ -69,7 +69,7 @@ def test_what_the_profile_lacks_is_said_only_to_those_who_lack_it(tmp_path, monk
     monkeypatch.setenv(PROFILE, str(tmp_path / "none.xml"))
     assert "none.xml' names no file" in missing_profile()
     (tmp_path / "none.xml").write_text("<dds/>")
-    assert missing_profile() == ""
+    assert missing_profile() is None
 
 
 def test_the_diagnostics_tell_where_the_time_goes_and_the_trace_file_is_json(ros, tmp_path):

@@ -262,12 +262,12 @@ def test_too_many_images_for_the_memory_are_looked_at_in_portions(bench):
     one.model.gate.set()
     one.wait(lambda: len(one.labels) == 4, "labels")
     assert [len(call) for call in one.model.calls] == [3, 1, 1, 1]
-    assert one.faults == [("", "out of memory")], "the memory is all cameras'"
+    assert one.faults == [(None, "out of memory")], "the memory is all cameras'"
 
 
 def test_a_warm_up_that_is_too_much_for_the_memory_does_not_end_the_load_and_is_remembered(bench):
     one = bench("a", "b", "c", most=2)
-    assert one.faults == [("", "out of memory")]
+    assert one.faults == [(None, "out of memory")]
     one.hold(("a", 1), ("b", 2), ("c", 3))
     one.model.gate.set()
     one.wait(lambda: len(one.labels) == 3, "labels")

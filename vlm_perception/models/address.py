@@ -71,9 +71,9 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port != PORTS[parts.scheme] else "")
 
 
-def key_for(url: str) -> str:
-    """Return the key for the server at `url` from the environment, or "". Raises ModelError, which shows no key."""
-    found, here = "", origin(url)
+def key_for(url: str) -> str | None:
+    """Return the key for the server at `url` from the environment, else None. Raises ModelError; it shows no key."""
+    found, here = None, origin(url)
     for entry in os.environ.get(API_KEY, "").split():
         where, _, key = entry.partition("=")
         try:

@@ -58,12 +58,12 @@ def _in_words(name: str, what: str, remedy: str, error: BaseException) -> ModelE
     return ModelError(f"{name} {what}: {words:.300}; {remedy}")
 
 
-def _package(error: BaseException, words: str) -> str:
-    """Return what has to be installed, or "" when that is not the reason."""
+def _package(error: BaseException, words: str) -> str | None:
+    """Return what has to be installed, None when that is not the reason."""
     if found := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
         return found[1]
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vlm_perception"):
         return error.name
     if found := re.search(r"requires the (\w+) library but it was not found", words):
         return found[1].lower()
-    return ""
+    return None

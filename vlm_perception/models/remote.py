@@ -145,7 +145,7 @@ class RemoteModel:
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
         self._last: tuple[int, list[tuple[np.ndarray, EncodedImage]]] = (0, [])
         self._deadline = 0.0
-        self._problem = ""
+        self._problem: str | None = None
         self._found_at = -math.inf
         self._closed = _Ways(wire.WAYS, "asked about images")
         self._words = _Ways(wire.SPEECH, "asked for words about images")
@@ -181,7 +181,7 @@ class RemoteModel:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or a ModelError when its time is over."""
         timeout = self._limits.timeout
-        self._problem = ""
+        self._problem = None
         self._deadline = time.monotonic() + timeout
 
         async def timed() -> T:

@@ -54,8 +54,8 @@ class Scope:
         """Write `scope.json` into `folder`."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
-    def unknown(self, question: Question) -> str:
-        """Return what of `question` the model was not taught, in words with what it knows; "" when it knows it all."""
+    def unknown(self, question: Question) -> str | None:
+        """Return what of `question` the model was not taught, and what it knows instead; None when it knows all."""
         for prompt, options in self.questions.items():
             if (target := _target(prompt, question.prompt)) is None:
                 continue
@@ -67,19 +67,19 @@ class Scope:
                     f"the model does not know the answers {strange!r:.200} to {prompt!r}, expected some of "
                     f"{', '.join(options)} ({self.about})"
                 )
-            return ""
+            return None
         return (
             f"the model does not know the question {question.prompt!r:.200}, expected one of "
             f"{', '.join(map(repr, self.questions))} ({self.about})"
         )
 
-    def unknown_target(self, question: Question) -> str:
-        """Return that `question` is about a target that the model does not know, with those that it knows; else ""."""
+    def unknown_target(self, question: Question) -> str | None:
+        """Return which target of `question` the model does not know, and which it knows; None when it knows it."""
         for prompt in self.questions:
             target = _target(prompt, question.prompt)
             if target and target not in self.targets:
                 return unknown_target(target, self.targets, self.about)
-        return ""
+        return None
 
 
 def unknown_target(target: str, targets: Sequence[str], about: str) -> str:

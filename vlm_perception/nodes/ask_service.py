@@ -39,15 +39,15 @@ class AskService:
     """Offers `ask` on `node`.
 
     `ask(camera, questions, newer_than)` returns the future of a reply, or raises with the reason in words.
-    `out_of_scope(camera, questions)` says why the model was not taught to answer them; else "". `parameters()` are the
-    classifier's; `failed` hears of a response that could not be made.
+    `out_of_scope(camera, questions)` returns why the model was not taught to answer them, else None. `parameters()` are
+    the classifier's. `failed` is called with the error of a response that could not be made.
     """
 
     def __init__(
         self,
         node: Node,
         ask: Callable[[str, Sequence[Question], int], concurrent.futures.Future[Reply]],
-        out_of_scope: Callable[[str, Iterable[Question]], str],
+        out_of_scope: Callable[[str, Iterable[Question]], str | None],
         parameters: Callable[[], Parameters],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -82,7 +82,7 @@ class AskService:
         response.answers = list(map(conversions.answer_to_message, questions, answers))
         response.inference_time = time.monotonic() - frame.taken
         response.unchanged = frame.unchanged
-        response.out_of_scope = self._out_of_scope(request.camera, questions.values())
+        response.out_of_scope = self._out_of_scope(request.camera, questions.values()) or ""
         return response
 
     def _read(self, request: Ask.Request) -> dict[str, Question]:
@@ -106,7 +106,7 @@ class AskService:
         reply.add_done_callback(lambda _: in_executor(self._node, self._complete, waiting))
         return waiting.outcome
 
-    def _complete(self, waiting: Waiting, problem: str = "") -> None:
+    def _complete(self, waiting: Waiting, problem: str | None = None) -> None:
         if waiting not in self._waiting:
             return
         self._waiting.remove(waiting)

@@ -81,15 +81,16 @@ class CameraNode(Node):
                 pass
         url = self._table.values.camera_info_url.strip()
         self._calibration = calibration_at(url) if url else None
-        self._uncalibrated = ""
+        self._uncalibrated: str | None = None
         self.finished = Future()
         self._faults = Faults(self.get_logger())
         self._stopping = threading.Event()
         self._due = 0.0
         self._begun = not self._table.values.wait_for_subscriber
         self._published = 0
-        self._problem = "opening the source"
-        self._told = self._waiting = ""
+        self._problem: str | None = "opening the source"
+        self._waiting: str | None = None
+        self._told = ""
         self._published_at = time.monotonic()
         self._counted = (time.monotonic(), 0)
         self._publisher = self.create_publisher(Image, "camera/image_raw", IMAGES)
@@ -145,7 +146,7 @@ class CameraNode(Node):
         while not self._publisher.get_subscription_count() and not self._stopping.wait(LOOK_FOR_SUBSCRIBER):
             pass
         self._stopping.wait(SETTLE)
-        self._begun, self._waiting = True, ""
+        self._begun, self._waiting = True, None
 
     def _passed_over(self, words: str) -> None:
         if self._stopping.is_set():
@@ -181,7 +182,7 @@ class CameraNode(Node):
         self._publish_info(message)
         self._published += 1
         self._published_at = time.monotonic()
-        self._problem = ""
+        self._problem = None
 
     def _publish_info(self, image: Image) -> None:
         """Publish the calibration for `image`, unless it is about images of another size."""
@@ -190,7 +191,7 @@ class CameraNode(Node):
         calibrated = f"{self._calibration.width}x{self._calibration.height}"
         if calibrated == (size := f"{image.width}x{image.height}"):
             self._info_publisher.publish(camera_info(self._calibration, image.header))
-            self._uncalibrated = ""
+            self._uncalibrated = None
         else:
             self._uncalibrated = f"camera_info_url is about images of {calibrated}, these are {size}: calibrate again"
 

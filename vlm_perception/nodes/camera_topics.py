@@ -91,8 +91,8 @@ class CameraTopics:
         self.camera: Camera | None = None
         self._off_mass = OffMass()
         self.faults = Faults(node.get_logger(), name if several else "")
-        self.refused_qos = ""
-        self.out_of_scope = ""
+        self.refused_qos: str | None = None
+        self.out_of_scope: str | None = None
         """Why the model was not taught to look at these images; written on them."""
         self._node = node
         self._several = several
@@ -130,7 +130,7 @@ class CameraTopics:
             else:
                 wake()
 
-        self.refused_qos = ""
+        self.refused_qos = None
         self._subscription = self._node.create_subscription(
             self._kind,
             self._topic,
@@ -292,7 +292,7 @@ class CameraTopics:
                 f"nobody publishes {topic}{there} (ros2 launch: {launched}:=...; "
                 f"ros2 run: -r {self._topic}:=/your/topic)"
             )
-        return f"{topic} has a publisher but no image came: does the camera deliver?{missing_profile()}"
+        return f"{topic} has a publisher but no image came: does the camera deliver?{missing_profile() or ''}"
 
 
 def may_be_camera(topic: str) -> bool:
@@ -300,11 +300,11 @@ def may_be_camera(topic: str) -> bool:
     return not re.search(r"depth|annotated", topic)
 
 
-def missing_profile() -> str:
-    """What to do when this process lacks settings with which Fast DDS lets images through; else ""."""
+def missing_profile() -> str | None:
+    """Return what to do when this process lacks settings with which Fast DDS lets images through; else None."""
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     if "fastrtps" not in get_rmw_implementation_identifier() or os.path.isfile(profile):
-        return ""
+        return None
     return f"{FAST_DDS_HINT} {shipped_profile() or 'config/fastdds.xml of this package'}" + (
         f"; {profile!r} names no file" if profile else ""
     )

@@ -76,7 +76,7 @@ class Classifier(LifecycleNode):
         self._last_worker: Worker | None = None
         self._trace: Trace | None = None
         self._active = False
-        self._load_error = ""
+        self._load_error: str | None = None
         self._passed_over: list[str] = []
         self._faults = Faults(self.get_logger())
         self._hung_since: float | None = None
@@ -114,7 +114,7 @@ class Classifier(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to load the model; `ask` and the diagnostics say when it is there."""
         values = self._table.values
-        self._load_error, self._passed_over = "", []
+        self._load_error, self._passed_over = None, []
         try:
             self._trace = Trace(Path(values.trace_file)) if values.trace_file else None
         except OSError as error:
@@ -220,14 +220,14 @@ class Classifier(LifecycleNode):
                 if problem := scope.unknown_target(question):
                     raise ValueError(problem)
 
-    def _out_of_scope(self, topics: CameraTopics, questions: Iterable[Question] = ()) -> str:
-        """Why the model was not taught to answer these questions about the camera's images; else ""."""
+    def _out_of_scope(self, topics: CameraTopics, questions: Iterable[Question] = ()) -> str | None:
+        """Return why the model was not taught to answer these questions about the camera's images; else None."""
         if (scope := self._worker.scope if self._worker else None) is None:
-            return ""
+            return None
         if scope.simulator_only and not topics.is_simulated:
             foreign = "these images are not the simulator's: its answers mean nothing; use real weights"
             return f"{scope.about}, and {foreign}"
-        return next(filter(None, map(scope.unknown, questions)), "")
+        return next(filter(None, map(scope.unknown, questions)), None)
 
     def _camera(self, name: str) -> CameraTopics:
         """That of the camera of this `name`, or the first if it is empty; ValueError when there is no such camera."""
@@ -237,8 +237,8 @@ class Classifier(LifecycleNode):
         return found
 
     @staticmethod
-    def _refused_qos(topics: CameraTopics) -> str:
-        return "" if topics.camera and topics.camera.monitor.form else topics.refused_qos
+    def _refused_qos(topics: CameraTopics) -> str | None:
+        return None if topics.camera and topics.camera.monitor.form else topics.refused_qos
 
     def _watch(self) -> None:
         """Notice asks that wait too long, and a model or a camera that stands still."""
@@ -255,12 +255,12 @@ class Classifier(LifecycleNode):
             self._hung_since = since
             self._faults.add("model hangs", problem)
 
-    def _hanging(self) -> str:
-        """In words that the model does not come back from an image; else ""."""
+    def _hanging(self) -> str | None:
+        """Return in words that the model does not come back from an image; else None."""
         since = self._worker.busy_since if self._worker else None
         limit = self._table.values.ask_timeout
         if self._worker is None or since is None or time.monotonic() - since <= limit:
-            return ""
+            return None
         frames = self._worker.frames_at_once
         what = f"{frames} images" if frames > 1 else "one image"
         return (
@@ -268,8 +268,8 @@ class Classifier(LifecycleNode):
             "slow, raise that or choose a smaller model; if it hangs, end the process and start it again"
         )
 
-    def _not_ready(self) -> str:
-        """Why nothing can be answered now; else ""."""
+    def _not_ready(self) -> str | None:
+        """Return why nothing can be answered now; else None."""
         name = self.get_fully_qualified_name()
         if not self._worker:
             reason = self._load_error or "it is not configured"
@@ -281,7 +281,7 @@ class Classifier(LifecycleNode):
             )
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
-        return ""
+        return None
 
     @property
     def _model_name(self) -> str:

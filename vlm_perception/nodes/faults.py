@@ -23,7 +23,7 @@ ADVICE = {
 class Faults:
     """The faults of one thing, which is named in the log if it is `about` something. Any thread may add."""
 
-    def __init__(self, logger: Any, about: str = "") -> None:
+    def __init__(self, logger: Any, about: str | None = None) -> None:
         self.counts: Counter[str] = Counter()
         self._logger = logger
         self._about = f"{about}: " if about else ""

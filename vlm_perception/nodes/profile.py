@@ -13,12 +13,12 @@ IN_FOLDER = ("DEFAULT_FASTRTPS_PROFILES.xml", "DEFAULT_FASTDDS_PROFILES.xml")
 """What Fast DDS reads from the folder where it starts."""
 
 
-def shipped_profile() -> str:
-    """Return the absolute path of the package's profile, "" when the package is not installed."""
+def shipped_profile() -> str | None:
+    """Return the absolute path of the package's profile, None when the package is not installed."""
     try:
         return str(Path(get_package_share_directory("vlm_perception"), "config", "fastdds.xml").absolute())
     except PackageNotFoundError:
-        return ""
+        return None
 
 
 def use_profile() -> None:

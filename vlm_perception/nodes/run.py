@@ -79,13 +79,13 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     return code
 
 
-def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str:
-    """What --help or --version among `args` is to be answered with; else ""."""
+def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str | None:
+    """Return what --help or --version among `args` is to be answered with; else None."""
     own = list(itertools.takewhile(lambda argument: argument != "--ros-args", args))
     if "--version" in own:
         return f"vlm_perception {__version__}"
     if not {"-h", "--help"} & {*own}:
-        return ""
+        return None
     module, name = sys.modules[make_node.__module__], os.path.basename(sys.argv[0])
     parameters = getattr(module, "Parameters", None)
     return (

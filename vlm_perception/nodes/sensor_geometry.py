@@ -41,7 +41,7 @@ class SensorGeometry:
         self._on_change = on_change
         self._info: CameraInfo | None = None
         self._field: float | None = None
-        self._refused = ""
+        self._refused: str | None = None
         self._image_frame = ""
         self._scan_frame = ""
         self._transforms = Transforms(node)
@@ -54,7 +54,7 @@ class SensorGeometry:
         info.header.stamp = Time()  # it comes with every image, and is news only when something else changes
         if info == before:
             return
-        self._field, self._refused = None, ""
+        self._field = self._refused = None
         try:
             self._field = field_of_view(info)
         except CameraInfoError as error:

@@ -11,23 +11,20 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf")
-"""In the order in which they are tried; Debian and Ubuntu have them as fonts-dejavu-core, fonts-noto-cjk, and so on."""
-
-
+"""Files of fonts, in the order in which they are tried. Debian has them as fonts-dejavu-core, fonts-noto-cjk, ..."""
 WARNING = (255, 190, 0)
-"""Amber, in RGB."""
+"""RGB colour of the warning: amber."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def annotate(
-    image: np.ndarray, label: str, confidence: float, words: str, choices: Sequence[str], warning: str = ""
+    image: np.ndarray, label: str, confidence: float, words: str, choices: Sequence[str], warning: str | None = None
 ) -> np.ndarray:
     """Return a copy of the RGB `image` (height, width, 3) with the label and the description written on it.
 
-    A `warning` stands below, in lines as long as the image is wide.
-
-    Where no font has a label's characters, its place in the SceneLabel message is written, such as choices[1]; a
-    description that no font can write is left out.
+    The `warning` is written at the bottom, in lines as long as the image is wide. When no font has a label's
+    characters, its place in the SceneLabel message is written, such as choices[1]. A description that no font can
+    write is left out.
     """
     size = max(12, image.shape[1] // 32)
     drawn = Image.fromarray(image)
@@ -54,9 +51,9 @@ def annotate(
 
 @functools.lru_cache(maxsize=512)
 def font_for(text: str, size: int) -> Font | None:
-    """The first font, `size` pixels high, that has every character of `text`."""
+    """Return the first font, `size` pixels high, that has every character of `text`."""
     for font in _fonts(size):
-        missing = _shape(font, "\uffff")  # no character: what a font draws for one that it does not have
+        missing = _shape(font, "\uffff")  # not a character: shows what the font draws for a missing one
         if all(character.isspace() or _shape(font, character) != missing for character in text):
             return font
     return None
@@ -64,7 +61,7 @@ def font_for(text: str, size: int) -> Font | None:
 
 @functools.cache
 def _fonts(size: int) -> list[Font]:
-    """Those of `FONTS` that are installed, and the one that Pillow brings, which has little more than ASCII."""
+    """Return the `FONTS` that are installed, and the font that Pillow brings, which has little more than ASCII."""
     fonts: list[Font] = []
     for name in FONTS:
         with contextlib.suppress(OSError):

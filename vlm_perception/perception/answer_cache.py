@@ -135,7 +135,7 @@ class AnswerCache:
         self._seen = None
 
     def _nearest(self, question: Question, image: np.ndarray) -> tuple[float, Scene | None]:
-        """The scene that is most like what `image` shows, if any is known, and how much they differ."""
+        """Return the known scene that is most like `image`, None without one, and how much they differ."""
         thumbnail = self._thumbnail(image)
         known = [
             (cv2.norm(scene.thumbnail, thumbnail, self.NORM), scene)
@@ -145,7 +145,7 @@ class AnswerCache:
         return min(known, key=lambda pair: pair[0], default=(math.inf, None))
 
     def _thumbnail(self, image: np.ndarray) -> np.ndarray:
-        """The cells of `image`; those of the last one are kept."""
+        """Return the cells of `image`; keep those of the last image."""
         if self._seen is None or self._seen[0] is not image or image.flags.writeable:
             rows = image[:: max(1, image.shape[0] // (SIZE[1] * ROWS))]
             self._seen = (image, cv2.resize(rows, SIZE, interpolation=cv2.INTER_AREA))

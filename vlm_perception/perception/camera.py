@@ -43,7 +43,7 @@ class Camera:
         self._forgotten = self.begun
         """What is known was seen since then."""
         self._frame: Frame | None = None
-        self._corrupt = ""
+        self._corrupt: str | None = None
 
     # For the thread that puts.
 
@@ -79,7 +79,7 @@ class Camera:
 
     @property
     def doubt(self) -> str | None:
-        """Why the newest image that was looked at may not show what the camera sees, in words; "" if nothing."""
+        """Why the newest image that was looked at may not show what the camera sees, in words; else None."""
         frame = self._frame
         return frame.doubt if frame else None
 
@@ -158,7 +158,7 @@ class Camera:
 
     def _forget_seen(self) -> None:
         self._frame = None
-        self._corrupt = ""
+        self._corrupt = None
         self.pipeline.clear()
 
     def _decode(self, message: Any, arrival: float) -> None:
@@ -172,7 +172,7 @@ class Camera:
         if before and _equal(image, before.full_image):
             unchanged = max(0.0, before.unchanged + (frame.stamp - before.stamp) * 1e-9)
             frame = replace(frame, unchanged=unchanged)
-        self._frame, self._corrupt = frame, ""
+        self._frame, self._corrupt = frame, None
         self.spans.taken(frame.stamp, age, arrival, taken, time.monotonic())
 
     def _is_old(self, frame: Frame) -> bool:

@@ -195,7 +195,7 @@ class Engine:
             self._failed.add(job.frame.camera)
             if isinstance(error, OUT_OF_MEMORY):
                 model.failed()
-                yield Fault("", "out of memory", error)
+                yield Fault(None, "out of memory", error)
             else:
                 yield Fault(job.frame.camera, "model", error)
         if job.reply:

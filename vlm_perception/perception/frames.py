@@ -72,7 +72,7 @@ class Frame:
     `full_image` is RGB, uint8, shape (height, width, 3), read-only. `arrival` is when the message came, `taken` when
     the frame was taken up [s, monotonic]. `unchanged` [s, by the stamps]: for how long the camera has delivered this
     very image, pixel by pixel. `region`: the part that is looked at, None for all of it. `doubt`: why the image may
-    not show what the camera sees, in words; "" if nothing speaks for that.
+    not show what the camera sees, in words; None if nothing speaks for that.
     """
 
     camera: str

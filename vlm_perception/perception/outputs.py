@@ -42,9 +42,9 @@ class NotAnsweredError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong, by `kind`: with a `camera`, or, when that is "", with what all of them share."""
+    """What went wrong, by `kind`: with a `camera`, or, when that is None, with what all of them share."""
 
-    camera: str
+    camera: str | None
     kind: str
     error: BaseException | str
 

@@ -84,9 +84,9 @@ class Settings:
     def __post_init__(self) -> None:
         LabelSmoother(self.label.options, self.smoothing)
 
-    def unknown(self, scope: Scope | None) -> str:
-        """Return what of the label a model of this `scope` was not taught, in words; else ""."""
-        return scope.unknown(self.label.question) if scope and self.label.rate else ""
+    def unknown(self, scope: Scope | None) -> str | None:
+        """Return what of the label a model of this `scope` was not taught, in words; else None."""
+        return scope.unknown(self.label.question) if scope and self.label.rate else None
 
     @property
     def rates(self) -> dict[str, float]:

@@ -38,7 +38,7 @@ class StreamMonitor:
         self.period = math.inf
         """Between the newest stamp and the one before it [s]."""
         self._heard = -math.inf
-        self._lasting = ""
+        self._lasting: str | None = None
         self._jump: Problem | None = None
         self._ticked = (self._clock(), time.monotonic())
 
@@ -74,7 +74,7 @@ class StreamMonitor:
         new = [self._jump] if self._jump else []
         self._jump = None
         problem = self.problem(max_age)
-        kind = problem.kind if problem else ""
+        kind = problem.kind if problem else None
         if problem and kind != self._lasting:
             new.append(problem)
         self._lasting = kind

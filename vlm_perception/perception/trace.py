@@ -135,18 +135,18 @@ class Spans:
         """When the last answer was published."""
 
     def received(self, stamp: int, at: float) -> None:
-        """An image has come; any thread."""
+        """Note that an image arrived. Any thread may call this."""
         if self._trace:
             self._trace.moment(f"{self._camera} received", "received", at, stamp=stamp)
 
     def taken(self, stamp: int, age: float, received: float, taken: float, decoded: float) -> None:
-        """An image was taken up, which was `age` [s] old then."""
+        """Note that an image was taken up and decoded; it was `age` [s] old then."""
         self._last["age"].append(age)
         self._add(f"{self._camera} received", "wait", received, taken, stamp)
         self._add(self._camera, "decode", taken, decoded, stamp)
 
     def answered(self, stamp: int, answer: Answer, asked: float, answered: float) -> None:
-        """The model was `asked` and has `answered`, with this `answer` last."""
+        """Note when the model was `asked` and when it had `answered`; `answer` is its last one."""
         stage, encoded = "answer" if answer.options else "describe", asked
         if usage := answer.usage:
             asked = max(asked, answered - usage.seconds)
@@ -158,7 +158,7 @@ class Spans:
         self._add(self._camera, stage, encoded, answered, stamp)
 
     def told(self, stamp: int, received: float, answered: float, published: float) -> None:
-        """What was `answered` about the image is `published`."""
+        """Note when the answer about the image was `published`."""
         self._add(self._camera, "publish", answered, published, stamp)
         self._last["whole"].append(published - received)
         self._told = published
@@ -178,6 +178,6 @@ class Spans:
 
 
 def percentiles(values: list[float]) -> list[float]:
-    """The 50th, 95th and 99th percentile of `values`, of which there is at least one: each a value that occurred."""
+    """Return the 50th, 95th and 99th percentile of `values`, at least one; each percentile is one of the values."""
     ordered = sorted(values)
     return [ordered[math.ceil(len(ordered) * percent / 100) - 1] for percent in PERCENTILES]

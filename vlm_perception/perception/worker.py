@@ -129,7 +129,7 @@ class Worker(threading.Thread):
         self.scope = getattr(loaded, "scope", None)
         if problem := self._settings.unknown(self.scope):
             raise ModelError(f"{problem}: change the labels or choose another model")
-        model = self._model = OomBackoff(loaded, lambda error: self._publish(Fault("", "out of memory", error)))
+        model = self._model = OomBackoff(loaded, lambda error: self._publish(Fault(None, "out of memory", error)))
         if not self._stopping:
             self._warm_up(model, self._settings)
         self.facts = loaded.describe_self()
@@ -151,7 +151,7 @@ class Worker(threading.Thread):
                 if self._looking or isinstance(output, Fault):
                     self._hand_on(output)
         except Exception as error:  # whatever it is, the next frame may be better
-            self._publish(Fault("", "internal", error))
+            self._publish(Fault(None, "internal", error))
             return threading.TIMEOUT_MAX
         return self._engine.wait
 
@@ -159,7 +159,7 @@ class Worker(threading.Thread):
         try:
             self._publish(output)
         except Exception as error:  # the other cameras' answers are waiting
-            camera = output.frame.camera if isinstance(output, Label | Description) else ""
+            camera = output.frame.camera if isinstance(output, Label | Description) else None
             self._publish(Fault(camera, "internal", error))
 
     def _warm_up(self, model: OomBackoff, settings: Settings) -> None:
@@ -180,4 +180,4 @@ class Worker(threading.Thread):
             except ModelError as error:
                 if isinstance(error, ModelOutOfMemoryError):
                     raise
-                self._publish(Fault("", "description", error))  # labels and answers do without
+                self._publish(Fault(None, "description", error))  # labels and answers do without

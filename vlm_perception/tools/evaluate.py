@@ -78,8 +78,8 @@ def main(arguments: argparse.Namespace) -> int:
     return code
 
 
-def wrong(arguments: argparse.Namespace) -> str:
-    """Return what is wrong with the arguments, or an empty text."""
+def wrong(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments, else None."""
     from vlm_perception.training.dataset import RESERVED_FROM
 
     first, last = arguments.first_seed, arguments.first_seed + arguments.rooms - 1
@@ -97,4 +97,4 @@ def wrong(arguments: argparse.Namespace) -> str:
         return f"the delay is {arguments.delay} s, expected 0 to 60"
     if limit is not None and not (math.isfinite(limit) and limit > 0.0):
         return f"the time limit is {limit} s, expected more than 0"
-    return ""
+    return None

@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
                 raise ValueError(f"{source.name} has no end, expected a video, a folder of images or an image")
             say(f"{source}")
             model = load_model(arguments.model, arguments.device)
-            warning = ""
+            warning = None
             if model.scope:
                 label = label if arguments.prompt else taught(model.scope, label)
                 warning = check(model.scope, label, asked)
@@ -100,14 +100,16 @@ def check(scope: Scope, label: Choice, asked: Sequence[ClosedQuestion]) -> str:
     for problem in (scope.unknown(label), *map(scope.unknown_target, asked)):
         if problem:
             raise ValueError(f"{problem}: choose another --model")
-    unknown = next(filter(None, map(scope.unknown, asked)), "")
+    unknown = next(filter(None, map(scope.unknown, asked)), None)
     return unknown or f"{scope.about}: about any other images its answers mean nothing"
 
 
 class Report:
     """Writes down, frame by frame, what was seen: `look.webm`, `look.png` and `look.csv` in `folder`."""
 
-    def __init__(self, folder: Path, label: Choice, asked: Sequence[ClosedQuestion], warning: str, rate: float) -> None:
+    def __init__(
+        self, folder: Path, label: Choice, asked: Sequence[ClosedQuestion], warning: str | None, rate: float
+    ) -> None:
         from vlm_perception.perception.smoothing import LabelSmoother, SmoothingSettings
         from vlm_perception.tools.images import Kept, Video
 

@@ -39,12 +39,12 @@ def processor() -> tuple[str, list[str]]:
     return name, [flag for flag in FAST_INSTRUCTIONS if flag in flags]
 
 
-def _device_tree() -> str:
+def _device_tree() -> str | None:
     """What a board such as a Jetson or a Raspberry Pi calls itself."""
     try:
         return Path("/proc/device-tree/model").read_text().rstrip("\0\n")
     except OSError:
-        return ""
+        return None
 
 
 def memory_in_all() -> int:

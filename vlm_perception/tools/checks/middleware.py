@@ -180,7 +180,7 @@ def network_buffer(middleware: str, file: Path) -> list[Finding]:
 def _use_ours() -> str:
     from vlm_perception.nodes.profile import VARIABLES, shipped_profile
 
-    return f"export {VARIABLES[0]}={shipped_profile()}"
+    return f"export {VARIABLES[0]}={shipped_profile() or 'config/fastdds.xml of this package'}"
 
 
 def _number(words: str | None) -> int:

@@ -60,7 +60,7 @@ class ImageStream:
     ages: list[tuple[float, float | None]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     form: str = ""
-    problem: str = ""
+    problem: str | None = None
     doubt: str | None = None
 
     @property
