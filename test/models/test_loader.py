@@ -21,11 +21,11 @@ from vlm_perception.models.loader import FAMILIES, NANO_FOLDER, load_first, load
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.weights import read_headers
 from vlm_perception.questions import Choice, Text, YesNo
-from vlm_perception.training import nano
+from vlm_perception.training.prompts import LABEL_PROMPT
 
 pytestmark = pytest.mark.slow
 
-LABEL = Choice(nano.LABEL_PROMPT, ("clear", "obstacle", "wall", "doorway", "corridor"))
+LABEL = Choice(LABEL_PROMPT, ("clear", "obstacle", "wall", "doorway", "corridor"))
 SIDE = Choice("where is it?", ("left", "right"))
 INDEX = "model.safetensors.index.json"
 

@@ -13,9 +13,10 @@ from vlm_perception.models.base import ModelError
 from vlm_perception.models.loader import load_model
 from vlm_perception.questions import Choice, Score, Text, YesNo
 from vlm_perception.training import nano
+from vlm_perception.training.prompts import DESCRIPTION_PROMPT, LABEL_PROMPT
 
 QUESTIONS = [
-    Choice(nano.LABEL_PROMPT, ("clear", "obstacle", "wall")),
+    Choice(LABEL_PROMPT, ("clear", "obstacle", "wall")),
     Choice("where is the red ball?", ("no", "left", "left near", "left far", "right near", "near right far")),
     YesNo("is it there?"),
     Score("how near?", ("far", "near", "nearer than that")),
@@ -95,9 +96,9 @@ def test_another_image_gets_another_answer(model):
 
 def test_words_equal_the_stock_generate(model):
     image = random_image(4)
-    (answer,) = model.answer(image, [Text(nano.DESCRIPTION_PROMPT, max_new_tokens=7)])
+    (answer,) = model.answer(image, [Text(DESCRIPTION_PROMPT, max_new_tokens=7)])
     processor = model._processor
-    inputs = processor(text="<image>" + nano.DESCRIPTION_PROMPT, images=image, return_tensors="pt")
+    inputs = processor(text="<image>" + DESCRIPTION_PROMPT, images=image, return_tensors="pt")
     inputs.pop("labels", None)
     ids = model._model.generate(**inputs, max_new_tokens=7, do_sample=False)
     stock = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()

@@ -10,8 +10,11 @@ from vlm_perception.models.loader import load_model
 from vlm_perception.questions import Choice
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.room import NAMES, make_room
-from vlm_perception.training import dataset, nano
+from vlm_perception.training import dataset
+from vlm_perception.training.batches import make_batch
+from vlm_perception.training.loop import train
 from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WHERE_PROMPT
+from vlm_perception.training.training_questions import draw_questions
 
 SEEDS = range(300, 302)  # not among those of training or testing
 
@@ -57,8 +60,8 @@ def test_a_mirrored_frame_has_its_sides_swapped(shard):
         def integers(self, high, size):
             return np.zeros(size, int)
 
-    plain = nano.make_batch(columns(shard), None)
-    mirrored = nano.make_batch(columns(shard), Always())
+    plain = make_batch(columns(shard), None)
+    mirrored = make_batch(columns(shard), Always())
     assert torch.equal(mirrored.pixels, plain.pixels.flip(-1))
     swap = {"left": "right", "right": "left"}
     for frame in range(len(plain.label)):
@@ -75,8 +78,8 @@ def test_a_mirrored_frame_has_its_sides_swapped(shard):
 
 
 def test_questions_ask_for_what_is_there_and_what_is_not(shard):
-    batch = nano.make_batch(columns(shard), None)
-    rows = nano.draw_questions(batch, np.random.default_rng(0), targets=4)
+    batch = make_batch(columns(shard), None)
+    rows = draw_questions(batch, np.random.default_rng(0), targets=4)
     targets = [row for row in rows if row.name >= 0]
     for row in targets:
         share = batch.share[row.frame, row.name]
@@ -100,9 +103,9 @@ def test_training_goes_on_from_its_checkpoint_and_the_folder_loads(shard, tmp_pa
     np.savez(path, **columns(shard))
     settings = {"eyes_steps": 1, "batch_size": 4, "learning_rate": 1e-3, "seed": 5, "report": lambda _: None}
     output, checkpoint = tmp_path / "model", tmp_path / "checkpoint"
-    nano.train([path], output, steps=2, checkpoint=checkpoint, **settings)
+    train([path], output, steps=2, checkpoint=checkpoint, **settings)
     first = torch.load(checkpoint, weights_only=True)
-    nano.train([path], output, steps=3, checkpoint=checkpoint, **settings)
+    train([path], output, steps=3, checkpoint=checkpoint, **settings)
     second = torch.load(checkpoint, weights_only=True)
     assert (first["step"], second["step"]) == (2, 3)
     name = "model.vision_tower.encoder.layers.0.mlp.fc1.weight"

@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     from vlm_perception.tools.output import check_output
     from vlm_perception.training.dataset import TRAIN_SEEDS, render, shard_paths
-    from vlm_perception.training.nano import train
+    from vlm_perception.training.loop import train
 
     say = tqdm.write  # above the bar
 
