@@ -1,12 +1,15 @@
-"""Eight cameras in one batch beside the same images one after the other, both sides from one run.
+"""Eight cameras in one batch, beside the same images one after the other.
 
     make bench-cameras
 
-The images are rendered in rooms that no model was trained on; each is asked for its label. Models: the shipped nano
-model, with half of the cores, as the classifier loads it, and with all; a PaliGemma of 60 M parameters with random
-weights, which shows what bounds a larger one; where there is a GPU, nano and a PaliGemma of the published 3 B model's
-sizes on it. The worker as a whole, fed with eight cameras at 30 Hz, is measured too. Both sides are measured in turn,
-round by round, and a ratio is the median over the rounds. The last line is JSON.
+The images show rooms that no model was trained on. The models answer with the label of each. They are:
+
+- the shipped nano model, with half of the cores, as in the classifier, and with all of them,
+- a PaliGemma of 60 M parameters with random weights, which shows what limits a larger model,
+- with a GPU, nano and a PaliGemma of the sizes of the published 3 B model.
+
+The whole worker with eight cameras at 30 Hz is measured too. The sides take turns, round by round, and a ratio is the
+median over the rounds. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scoring import Report, paligemma_3b, race, rooms, save_paligemma, stopwatch
+from random_models import paligemma_3b, save_paligemma
+from report import Report
+from timing import race, stopwatch
+from unseen_rooms import rooms
 
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
@@ -48,7 +54,7 @@ WORDS = Text("describe the scene", 24)
 
 
 def ask(model: OomBackoff, images: Sequence[np.ndarray], question: Question) -> list[Answer]:
-    """Ask about all images as the worker does."""
+    """Ask `question` about all images, as the worker does."""
     jobs = [Job(Frame("", image, None, 0.0, 0.0), [question]) for image in images]
     answers: list[Answer] = []
     for _, result in answer(model, jobs):
@@ -62,20 +68,21 @@ def ask(model: OomBackoff, images: Sequence[np.ndarray], question: Question) -> 
 
 def compare(report: Report, what: str, model: Model, images: Sequence[np.ndarray], question: Question, rounds: int,
             aim: str = "") -> float:  # fmt: skip
-    """Say and return how many times as fast one batch is as one image after the other."""
+    """Report how many times as fast one batch is as one image after the other; return that ratio."""
     backoff = OomBackoff(model, print)
 
     def one_by_one() -> None:
         for image in images:
-            ask(backoff, [image.copy()], question)  # a copy, as nothing is known yet about a new image
+            ask(backoff, [image.copy()], question)  # a copy is a new image: the model has kept nothing of it
 
-    t = race(rounds, alone=one_by_one, batch=lambda: ask(backoff, [image.copy() for image in images], question))
+    sides = {"alone": one_by_one, "batch": lambda: ask(backoff, [image.copy() for image in images], question)}
+    t = race(rounds, sides)
     rate = len(images) / np.median(t["batch"])
     return report.row(what, t["alone"], t["batch"], aim, f"{rate:.1f} images/s")
 
 
 def parts(model: Any, images: Sequence[np.ndarray], calls: int) -> dict[str, float]:
-    """CPU seconds of an image, by what they go to, when all are asked about together; one thread."""
+    """Return the CPU seconds of each part for one image, when one call is about all `images`; one thread."""
     stock = model._model
     spent: dict[str, list[float]] = {"pixels": [], "vision tower": [], "question and options": []}
     for _ in range(calls):
@@ -91,13 +98,14 @@ def parts(model: Any, images: Sequence[np.ndarray], calls: int) -> dict[str, flo
 
 
 def say_parts(report: Report, model: Any, images: Sequence[np.ndarray], calls: int) -> None:
+    """Report the CPU time of each part, of an image alone and in the batch."""
     alone, batch = parts(model, images[:1], calls), parts(model, images, calls)
     words = [f"{name} {alone[name] * 1e3:.1f} and {batch[name] * 1e3:.1f}" for name in batch]
     report.say(f"\nCPU time [ms] of an image alone and in the batch, one thread: {', '.join(words)}.")
 
 
 def equality(model: Model, images: Sequence[np.ndarray]) -> tuple[bool, float]:
-    """Whether the batch says what each image alone says, and the largest difference of a probability."""
+    """Return whether the batch gives the answers of each image alone, and the largest difference of a probability."""
     backoff = OomBackoff(model, print)
     same, largest = True, 0.0
     for start in range(0, len(images), CAMERAS):
@@ -112,7 +120,7 @@ def equality(model: Model, images: Sequence[np.ndarray]) -> tuple[bool, float]:
 
 
 class Cameras:
-    """A worker with eight cameras at 30 Hz: how many labels each gets."""
+    """A worker with eight cameras at 30 Hz, and a count of the labels of each."""
 
     def __init__(self, model: Model, images: Sequence[np.ndarray], max_batch: int) -> None:
         self.labels: Counter[str] = Counter()
@@ -128,6 +136,7 @@ class Cameras:
         self._feeder = threading.Thread(target=self._feed, args=(cameras,), daemon=True)
 
     def run(self, seconds: float) -> Counter[str]:
+        """Return how many labels each camera got in `seconds`."""
         self._worker.look(True)
         self._worker.start()
         self._ready.wait()
@@ -166,7 +175,7 @@ class Cameras:
 
 
 def bench_worker(report: Report, model: Model, images: Sequence[np.ndarray], rounds: int, seconds: float) -> float:
-    """Labels a second of all cameras, one at a time and together."""
+    """Report the labels per second of all cameras, one at a time and in batches; return the ratio."""
     rates: dict[int, list[float]] = {1: [], CAMERAS: []}
     spread = []
     for _ in range(rounds):
@@ -190,13 +199,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1
-    half = max(1, cores // 2)  # as the classifier does
+    half = max(1, cores // 2)  # as in the classifier
     rounds, few = arguments.rounds, max(2, arguments.rounds // 4)
     seeds = range(TEST_SEEDS.start, TEST_SEEDS.start + 4)
     images = [np.ascontiguousarray(image) for image, _ in rooms(seeds)]
     eight = images[:: len(images) // CAMERAS][:CAMERAS]
     report = Report()
-    report.say("# Eight cameras in a batch beside one after the other\n")
+    report.say("# Eight cameras in one batch, beside one after the other\n")
     report.say("Written by `make bench-cameras`, see `cameras.py`.\n")
     for line in describe():
         report.say(f"- {line}")
@@ -236,6 +245,7 @@ def main() -> None:
 
 
 def bench_gpu(report: Report, images: Sequence[np.ndarray], rounds: int) -> dict[str, float]:
+    """Report nano and a PaliGemma of 3 B parameters on the GPU; return their ratios."""
     report.say(f"\n## {torch.cuda.get_device_name()}\n")
     report.say("| eight images | one by one [ms] | batch [ms] | ratio | aim | |\n| --- | --- | --- | --- | --- | --- |")
     nano = compare(report, "nano, labels", load_model("nano", "cuda"), images, LABEL, rounds, ">= 3")

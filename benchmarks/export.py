@@ -1,16 +1,18 @@
-"""What an exported vision tower gains and costs: ONNX Runtime beside torch, on the CPU, both sides from one run.
+"""Speed and answers of exported vision towers: ONNX Runtime beside torch, on the CPU.
 
     make bench-export
 
-- Speed: the tower of a SigLIP of the base size (12 layers of 768, patches of 16 pixels, 224 pixels), random weights, as
-  they cost the same time. Torch and ONNX Runtime have as many threads, and take turns round by round; a ratio is the
-  median over the rounds, so that what else the machine does meets both. Each image is one call.
-- Answers: the shipped nano model with its tower in INT8, calibrated on rendered rooms and compared with the original on
-  others, none of which it was trained on: scene label, clear way, where things are.
-- The nano model's moment (label and one search answer about a new image) with each tower, and with its torch tower
-  through torch.compile, where there is a C++ compiler.
+- Speed: the tower of a SigLIP of the base size (12 layers of 768, patches of 16 pixels, images of 224 pixels). Its
+  weights are random, since they cost the same time. Torch and ONNX Runtime have the same number of threads. They take
+  turns, round by round, so that other work of the machine slows both. A ratio is the median over the rounds. Each call
+  gets one image.
+- Answers: the shipped nano model with its tower in INT8, calibrated on rendered rooms and compared with the original in
+  other rooms. The model was trained on none of them. The questions are the scene's label, the clear way and the places
+  of objects.
+- Time of nano's label and one search answer about a new image, with each tower. With a C++ compiler, torch.compile of
+  the torch tower is timed too.
 
-The result goes to the folder of this file; its last line is JSON.
+The result is written beside this file. Its last line is JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -30,6 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from random_models import save_siglip
+from report import Report
+from timing import race
 
 from vlm_perception.models.loader import load_model
 from vlm_perception.models.onnx_export import OPSET, Asked, export
@@ -45,65 +50,16 @@ RESULT = Path(__file__).with_suffix(".md")
 FLOAT32, INT8 = "ONNX Runtime float32", "ONNX Runtime INT8"
 INT8_CPU = f"{INT8} (--opset 23)"
 CALIBRATION = 48
-"""Images, four rooms."""
-
-
-def save_siglip(folder: Path) -> Path:
-    """A SigLIP whose tower has the base size and whose text tower is as small as can be, random weights."""
-    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    tokenizer = transformers.GemmaTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[])
-    text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = transformers.SiglipConfig(
-        text_config={**text, "vocab_size": len(tokenizer), "projection_size": 768},
-        vision_config={
-            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-            "image_size": 224, "patch_size": 16,
-        },
-    )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    square = {"height": 224, "width": 224}
-    images = transformers.SiglipImageProcessorPil(size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    transformers.SiglipProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
-
-
-def race(rounds: int, sides: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
-    """Seconds of every side in every round; the sides take turns. Two rounds before do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 2):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            if number >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-class Report:
-    """Says what was measured in Markdown, as it comes, and writes it to a file."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-        print(line, flush=True)
-
-    def table(self, what: str, seconds: dict[str, np.ndarray], more: dict[str, str]) -> dict[str, float]:
-        """Say each side's median [ms] and its ratio to the first one; these ratios are returned."""
-        first = next(iter(seconds.values()))
-        ratios = {name: float(np.median(first / values)) for name, values in seconds.items()}
-        self.say(f"\n| {what} | [ms] | times as fast | |\n| --- | --- | --- | --- |")
-        for name, values in seconds.items():
-            self.say(f"| {name} | {np.median(values) * 1e3:.1f} | {ratios[name]:.2f} | {more.get(name, '')} |")
-        return {name: round(ratio, 3) for name, ratio in ratios.items()}
+"""Number of images, from four rooms."""
+WARM_UP = 2
+"""Rounds that do not count."""
 
 
 def bench_siglip(report: Report, scratch: Path, calibration: list[np.ndarray], rounds: int) -> dict[str, Any]:
+    """Report the speed and size of each tower of a SigLIP of the base size."""
     folder = save_siglip(scratch / "siglip")
     some: Asked = [(image, [Choice(LABEL_PROMPT, truth.LABELS)]) for image in calibration[:4]]
-    # Random weights leave labels all but equally probable, so what they are is not asked here.
+    # With random weights all labels are about equally probable, so the agreement of answers means nothing here.
     ways = {FLOAT32: ([], OPSET), INT8: (calibration[:16], OPSET), INT8_CPU: (calibration[:16], 23)}
     made = {
         name: export(str(folder), scratch / name, some, images, opset=opset, least_agreement=0.0)
@@ -120,7 +76,7 @@ def bench_siglip(report: Report, scratch: Path, calibration: list[np.ndarray], r
 
     report.say("\n## The tower of a SigLIP of the base size")
     with torch.inference_mode():
-        seconds = race(rounds, {name: side(model) for name, model in models.items()})
+        seconds = race(rounds, {name: side(model) for name, model in models.items()}, WARM_UP)
     size = {"torch float32": made[INT8].tower_bytes_before, **{name: facts.tower_bytes for name, facts in made.items()}}
     ratios = report.table("one image", seconds, {name: f"{bytes_ / 2**20:.0f} MiB" for name, bytes_ in size.items()})
     return {
@@ -133,6 +89,7 @@ def bench_siglip(report: Report, scratch: Path, calibration: list[np.ndarray], r
 
 
 def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], rooms: int, rounds: int) -> dict[str, Any]:
+    """Report the answers and the speed of nano with each tower."""
     check = list(rendered(TEST_SEEDS[:rooms]))
     made: dict[str, Export] = {}
     for name, images in (("float32", []), ("int8", calibration)):
@@ -154,14 +111,14 @@ def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], roo
         compiled.answer(check[0][0], moment())
         found["compile_seconds"] = round(time.perf_counter() - start, 1)
         models["torch.compile"] = compiled
-    stream = iter(image for image, _ in check * (1 + (rounds + 2) * len(models) // len(check)))
+    stream = iter(image for image, _ in check * (1 + (rounds + WARM_UP) * len(models) // len(check)))
 
     def ask(model: Any) -> None:
         model.answer(next(stream).copy(), moment())
 
     sides = {name: partial(ask, model) for name, model in models.items()}
     notes = {"torch.compile": f"{found.get('compile_seconds')} s for the first answer"}
-    ratios = report.table("a moment: label and search answer", race(rounds, sides), notes)
+    ratios = report.table("a moment: label and search answer", race(rounds, sides, WARM_UP), notes)
     found |= {
         f"nano_{name.split()[-1].replace('torch.', '')}_ratio": r for name, r in ratios.items() if name != "torch"
     }
@@ -169,6 +126,7 @@ def bench_nano(report: Report, scratch: Path, calibration: list[np.ndarray], roo
 
 
 def moment() -> list[ClosedQuestion]:
+    """Return the questions of one moment of a search."""
     return [
         Choice(LABEL_PROMPT, truth.LABELS),
         Choice(WHERE_PROMPT.format(target="red ball"), truth.WHERE),
@@ -182,7 +140,7 @@ def calibration_images() -> Iterator[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--rooms", type=int, default=25, help="rooms of 12 images each, to compare answers on")
+    parser.add_argument("--rooms", type=int, default=25, help="rooms of 12 images each on which answers are compared")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
