@@ -1,4 +1,4 @@
-"""Patrols through simulated rooms, which several benchmarks record: where a robot is, `RATE` times a second."""
+"""Patrols of a robot through simulated rooms: its pose, `RATE` times a second."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room
 
 RATE = 10
-"""[Hz]"""
+"""Poses per second."""
 FORWARD, TURN, STOP = 0.3, 0.8, 8.0
-"""How fast it drives [m/s] and turns [rad/s], and how long it stands at a place [s]."""
+"""Speed of driving [m/s] and of turning [rad/s], and time at a place [s]."""
 ASIDE = 0.03
-"""How far beside its earlier way it comes back [m], a standard deviation."""
+"""Standard deviation of the distance between the ways there and back [m]."""
 
 Step = tuple[str, RobotPose]
-"""What the robot does: "turning", "driving" or "standing"; and where it is."""
+"""What the robot does ("turning", "driving" or "standing") and its pose."""
 
 
 def to_and_fro(room: Room, seconds: float) -> Iterator[Step]:
-    """Go to and fro between four places in `room`, and stand at each."""
+    """Go back and forth between four places in `room`, and stand at each."""
     rng = np.random.default_rng((room.seed, 3))
     places = [(room.start.x, room.start.y)]
     for _ in range(3):

@@ -1,19 +1,20 @@
-"""How labels are smoothed: raw, the majority of five frames, a majority by time, and the Bayesian filter.
+"""Smoothing of labels: none, the majority of five frames, a majority by time, and the Bayesian filter.
 
     make bench-smoothing
 
-A robot patrols rooms that no model was trained on: it drives from one random place to the next that it can see, at
-0.3 m/s, and turns at 0.8 rad/s. Ten times a second the image is rendered, the shipped nano model labels it, and the
-simulation's geometry gives the true label. That stream, and the same one at 1 Hz of which three in ten frames are
-dropped, is smoothed by each method with its default parameters. What the columns mean:
+A robot patrols rooms that no model was trained on. It drives at 0.3 m/s from one random place in sight to the next and
+turns at 0.8 rad/s. Ten times a second the image is rendered, and the shipped nano model labels it. The geometry of the
+simulation gives the true label. Each method smooths this stream with its default parameters, and the same stream at
+1 Hz without three in ten frames. The columns are:
 
-- changes of the label per minute, also `unknown`, that no change of the truth asks for (flicker),
-- the median time from a true change of the label to the first right one, where the truth lasted for `LASTS` on both
-  sides, and the share of those changes that were never followed,
-- how much of the time the label was right, and how much of it `unknown`.
+- flicker: changes of the label per minute, also to `unknown`, without a change of the truth,
+- delay: the median time from a change of the truth to the first right label. It counts changes before and after which
+  the truth lasted for `LASTS`,
+- missed: the share of these changes that the label never followed,
+- right and unknown: the shares of the time with the right label and with `unknown`.
 
-`--sweep` records other rooms than those of the table, and tries other parameters of the two filters there, so that
-what is chosen by it is not judged by it. The result goes to the folder of this file; its last line is JSON.
+`--sweep` tries other parameters of the two filters in other rooms, so that parameters are not judged on the rooms that
+chose them. The result is written beside this file. Its last line is JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from vlm_perception.training.dataset import CALIBRATION_SEEDS, TEST_SEEDS
 from vlm_perception.training.prompts import LABEL_PROMPT
 
 SLOW_RATE, DROPPED = 1, 0.3
-LASTS = 2.0  # [s]
+LASTS = 2.0
+"""Time that the truth must last before and after a change [s]."""
 SECOND = 1_000_000_000
 UNKNOWN = SmoothingSettings().unknown
 RESULT = Path(__file__).with_suffix(".md")
@@ -61,7 +63,7 @@ class Look(NamedTuple):
 
 
 def record(seeds: Sequence[int], seconds: float) -> list[list[Look]]:
-    """The stream of labels of a patrol in each of the rooms of `seeds`."""
+    """Return the stream of labels of a patrol in each of the rooms of `seeds`."""
     model = load_model("nano", "cpu")
     question = Choice(LABEL_PROMPT, truth.LABELS)
     streams = []
@@ -79,7 +81,7 @@ def record(seeds: Sequence[int], seconds: float) -> list[list[Look]]:
 
 
 def slowed(stream: Sequence[Look], seed: int) -> list[Look]:
-    """The looks of a camera at `SLOW_RATE` that loses `DROPPED` of them."""
+    """Return the looks of a camera at `SLOW_RATE` that loses the share `DROPPED` of them."""
     rng = np.random.default_rng((seed, 4))
     return [look for look in stream[:: RATE // SLOW_RATE] if rng.random() >= DROPPED]
 
@@ -88,11 +90,12 @@ def slowed(stream: Sequence[Look], seed: int) -> list[Look]:
 
 
 def raw(stream: Sequence[Look]) -> list[str]:
+    """Return the most probable label of each look."""
     return [truth.LABELS[int(np.argmax(look.probabilities))] for look in stream]
 
 
 def majority_of_five(stream: Sequence[Look]) -> list[str]:
-    """The label that most of the last five frames have, whenever they came."""
+    """Return for each look the label that most of the last five frames have, at any distance in time."""
     recent: deque[str] = deque(maxlen=5)
     labels = []
     for label in raw(stream):
@@ -102,6 +105,8 @@ def majority_of_five(stream: Sequence[Look]) -> list[str]:
 
 
 def smoothed(settings: SmoothingSettings) -> Callable[[Sequence[Look]], list[str]]:
+    """Return the method that smooths with `settings`."""
+
     def smooth(stream: Sequence[Look]) -> list[str]:
         smoother = LabelSmoother(truth.LABELS, settings)
         return [smoother.update(look.stamp, look.probabilities).label for look in stream]
@@ -131,7 +136,7 @@ class Figures(NamedTuple):
 
 
 def stretches(stream: Sequence[Look]) -> list[tuple[str, int, int]]:
-    """(label, first, end) [ns] of each time in which the truth stays the same."""
+    """Return (label, first, end) [ns] of each time in which the truth stays the same."""
     groups = itertools.groupby(stream, key=lambda look: look.label)
     starts = [(label, next(looks).stamp) for label, looks in groups]
     ends = [*(first for _, first in starts[1:]), stream[-1].stamp + SECOND // RATE]
@@ -139,7 +144,7 @@ def stretches(stream: Sequence[Look]) -> list[tuple[str, int, int]]:
 
 
 def measure(method: Callable[[Sequence[Look]], list[str]], streams: Sequence[Sequence[Look]], slow: bool) -> Figures:
-    """Judge `method` on all `streams` together, a label holding until the next one comes."""
+    """Judge `method` on all `streams` together. A label holds until the next one."""
     flicker, missed, total, right, unknown = 0, 0, 0, 0, 0
     delays: list[float] = []
     for number, stream in enumerate(streams):
@@ -155,7 +160,7 @@ def measure(method: Callable[[Sequence[Look]], list[str]], streams: Sequence[Seq
                 unknown += (stop - start) * (what == UNKNOWN)
             seen = next((stamp for stamp, what in held if what == label), None)
             changes = sum(one[1] != other[1] for one, other in itertools.pairwise(held))
-            flicker += changes - (seen is not None and held[0][1] != label)  # one change was asked for
+            flicker += changes - (seen is not None and held[0][1] != label)  # one change follows the truth
             if min(end - first, before) >= LASTS * SECOND:
                 if seen is None:
                     missed += 1
@@ -175,6 +180,7 @@ def measure(method: Callable[[Sequence[Look]], list[str]], streams: Sequence[Seq
 
 
 def table(streams: Sequence[Sequence[Look]], slow: bool) -> tuple[str, dict[str, Figures]]:
+    """Return the figures of all methods, as a Markdown table and as values."""
     figures = {name: measure(method, streams, slow) for name, method in METHODS.items()}
     lines = [
         "| | flicker per minute | delay at a change | changes missed | right | unknown |",
@@ -188,7 +194,7 @@ def table(streams: Sequence[Sequence[Look]], slow: bool) -> tuple[str, dict[str,
 
 
 def sweep(streams: Sequence[Sequence[Look]]) -> str:
-    """The figures of other parameters, at both rates."""
+    """Return the figures of other parameters, at both rates."""
     base = SmoothingSettings()
     tried = [replace(base, method="majority", window=window) for window in (0.5, 1.0, 1.5, 2.0, 3.0)]
     tried += [
@@ -210,8 +216,8 @@ def sweep(streams: Sequence[Sequence[Look]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rooms", type=int, default=8, help="rooms to patrol (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=45.0, help="in each of them (default: %(default)s)")
-    parser.add_argument("--sweep", action="store_true", help="try other parameters, in other rooms")
+    parser.add_argument("--seconds", type=float, default=45.0, help="length of each patrol (default: %(default)s)")
+    parser.add_argument("--sweep", action="store_true", help="try other parameters in other rooms")
     options = parser.parse_args()
     started, machine = time.monotonic(), describe()
     seeds = (CALIBRATION_SEEDS if options.sweep else TEST_SEEDS)[5000 : 5000 + options.rooms]
