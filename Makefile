@@ -43,6 +43,7 @@ lint: setup  ## Check style and types
 docs:  ## Build the documentation as a site, in output/docs
 	@setup/setup.sh docs
 	@.venv/bin/python -m sphinx -q -W --keep-going -d output/.doctrees -c docs . output/docs
+	@! grep -rlE '<(script|link)[^>]* (src|href)="(https?:)?//|import .* from "http' --include=*.html output/docs
 	@echo "The documentation: output/docs/docs/index.html"
 
 doctor: setup  ## Say what is wrong with ROS, camera, libraries, GPU and model, and what to do about it

@@ -29,8 +29,8 @@ VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12
 TEXT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": VOCABULARY}
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ 'USER: ' if message['role'] == 'user' else ' ASSISTANT:' }}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+    "{% for part in message['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 README = Path(__file__).parents[1] / "README.md"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,6 +23,10 @@ exclude_patterns = [".*", "build", "install", "log", "output", "test"]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
+mermaid_cmd = f"{shlex.quote(sys.executable)} -m mmdr"  # draws when the site is built, so that pages load no script
+mermaid_output_format = "svg"
 
 html_theme = "furo"
 html_title = f"vlm_perception {version}"
+html_static_path = ["static"]
+html_css_files = ["diagrams.css"]
