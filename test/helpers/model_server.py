@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from vlm_perception.models import remote
-from vlm_perception.models.address import API_KEY
-from vlm_perception.models.http_client import RequestLimits
-from vlm_perception.models.remote import RemoteModel
+from vlm_perception.models.remote import session
+from vlm_perception.models.remote.endpoint import API_KEY
+from vlm_perception.models.remote.http_client import RequestLimits
+from vlm_perception.models.remote.model import RemoteModel
 
 
 def tidy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the pauses between tries away, and what this machine's environment says of proxies and keys."""
-    monkeypatch.setattr(remote, "BACK_OFF", (0.01, 0.05))
+    monkeypatch.setattr(session, "BACK_OFF", (0.01, 0.05))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", API_KEY):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

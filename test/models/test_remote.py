@@ -40,13 +40,15 @@ from model_server import (
 from paths import ROOT
 from PIL import Image
 
-from vlm_perception.models import remote, wire
-from vlm_perception.models.address import API_KEY, read_endpoint
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.calibration import Calibration
-from vlm_perception.models.http_client import RequestLimits
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.remote import RemoteModel
+from vlm_perception.models.remote import image_file, session
+from vlm_perception.models.remote.chat_labels import PLAIN_CONFIDENCE, label_probabilities
+from vlm_perception.models.remote.endpoint import API_KEY, read_endpoint
+from vlm_perception.models.remote.http_client import RequestLimits
+from vlm_perception.models.remote.model import RemoteModel
+from vlm_perception.models.remote.response import RefusedError
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
 pytestmark = pytest.mark.slow
@@ -158,7 +160,7 @@ def in_process(pipeline: Any, image: np.ndarray) -> list[list[float]]:
         "there": {"type": "noul", "instructions": THERE.prompt},
         "risk": {"type": "score", "instructions": RISK.prompt, "criteria": ["far", "near", "very near"]},
     }
-    asset = {"type": "image", "format": "jpeg", "data_base64": wire.encode(image).data}
+    asset = {"type": "image", "format": "jpeg", "data_base64": image_file.encode(image).data}
     answers = pipeline({"state": "[[camera]]", "questions": questions, "assets": {"[[camera]]": asset}})
     there = answers["there"]["noul"]
     return [
@@ -187,7 +189,7 @@ def test_words_are_those_of_the_models_own_generate(served, pipeline):
 
     image = random_image(1)
     words, risk = RemoteModel(served.url).answer(image, [WORDS, RISK])
-    part = {"type": "image", "image": Image.open(io.BytesIO(base64.b64decode(wire.encode(image).data)))}
+    part = {"type": "image", "image": Image.open(io.BytesIO(base64.b64decode(image_file.encode(image).data)))}
     inputs = pipeline.processor.apply_chat_template(
         [{"role": "user", "content": [part, {"type": "text", "text": WORDS.prompt}]}],
         add_generation_prompt=True,
@@ -297,14 +299,14 @@ def test_yes_and_no_may_have_other_words(serve):
 )
 def test_probabilities_of_labels(named, expected):
     logarithms = {token: math.log(p) if p else -9999.0 for token, p in named.items()}
-    assert wire.label_probabilities(["A", "B", "C"], logarithms) == pytest.approx(expected)
+    assert label_probabilities(["A", "B", "C"], logarithms) == pytest.approx(expected)
 
 
 def test_a_label_in_pieces_counts_by_its_beginning():
     named = {"Y": math.log(0.6), "Yes": math.log(0.1), "N": math.log(0.3)}
-    assert wire.label_probabilities(["Yes", "No"], named) == pytest.approx([0.7, 0.3])
-    with pytest.raises(wire.RefusedError, match="none of its most probable tokens is a label"):
-        wire.label_probabilities(["Yes", "No"], {"Maybe": -0.1})
+    assert label_probabilities(["Yes", "No"], named) == pytest.approx([0.7, 0.3])
+    with pytest.raises(RefusedError, match="none of its most probable tokens is a label"):
+        label_probabilities(["Yes", "No"], {"Maybe": -0.1})
 
 
 @pytest.mark.parametrize("reply", ["B", " B\n", "B."])
@@ -312,7 +314,7 @@ def test_a_plain_reply_is_one_of_the_letters(serve, reply):
     model = RemoteModel(serve(plain(reply)).url)
     assert "without probabilities" in model.describe_self()["way"]
     (answer,) = model.answer(random_image(0), [WHERE])
-    assert answer.value == "left near" and answer.confidence == pytest.approx(wire.PLAIN_CONFIDENCE)
+    assert answer.value == "left near" and answer.confidence == pytest.approx(PLAIN_CONFIDENCE)
     assert sum(answer.probabilities) == pytest.approx(1)
 
 
@@ -418,7 +420,7 @@ def test_only_so_many_requests_are_in_flight(serve):
 
 def test_an_image_that_cannot_change_is_encoded_once(serve, monkeypatch):
     encoded = []
-    monkeypatch.setattr(wire, "encode", lambda *a, encode=wire.encode: encoded.append(a) or encode(*a))
+    monkeypatch.setattr(image_file, "encode", lambda *a, encode=image_file.encode: encoded.append(a) or encode(*a))
     model = RemoteModel(serve(constrained("regex")).url)
     del encoded[:]
     image = random_image(0)
@@ -468,8 +470,8 @@ def test_pauses_grow_and_are_at_least_as_long_as_the_server_asks(serve, monkeypa
 
     answer = Fault(*[Reply(b"", 503)] * 4, Reply(b"", 429, {"Retry-After": "11"}))
     model = RemoteModel(serve(answer).url)
-    monkeypatch.setattr(remote, "BACK_OFF", (1.0, 5.0))
-    monkeypatch.setattr(remote.asyncio, "sleep", sleep)
+    monkeypatch.setattr(session, "BACK_OFF", (1.0, 5.0))
+    monkeypatch.setattr(session.asyncio, "sleep", sleep)
     answer.armed = True
     model.answer(random_image(0), [WHERE])
     assert all(longest / 2 <= p <= longest for p, longest in zip(pauses, (1, 2, 4, 5), strict=False))
@@ -587,7 +589,14 @@ def test_the_key_is_sent_and_shown_nowhere(serve, monkeypatch, caplog, capfd):
     model.answer(random_image(0), [WHERE])
     assert {request.headers["Authorization"] for request in server.requests} == {f"Bearer {KEY}"}
     answer.armed = True
-    shown = [repr(model), str(vars(model)), str(model.describe_self()), str(vars(model._client)), model.name]
+    shown = [
+        repr(model),
+        str(vars(model)),
+        str(model.describe_self()),
+        str(vars(model._session)),
+        str(vars(model._session.client)),
+        model.name,
+    ]
     for words in ("set VLM_PERCEPTION_API_KEY", "HTTP 400", "HTTP 503"):
         with pytest.raises(ModelError, match=words) as caught:
             model.answer(random_image(0), [WHERE])
@@ -608,7 +617,12 @@ def test_no_key_no_header(serve):
 
 def test_a_key_that_was_copied_badly_is_not_repeated(serve, monkeypatch):
     server = serve(constrained("regex"))
-    for wrong, words in ((f"{KEY}\nfoo", "has a blank in a key"), (f'"{KEY}"', "copied whole"), ("", "copied whole")):
+    wrongs = (f"{KEY}\nfoo", "has a blank in a key"), (f'"{KEY}"', "copy the whole key"), ("", "copy the whole key")
+    for wrong, words in wrongs:
+        (f"{KEY}\nfoo", "has a blank in a key"),
+        (f'"{KEY}"', "copy the whole key"),
+        ("", "copied whole"),
+    ):
         monkeypatch.setenv(API_KEY, f"{server.url}={wrong}")
         with pytest.raises(ModelError, match=words) as caught:
             RemoteModel(server.url)

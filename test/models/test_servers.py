@@ -38,12 +38,17 @@ from model_server import (
 from paths import ROOT
 
 from vlm_perception.address import models_shown
-from vlm_perception.models import remote, wire
-from vlm_perception.models.address import API_KEY, is_address, key_for, proxy_for, read_endpoint
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.http_client import RequestLimits
 from vlm_perception.models.loader import load_model
-from vlm_perception.models.remote import RemoteModel
+from vlm_perception.models.remote import model as remote_model
+from vlm_perception.models.remote import ways
+from vlm_perception.models.remote.chat_stream import LineDecoder
+from vlm_perception.models.remote.decisions import Decisions
+from vlm_perception.models.remote.endpoint import API_KEY, is_address, key_for, proxy_for, read_endpoint
+from vlm_perception.models.remote.http_client import RequestLimits
+from vlm_perception.models.remote.image_file import encode
+from vlm_perception.models.remote.model import RemoteModel
+from vlm_perception.models.remote.way import without_special_tokens
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.text import one_line, printable
 
@@ -124,9 +129,9 @@ def test_lines_of_a_stream_end_at_cr_and_lf_only(serve, mark):
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_pieces_of_a_stream_may_end_anywhere(size):
-    lines, text = wire.Lines(), "data: é\r\n\r\ndata: \u2028😀\rdata: x".encode()
-    found = [line for i in range(0, len(text), size) for line in lines.feed(text[i : i + size])]
-    assert found + lines.feed(b"", final=True) == ["data: é", "", "data: \u2028😀", "data: x"]
+    lines, text = LineDecoder(), "data: é\r\n\r\ndata: \u2028😀\rdata: x".encode()
+    found = [line for i in range(0, len(text), size) for line in lines.decode(text[i : i + size])]
+    assert found + lines.decode(b"", final=True) == ["data: é", "", "data: \u2028😀", "data: x"]
 
 
 def test_a_whole_completion_in_place_of_a_stream_is_its_text(serve):
@@ -135,7 +140,7 @@ def test_a_whole_completion_in_place_of_a_stream_is_its_text(serve):
 
 
 def test_a_server_that_does_not_close_a_stream_that_has_ended_is_not_waited_for(serve, monkeypatch):
-    monkeypatch.setattr(remote, "END", 0.05)
+    monkeypatch.setattr(remote_model, "END_WAIT", 0.05)
     for last in (STOP, "data: [DONE]"):
         stream = streaming("data: " + event("A ball"), last)
         stream.headers = {**STREAM, "Transfer-Encoding": "chunked"}  # one chunk, and then nothing
@@ -308,7 +313,7 @@ def test_a_better_way_that_failed_for_long_is_tried_again_later(serve, monkeypat
             return Reply(b"", 500) if failing else decisions(request)
         return constrained("regex")(request)
 
-    monkeypatch.setattr(remote, "AGAIN", 0.0)
+    monkeypatch.setattr(ways, "RETRY_BETTER", 0.0)
     model = RemoteModel(serve(answer).url)
     assert "regex" in model.describe_self()["way"] and "tried again" in model.describe_self()["way"]
     failing.clear()
@@ -317,7 +322,7 @@ def test_a_better_way_that_failed_for_long_is_tried_again_later(serve, monkeypat
         if "Decisions" in model.describe_self()["way"]:
             break
         time.sleep(0.01)
-    assert model.describe_self()["way"] == wire.Decisions.name
+    assert model.describe_self()["way"] == Decisions.name
 
 
 # Images that are too large
@@ -363,7 +368,7 @@ def test_image_size_and_temperatures_count_for_servers(serve):
     server = serve(constrained("regex"))
     model = load_model(server.url, image_size=32, temperatures=(1e6, 1.0, 1.0))
     assert model.answer(IMAGE, [WHERE])[0].probabilities == pytest.approx((1 / 3,) * 3, abs=1e-3)
-    small, whole = (len(data) for data in (images_in(server.requests[-1].body)[0], wire.encode(IMAGE).data))
+    small, whole = (len(data) for data in (images_in(server.requests[-1].body)[0], encode(IMAGE).data))
     assert small < whole / 2
 
 
@@ -669,7 +674,7 @@ def test_nobody_can_write_a_token_of_a_chat_template(serve, server):
     assert not [token for token in (*tokens, "<|im_end|>", "<|x|>") if token in sent]
     assert "< |im_start|>" in sent
     plain_text = YesNo("Is 3 < 5, a <= b, x > y [m], [a] or <3?")
-    assert wire.harmless(plain_text) == plain_text
+    assert without_special_tokens(plain_text) == plain_text
 
 
 # Texts
@@ -754,7 +759,7 @@ def reply_of(body: Any, **more: Any) -> Reply:
 @pytest.mark.parametrize("name", FORMS)
 def test_any_reply_is_an_answer_or_a_model_error(forms, name, data, status):
     model, server, way = forms[name]
-    good = server.answer(Request("POST", way.path, {}, way.request(wire.encode(IMAGE), [WHERE]))).body
+    good = server.answer(Request("POST", way.path, {}, way.request(encode(IMAGE), [WHERE]))).body
     body = data.draw(st.binary(max_size=40) | spoiled(good))
     server.reply = reply_of(body, status=status, headers={"Location": data.draw(st.sampled_from(["http://[", "x"]))})
     try:

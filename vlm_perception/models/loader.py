@@ -19,12 +19,12 @@ import numpy as np
 
 from vlm_perception.address import models_shown
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address
 from vlm_perception.models.base import Model, ModelError
 from vlm_perception.models.explained import COMPLETE, explained
 from vlm_perception.models.folder import AGAIN, NANO_FOLDER, check_folder, without_marks
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import arguments, settle
+from vlm_perception.models.remote.endpoint import is_address
 from vlm_perception.models.weights import Header, read_headers
 from vlm_perception.packages import needs
 from vlm_perception.questions import Choice, Text
@@ -214,8 +214,8 @@ def _try(model: Model, folder: Path) -> None:
 def _connect(name: str, options: LoadOptions) -> Model:
     try:
         from vlm_perception.models.calibration import Calibration
-        from vlm_perception.models.http_client import RequestLimits
-        from vlm_perception.models.remote import RemoteModel
+        from vlm_perception.models.remote.http_client import RequestLimits
+        from vlm_perception.models.remote.model import RemoteModel
     except ModuleNotFoundError as error:
         raise ModelError(f"a model on a server {needs(str(error.name))}") from error
     limits = RequestLimits(timeout=options.request_timeout, in_flight=options.requests_in_flight)

@@ -23,10 +23,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from vlm_perception.address import models_shown
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_first
 from vlm_perception.models.options import LoadOptions
+from vlm_perception.models.remote.endpoint import is_address
 from vlm_perception.models.scope import Scope
 from vlm_perception.msg import ModelScope
 from vlm_perception.nodes.ask_service import AskService, in_executor

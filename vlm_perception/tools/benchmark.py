@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vlm_perception.models.address import is_address
+from vlm_perception.models.remote.endpoint import is_address
 from vlm_perception.tools.benchmarking import PRECISIONS, QUESTIONS, Measured, Setup, measure
 from vlm_perception.tools.child import Child, ChildError
 

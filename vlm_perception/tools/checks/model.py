@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vlm_perception.models import memory
-from vlm_perception.models.address import is_address, key_for, proxy_for, read_endpoint
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.explained import explained
 from vlm_perception.models.folder import check_folder, without_marks
 from vlm_perception.models.loader import family_of, model_names
 from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.precision import settle
+from vlm_perception.models.remote.endpoint import is_address, key_for, proxy_for, read_endpoint
 from vlm_perception.models.scope import Scope
 from vlm_perception.models.weights import Header, read_headers
 from vlm_perception.tools.checks.finding import Finding, Severity, green, red, yellow

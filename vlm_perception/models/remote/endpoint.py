@@ -1,4 +1,4 @@
-"""Where a server of models is, the proxy on the way to it, and the key that goes there and to no other server."""
+"""The address of a model server, its API key, and the proxy on the way to it. A key goes to its own server only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from vlm_perception.models.base import ModelError
 
 API_KEY = "VLM_PERCEPTION_API_KEY"
-"""The environment variable with the keys of servers, as `https://gpu.local:8000=KEY`; several with blanks between."""
+"""Environment variable with the keys of servers: `https://gpu.local:8000=KEY`, several with blanks between them."""
 PORTS = {"http": 80, "https": 443}
 PROXIES = ("http", "https", "socks5", "socks5h")
 _BARE = re.compile(r"([^/\s]*@)?([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?=[/#?]|$)")
@@ -20,9 +20,9 @@ _PASTED = re.compile(r"/+(chat/completions|completions|responses|models|systemon
 
 
 def is_address(name: str) -> bool:
-    """Whether the name of a model is the address of a server.
+    """Whether the `name` of a model is the address of a server.
 
-    It is when it has a ://, or when it is a host with a port (gpu.local:8000) and no folder of that name exists.
+    An address has a ://, or it is a host with a port (gpu.local:8000) and no folder has this name.
     """
     if "://" in name or name.lower().startswith(("http:", "https:")):
         return True
@@ -30,7 +30,7 @@ def is_address(name: str) -> bool:
 
 
 class Endpoint(NamedTuple):
-    """Where a remote model is: the server's `url`, and the name of the `model` there, empty where none is given."""
+    """The `url` of a server and the name of the `model` there; an empty name means the server's only model."""
 
     url: str
     model: str
@@ -39,8 +39,8 @@ class Endpoint(NamedTuple):
 def read_endpoint(name: str) -> Endpoint:
     """Split `http://host:8000#model` into the server's address and the model's name.
 
-    http:// may be left out; what is behind /v1, such as /v1/chat/completions, is not needed. Raises ModelError when it
-    is no address of a server or holds a secret.
+    http:// may be left out. A path behind /v1, such as /chat/completions, is ignored. Raises ModelError when `name` is
+    no address of a server, or holds a secret.
     """
     url = name if "://" in name or not _BARE.match(name) else f"http://{name}"
     try:
@@ -52,7 +52,7 @@ def read_endpoint(name: str) -> Endpoint:
     if not host or not good:
         raise ModelError("the model's address cannot be read, expected e.g. http://host:8000 or http://host:8000#model")
     if parts.username is not None or parts.password is not None or parts.query:
-        # Not repeated here: what is in it may be secret.
+        # The address is not repeated: it may hold a secret.
         raise ModelError(
             f"the address of the model on {host} holds a user, a password or a query, expected e.g. "
             f"http://host:8000#model; a key belongs into the environment variable {API_KEY}"
@@ -62,7 +62,7 @@ def read_endpoint(name: str) -> Endpoint:
 
 
 def origin(url: str) -> str:
-    """Return `https://host:8000`, what tells one server from another. Raises ValueError when there is none."""
+    """Return `https://host:8000` of `url`, which identifies a server. Raises ValueError when it has none."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
         raise ValueError("no address of a server")
@@ -83,18 +83,18 @@ def key_for(url: str) -> str | None:
                 f"{API_KEY} does not say which server its key is for, or has a blank in a key: set it to "
                 f"{here}=KEY (several with blanks between them); a key goes to no other server"
             ) from None
-        if not re.fullmatch(r"[!#-&(-\[\]-~]+", key):  # printable ASCII but for quotes and \, which are shown otherwise
-            raise ModelError(f"a key in {API_KEY} is empty or has characters that no key has: was it copied whole?")
+        if not re.fullmatch(r"[!#-&(-\[\]-~]+", key):  # printable ASCII, without quotes and \, which repr() escapes
+            raise ModelError(f"a key in {API_KEY} is empty or has characters that no key has: copy the whole key")
         if its == here:
             found = key
     return found
 
 
 def proxy_for(url: str) -> tuple[str, str] | None:
-    """Return the proxy on the way to `url` and the environment variable that names it; None where there is none.
+    """Return the proxy on the way to `url` and the environment variable that names it; None without a proxy.
 
-    NO_PROXY has names of hosts, their ends (.local), addresses, networks (10.0.0.0/8) or *. Raises ModelError for a
-    proxy of a kind that cannot be used.
+    NO_PROXY may hold names of hosts, endings of names (.local), addresses, networks (10.0.0.0/8) or *. Raises
+    ModelError for a proxy that cannot be used.
     """
     scheme, host, there = urlsplit(url).scheme, urlsplit(url).hostname or "", urlsplit(url).netloc
     proxies = urllib.request.getproxies_environment()

@@ -15,14 +15,13 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from vlm_perception.models import wire
-from vlm_perception.models.address import API_KEY, key_for, proxy_for
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.wire import RefusedError
+from vlm_perception.models.remote.endpoint import API_KEY, key_for, proxy_for
+from vlm_perception.models.remote.response import Body, RefusedError, is_error, parse, reason
 from vlm_perception.text import one_line
 
 MOST_BYTES = 1 << 20
-"""A longer answer is refused [bytes]."""
+"""Most bytes of an answer that is read."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -43,9 +42,10 @@ class RequestLimits:
 
 
 def connect(url: str, limits: RequestLimits) -> tuple[httpx2.AsyncClient, Callable[[str], str], dict[str, str]]:
-    """Return the client for the server at `url`, what takes its key out of a text (a server may repeat it), and facts.
+    """Return the client for the server at `url`, a function that removes its key from a text, and facts.
 
-    All that the environment says is read here, so that what cannot be used is a ModelError that names the variable.
+    A server may repeat the key. All environment variables are read here. Raises ModelError, which names the variable,
+    when one cannot be used.
     """
     key = key_for(url)
     proxy = proxy_for(url)
@@ -55,8 +55,8 @@ def connect(url: str, limits: RequestLimits) -> tuple[httpx2.AsyncClient, Callab
     try:
         client = httpx2.AsyncClient(
             headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
-            timeout=httpx2.Timeout(None, connect=limits.connect_timeout),  # the whole has a time of its own
-            limits=httpx2.Limits(max_connections=limits.in_flight, keepalive_expiry=60.0),  # others wait
+            timeout=httpx2.Timeout(None, connect=limits.connect_timeout),  # the whole call has its own limit
+            limits=httpx2.Limits(max_connections=limits.in_flight, keepalive_expiry=60.0),  # more requests wait
             follow_redirects=False,
             trust_env=False,
             verify=context or False,
@@ -86,7 +86,7 @@ def connect(url: str, limits: RequestLimits) -> tuple[httpx2.AsyncClient, Callab
 
 
 def _certificates() -> ssl.SSLContext:
-    """Return what certificates are verified with. Raises ModelError when what the environment names cannot be used."""
+    """Return what verifies certificates. Raises ModelError when what the environment names cannot be used."""
     try:
         return httpx2.create_ssl_context()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -98,7 +98,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 async def chunks_of(response: httpx2.Response, most: int) -> AsyncGenerator[bytes, None]:
-    """The bytes of an answer as they come. Raises RefusedError for compressed ones, and for more than `most`."""
+    """Yield the bytes of an answer as they come. Raises RefusedError if they are compressed or more than `most`."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):  # a few kB could become gigabytes
         raise RefusedError(f"its answer is compressed ({encoding}), which was not asked for")
@@ -111,15 +111,17 @@ async def chunks_of(response: httpx2.Response, most: int) -> AsyncGenerator[byte
 
 
 async def text_of(response: httpx2.Response) -> str:
+    """Return the text of an answer. Raises RefusedError if it is compressed or longer than `MOST_BYTES`."""
     async with contextlib.aclosing(chunks_of(response, MOST_BYTES)) as chunks:
         return b"".join([chunk async for chunk in chunks]).decode("utf-8", "replace")
 
 
-async def read_body(response: httpx2.Response) -> wire.Body:
+async def read_body(response: httpx2.Response) -> Body:
+    """Return the JSON object of an answer. Raises RefusedError for an error and for anything else."""
     text = await text_of(response)
-    body = wire.parse(text)
-    if isinstance(body, dict) and wire.is_error(body):
-        raise RefusedError(wire.reason(text))
+    body = parse(text)
+    if isinstance(body, dict) and is_error(body):
+        raise RefusedError(reason(text))
     if not isinstance(body, dict):
         raise RefusedError(f"its answer is a {type(body).__name__}, expected a JSON object")
     return body
@@ -135,7 +137,7 @@ def redirection(location: str) -> str:
 
 
 def retry_after(header: str) -> float:
-    """Seconds from now, of a Retry-After header of seconds or of a date; 0 where it says nothing."""
+    """Return the seconds from now that a Retry-After header asks for, by seconds or a date; 0 if it asks for none."""
     try:
         return max(0.0, float(header))
     except ValueError:
@@ -147,6 +149,7 @@ def retry_after(header: str) -> float:
 
 
 def is_untrusted(error: BaseException | None) -> bool:
+    """Whether `error`, or one of its causes, says that a certificate is not trusted."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True

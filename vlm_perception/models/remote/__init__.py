@@ -1,0 +1,1 @@
+"""Models on servers: how they are asked over HTTP, and what they answer."""
