@@ -20,7 +20,8 @@ def answered(rate: float, seconds: float, logs: Path) -> float:
     from vlm_perception.msg import SceneLabel, TargetSighting
     from vlm_perception.perception.frames import nanoseconds
     from vlm_perception.simulation.room import make_room
-    from vlm_perception.tools.episode import Spectator, choose_target
+    from vlm_perception.tools.episode import choose_target
+    from vlm_perception.tools.spectator import Spectator
     from vlm_perception.tools.stack import Stack
 
     seed = TEST_SEEDS[0]

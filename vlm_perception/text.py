@@ -28,3 +28,8 @@ def one_line(text: str, limit: int = 2000) -> str:
     """Return `text` as one `printable` line, cut to at most `limit` characters."""
     words = " ".join(printable(text).split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def without_numbers(words: str) -> str:
+    """Return `words` that stay the same while only a number in them runs on."""
+    return re.sub(r"\d+([.,]\d+)?", "#", words)

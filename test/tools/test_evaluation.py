@@ -3,19 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rclpy")
-
-from geometry_msgs.msg import Twist
-
-from vlm_perception import msg
-from vlm_perception.nodes.navigator import Parameters
-from vlm_perception.srv import Ask, SetSearchTarget
-from vlm_perception.tools import cli, evaluation, slow_classifier
-from vlm_perception.tools.baseline_controller import BaselineController, obey
+from vlm_perception.navigation.motion import STOP, Command
+from vlm_perception.navigation.settings import NavigationSettings
+from vlm_perception.simulation.room import make_room
+from vlm_perception.tools import cli
+from vlm_perception.tools.baseline_law import BaselineLaw, obey
 from vlm_perception.tools.episode import Episode
 from vlm_perception.tools.summary import KEYS, Trial, bootstrap, failures_in_words, path_share, summarize, table, wilson
 
@@ -26,6 +23,7 @@ def episode(**facts) -> Episode:
         "seed": 0,
         "target": "red ball",
         "arrived": True,
+        "gave_up": False,
         "found": True,
         "seconds": 10.0,
         "distance": 0.6,
@@ -39,7 +37,7 @@ def episode(**facts) -> Episode:
     return Episode(**{**usual, **facts})
 
 
-pytestmark = pytest.mark.ros
+ROOM = make_room(0)
 NOTHING = episode(arrived=False, found=False, distance=None, seconds=40.0)
 
 
@@ -54,7 +52,7 @@ def test_the_figures_of_four_rooms():
         Trial(episode(found=False, arrived=False, seconds=120.0), NOTHING, shortest=2.0),
     ]
     figures = summarize(trials, time_limit=120.0)
-    assert [figures[key] for key in KEYS] == [4, 2, pytest.approx((0.8 + 1.0) / 4), 15.0, 1, 1, 2]
+    assert [figures[key] for key in KEYS] == [4, 2, pytest.approx((0.8 + 1.0) / 4), 15.0, 1, 1, 2, 0, None, 0]
     assert figures["median_seconds_of_all"] == 70.0  # what was not found took longer than the limit
     assert figures["absent_rooms"] == 4 and figures["episodes_with_collisions"] == 1
     assert figures["intervals"]["found"] == wilson(2, 4)
@@ -64,9 +62,22 @@ def test_the_figures_of_four_rooms():
 
 def test_what_was_not_measured_is_none_and_no_zero():
     figures = summarize([Trial(episode(found=False, arrived=False), None, shortest=0.0)], time_limit=120.0)
-    assert [figures[key] for key in KEYS] == [1, 0, None, None, 0, None, 0]
+    assert [figures[key] for key in KEYS] == [1, 0, None, None, 0, None, 0, None, None, 0]
     assert "| false arrivals, target absent | - |" in table({"ours": figures})
     assert json.dumps(figures)
+
+
+def test_not_here_is_right_of_what_is_absent_and_a_failure_of_what_is_there():
+    right = [replace(NOTHING, gave_up=True, seconds=seconds) for seconds in (20.0, 50.0, 30.0)]
+    wrong = episode(arrived=False, found=False, gave_up=True, seconds=25.0)
+    trials = [Trial(episode(), absent, 1.0) for absent in right] + [Trial(wrong, NOTHING, 1.0)]
+    figures = summarize(trials, time_limit=120.0)
+    assert (figures["gave_up_absent"], figures["median_seconds_gave_up"], figures["gave_up_present"]) == (3, 30.0, 1)
+    assert figures["found"] == 3 and figures["median_seconds"] == 10.0
+    words = table({"ours": figures})
+    assert '| "not here", target absent | 3 of 4 (30% to 95%) |' in words
+    assert failures_in_words(trials[0], ROOM) == []
+    assert '"not here" after 25 s' in failures_in_words(trials[-1], ROOM)[0]
 
 
 def test_spl_rewards_short_ways_and_nothing_but_success():
@@ -85,14 +96,14 @@ def test_intervals_are_those_of_the_textbooks():
 
 
 def test_failures_say_what_where_and_what_was_thought():
-    assert failures_in_words(Trial(episode(), NOTHING, shortest=1.0)) == []
+    assert failures_in_words(Trial(episode(), NOTHING, shortest=1.0), ROOM) == []
     stopped = episode(found=False, distance=None)
     wrong = Trial(episode(found=False, distance=1.7, collisions=1), stopped, shortest=1.0)
-    present, absent = failures_in_words(wrong)
+    present, absent = failures_in_words(wrong, ROOM)
     assert "false arrival after 10 s" in present and "1.70 m from the target" in present and "1 collisions" in present
     assert "10 s arrived: red ball is near and ahead" in present
     assert "(absent): false arrival" in absent
-    (lost,) = failures_in_words(Trial(episode(found=False, arrived=False, seconds=120.0), NOTHING, shortest=1.0))
+    (lost,) = failures_in_words(Trial(episode(found=False, arrived=False, seconds=120.0), NOTHING, shortest=1.0), ROOM)
     assert "not found within 120 s" in lost
 
 
@@ -100,75 +111,22 @@ def test_failures_say_what_where_and_what_was_thought():
 
 
 def test_the_baseline_controller_is_the_usual_one():
-    assert obey("absent") == ("searching", 0.0, 0.3)
-    assert obey("left far") == ("aligning", 0.0, 0.5)
-    assert obey("right far") == ("aligning", 0.0, -0.5)
-    assert obey("center far") == ("approaching", 0.3, 0.0)
+    assert obey("absent") == ("searching", Command(turn=0.3))
+    assert obey("left far") == ("aligning", Command(turn=0.5))
+    assert obey("right far") == ("aligning", Command(turn=-0.5))
+    assert obey("center far") == ("approaching", Command(forward=0.3))
     for direction in ("left", "center", "right"):
-        assert obey(f"{direction} near") == ("arrived", 0.0, 0.0)
+        assert obey(f"{direction} near") == ("arrived", STOP)
 
 
-def test_it_asks_the_navigators_questions_and_holds_each_command_until_the_next_answer(ros):
-    asked, answers = [], ["right far", "center far"]
-
-    def answer(request, response):
-        asked.append([(question.name, question.prompt, list(question.options)) for question in request.questions])
-        if not answers:
-            return response  # a failure is no answer
-        response.success = True
-        response.answers = [msg.Answer(name=question.name, value="-") for question in request.questions]
-        response.answers[2].value = answers.pop(0)
-        return response
-
-    ros.node.create_service(Ask, "ask", answer)
-    ros.add(BaselineController())
-    commands = ros.collect(Twist, "cmd_vel")
-    states = ros.collect(msg.NavigationState, "baseline_controller/navigation_state")
-    call = "baseline_controller/set_search_target"
-    assert ros.call(SetSearchTarget, call, SetSearchTarget.Request(target="red ball")).success
-    ros.until(lambda: len(asked) > 5 and len(commands) > 10, "questions that fail")
-    theirs = [
-        (name, question.prompt, list(question.options))
-        for name, question in Parameters().navigation.questions("red ball").items()
-    ]
-    assert all(questions == theirs for questions in asked)
-    motions = [(command.linear.x, command.angular.z) for command in commands]
-    assert (0.0, -0.5) in motions and set(motions[-5:]) == {(0.3, 0.0)}
-    assert [state.state for state in states][-2:] == ["aligning", "approaching"]
-    answers += ["left near"]
-    ros.until(lambda: states[-1].state == "arrived", "the arrival")
-    assert ros.call(SetSearchTarget, call, SetSearchTarget.Request(target="")).success
-    ros.spin(0.2)
-    commands.clear(), asked.clear()
-    ros.spin(0.3)
-    assert commands == [] and asked == []  # without a target it is silent
-
-
-# Delay
-
-
-def test_a_slow_model_is_busy_before_every_answer(monkeypatch):
-    events = []
-
-    class Model:
-        name, scope = "quick", None
-
-        def answer(self, image, questions):
-            events.append("answered")
-            return ["answer"]
-
-    monkeypatch.setattr(slow_classifier.time, "sleep", events.append)
-    slow = slow_classifier.Slow(Model(), 3.0)
-    assert slow.answer(None, ["question"]) == ["answer"] and slow.name == "quick"
-    assert events == [3.0, "answered"]
-
-
-def test_only_the_time_outs_know_of_a_delay():
-    at_once, late = (evaluation.Setting(delay, 120.0, ("ours",), True, "nano") for delay in (0.0, 1.0))
-    assert at_once.commands() == {} and "navigator" not in at_once.parameters()
-    assert late.commands()["classifier"][-1] == "1.0"
-    assert late.parameters()["navigator"] == {"ask_timeout": 4.0, "max_answer_age": 2.8}
-    assert late.parameters()["simulator"] == at_once.parameters()["simulator"]
+def test_the_baseline_controller_obeys_until_it_has_arrived():
+    law = BaselineLaw(NavigationSettings())
+    assert not law.is_busy and law.command == STOP
+    law.start("red ball")
+    law.take("center far")
+    assert law.is_busy and (law.state, law.command) == ("approaching", Command(forward=0.3))
+    law.take("left near")
+    assert not law.is_busy and (law.state, law.command, law.reason) == ("arrived", STOP, "the answer is 'left near'")
 
 
 # The command
@@ -183,6 +141,8 @@ def test_only_the_time_outs_know_of_a_delay():
         (["--first-seed", "-1"], "no seeds"),
         (["--delay", "-1"], "the delay is -1.0 s"),
         (["--time-limit", "nan"], "the time limit is nan s"),
+        (["--absent-time-limit", "0"], "the time limit is 0.0 s"),
+        (["--domain", "10"], "--real-time"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_starts(arguments, words, capsys, tmp_path):
@@ -191,51 +151,17 @@ def test_wrong_arguments_are_refused_before_anything_starts(arguments, words, ca
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_room_is_visited_again_once_when_the_nodes_break_down(monkeypatch, tmp_path, capsys):
-    stacks, visits = [], []
-
-    class Nothing:
-        def __init__(self, *_):
-            stacks.append(self)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def __getattr__(self, _):
-            return lambda *_: None
-
-    def visit(spectator, room, *_):
-        visits.append(room.seed)
-        if (room.seed, visits.count(room.seed)) in breakdowns:
-            raise RuntimeError("the classifier ended")
-        return Trial(episode(seed=room.seed), NOTHING, shortest=1.0)
-
-    for name, value in {"Stack": Nothing, "Spectator": Nothing, "visit": visit}.items():
-        monkeypatch.setattr(evaluation, name, value)
-    setting = evaluation.Setting(0.0, 120.0, ("ours",), True, "nano")
-    breakdowns = {(1, 1)}
-    once = evaluation.Evaluation(setting, range(3), tmp_path)
-    assert once.run([0]) == 0
-    assert sorted(once.trials) == [0, 1, 2] and visits == [0, 1, 2, 1] and once.broken_down == [1]
-    visits.clear()
-    breakdowns = {(1, 1), (1, 2)}
-    twice = evaluation.Evaluation(setting, range(3), tmp_path)
-    assert twice.run([0]) == 1
-    assert "the classifier ended" in capsys.readouterr().err
-
-
-def test_one_room_from_end_to_end(tmp_path):
+def test_one_room_on_a_simulated_clock_from_end_to_end(tmp_path):
     command = [sys.executable, "-m", "vlm_perception.tools", "evaluate", "--rooms", "1", "--time-limit", "6"]
+    command += ["--absent-time-limit", "2"]
     command += ["--jobs", "1", "--output", str(tmp_path), "--delay", "0.05"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
     assert set(KEYS) <= set(line) and set(KEYS) <= set(line["baseline"])
     assert line["rooms"] == line["baseline"]["rooms"] == line["absent_rooms"] == 1
-    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 1.5)
+    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 2.0)
+    assert line["clock"] == "simulated"
     assert line["median_image_age"] > 0.05
     everything = json.loads((tmp_path / "evaluation.json").read_text())
     ours = everything["trials"]["0"]["ours"]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlm_perception.navigation.depth import DepthReading
 from vlm_perception.navigation.motion import Limits
-from vlm_perception.navigation.sighting import ABSENT, DIRECTIONS, RANGES, SurroundingsReading, TargetReading
+from vlm_perception.navigation.sighting import (
+    ABSENT,
+    DIRECTIONS,
+    RANGES,
+    Sighting,
+    Surroundings,
+    SurroundingsReading,
+    TargetReading,
+)
 from vlm_perception.parameters import START, group, parameter
-from vlm_perception.questions import Choice, MirroredChoice, Question
+from vlm_perception.questions import Answer, Choice, MirroredChoice, Question
 
 MEANINGS = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
 """What the options of the target question mean, in this order."""
@@ -177,6 +186,20 @@ class NavigationSettings:
         """Return what to ask about an image, by name, without the target's questions when there is none."""
         questions: dict[str, Question] = {"label": self.surroundings.question, "way": self.way.question}
         return questions | (self.target.questions(target) if target else {})
+
+    def read(self, answers: Mapping[str, Answer], stamp: float) -> tuple[Surroundings, Sighting | None]:
+        """Return what the `answers` to `questions` say about an image taken at `stamp` [s].
+
+        Raises UnusableAnswerError.
+        """
+        surroundings = self.surroundings_reading().read(answers["label"], answers["way"], stamp)
+        if "target" not in answers:
+            return surroundings, None
+        reading = self.target_reading()
+        sighting = reading.read(answers["target"], stamp)
+        if "mirrored target" in answers:
+            reading.check_mirrored(answers["target"], answers["mirrored target"])
+        return surroundings, sighting
 
     def target_reading(self) -> TargetReading:
         """Return what the answers about the target mean."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
-from vlm_perception.text import one_line
+from vlm_perception.text import one_line, without_numbers
 
 PERIOD = 1.0
 """[s]"""
@@ -45,11 +44,6 @@ class Health:
     message: str
     values: Mapping[str, object] = field(default_factory=dict)
     logged: bool = False
-
-
-def without_numbers(words: str) -> str:
-    """`words` that stay the same while only a number in them runs on."""
-    return re.sub(r"\d+([.,]\d+)?", "#", words)
 
 
 class ReasonLog:

@@ -32,7 +32,7 @@ from vlm_perception.nodes.classifier_client import AskError, ClassifierClient
 from vlm_perception.nodes.conversions import answer_from_message
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import one_line
-from vlm_perception.nodes.navigator_parameters import Parameters
+from vlm_perception.nodes.navigator_parameters import CONTROL_RATE, Parameters
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.search_action import SearchAction
@@ -42,9 +42,6 @@ from vlm_perception.nodes.state_publisher import StatePublisher
 from vlm_perception.nodes.velocity_publisher import VelocityPublisher
 from vlm_perception.questions import Answer
 from vlm_perception.srv import SetNavigationMode, SetSearchTarget
-
-CONTROL_RATE = 20.0
-"""How often [Hz] velocity is published."""
 
 
 class Navigator(LifecycleNode):
@@ -243,11 +240,7 @@ class Navigator(LifecycleNode):
         try:
             stamp = response.header.stamp.sec + response.header.stamp.nanosec * 1e-9
             answers = _answers_to(questions, response.answers)
-            settings = self._settings
-            surroundings = settings.surroundings_reading().read(answers["label"], answers["way"], stamp)
-            sighting = settings.target_reading().read(answers["target"], stamp) if "target" in answers else None
-            if "mirrored target" in answers:
-                settings.target_reading().check_mirrored(answers["target"], answers["mirrored target"])
+            surroundings, sighting = self._settings.read(answers, stamp)
         except UnusableAnswerError as error:
             self._pilot.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return

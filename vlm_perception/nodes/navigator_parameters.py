@@ -9,6 +9,8 @@ from typing import ClassVar
 from vlm_perception.navigation.settings import NavigationSettings
 from vlm_perception.parameters import START, group, parameter
 
+CONTROL_RATE = 20.0
+"""How often [Hz] velocity is published."""
 NEW_NAMES = {
     "label_prompt": "surroundings.prompt",
     "label_options": "surroundings.options",

@@ -6,7 +6,6 @@ import array
 import math
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,38 +24,13 @@ from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.run import run
 from vlm_perception.nodes.services import create_service
-from vlm_perception.parameters import START, parameter
+from vlm_perception.nodes.simulator_parameters import Parameters
 from vlm_perception.perception.camera_calibration import CameraCalibration
 from vlm_perception.simulation.room import RobotPose, make_room
 from vlm_perception.simulation.world import World
 from vlm_perception.srv import ResetSimulation
 
 MAX_LAG = 0.2  # [s] of simulated time to catch up at once after a pause of the machine
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of the simulator."""
-
-    seed: int = parameter(0, "Number of the room", minimum=0, maximum=2**32 - 1, when=START)
-    width: int = parameter(640, "Width of the image", unit="pixels", minimum=32, maximum=1920, when=START)
-    height: int = parameter(480, "Height of the image", unit="pixels", minimum=32, maximum=1080, when=START)
-    multisampling: int = parameter(
-        4, "Samples per pixel. Fewer samples render faster, with harder edges", minimum=0, maximum=16, when=START
-    )
-    camera_rate: float = parameter(30.0, "Rate of images", unit="Hz", minimum=1.0, maximum=60.0, when=START)
-    depth_rate: float = parameter(
-        0.0,
-        "Highest rate of depth images; 0: never",
-        unit="Hz",
-        minimum=0.0,
-        maximum=60.0,
-        when=START,
-    )
-    cmd_vel_timeout: float = parameter(
-        0.3, "If no command comes for this long, the wheels stop", unit="s", minimum=0.05, maximum=10.0
-    )
-    camera_frame: str = parameter("camera_optical_frame", "frame_id of the images", when=START)
 
 
 class Simulator(Node):

@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from vlm_perception.msg import NavigationState
 from vlm_perception.navigation.pilot import Pilot
-from vlm_perception.nodes.diagnostics import without_numbers
+from vlm_perception.text import without_numbers
 
 STATE_PERIOD = 1.0
 """[s] between two messages about a state that stays as it is."""

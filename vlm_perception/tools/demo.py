@@ -62,10 +62,11 @@ def main(arguments: argparse.Namespace) -> int:
     from vlm_perception.models.scope import Scope, unknown_target
     from vlm_perception.simulation.room import make_room
     from vlm_perception.simulation.world import World
-    from vlm_perception.tools.episode import choose_target, run_episode
+    from vlm_perception.tools.episode import choose_target
     from vlm_perception.tools.film import Film
     from vlm_perception.tools.images import draw_paths
     from vlm_perception.tools.output import check_output
+    from vlm_perception.tools.spectator import run_episode
     from vlm_perception.tools.stack import Stack
 
     began = time.monotonic()

@@ -1,31 +1,22 @@
-"""One search in one room, watched from outside: where the robot went, what it said, what it reached."""
+"""One search in one room: what is wanted, what was recorded of it, and what it came to. No ROS."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from nav_msgs.msg import Odometry
-from rclpy.client import Client
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_msgs.msg import UInt32
 
-from vlm_perception.msg import NavigationState, TargetSighting
+from vlm_perception.navigation.behaviours.base import ARRIVED
 from vlm_perception.navigation.sighting import check_target
-from vlm_perception.simulation.room import NAMES, Room, make_room
-from vlm_perception.srv import ResetSimulation, SetSearchTarget
+from vlm_perception.simulation.room import NAMES, Room
+from vlm_perception.text import without_numbers
 
 FOUND_WITHIN = 1.0  # [m] from the robot's centre to the nearest point of the target
 AT_REST = 1.0  # [s] after the arrival the wheels are at rest, and it is measured where the robot is
-SETTLING = 0.5  # [s] after a reset everything about the room before has come and gone
+NOT_FOUND = "not_found"
+"""The state of a controller that has searched everything in vain."""
 PRESENT, ABSENT = "present", "absent"
 
 
@@ -33,14 +24,16 @@ PRESENT, ABSENT = "present", "absent"
 class Episode:
     """What came of a search. Distances are in [m], times in [s] since the target was set, places (x, y) in [m].
 
-    `distance` ends at the target's nearest point and is None for a target that is not in the room; `driven` is how far
-    the robot went, by ground truth. `image_ages` are those of the answers at their arrival, `states` are the changes
-    of (time, state, reason).
+    It ends with `arrived`, with `gave_up` (the controller says that the target is not there), or with the time limit,
+    after so many `seconds`. `distance` ends at the target's nearest point and is None for a target that is not in the
+    room; `driven` is how far the robot went, by ground truth. `image_ages` are those of the answers at their arrival,
+    `states` are the changes of (time, state, reason).
     """
 
     seed: int
     target: str
     arrived: bool
+    gave_up: bool
     found: bool
     seconds: float
     distance: float | None
@@ -67,192 +60,70 @@ def choose_target(wish: str, room: Room) -> str:
     return wish
 
 
+class State(NamedTuple):
+    """What a controller said that it does, `at` a time [s, on the clock of the recorder]."""
+
+    at: float
+    target: str
+    state: str
+    reason: str
+
+
 @dataclass
 class EpisodeRecord:
-    """What came on the topics since the robot was put into its room. `states` and `ages` carry [s, monotonic]."""
+    """What was seen and heard since the robot was put into its room; `ages` are those of the answers [s]."""
 
     pose: tuple[float, float] | None = None
     path: list[tuple[float, float]] = field(default_factory=list)
     driven: float = 0.0
     collisions: int = 0
     collided_at: list[tuple[float, float]] = field(default_factory=list)
-    states: list[tuple[float, NavigationState]] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
     ages: list[float] = field(default_factory=list)
 
     @property
-    def state(self) -> NavigationState | None:
-        return self.states[-1][1] if self.states else None
+    def state(self) -> State | None:
+        """What the controller does now."""
+        return self.states[-1] if self.states else None
 
+    def see_robot(self, x: float, y: float, collisions: int) -> None:
+        """Take where the robot is [m], and how often it touched something."""
+        self.pose = (x, y)
+        if not self.path or math.dist(self.path[-1], self.pose) > 0.02:
+            self.driven += math.dist(self.path[-1], self.pose) if self.path else 0.0
+            self.path.append(self.pose)
+        if collisions > self.collisions:
+            self.collided_at.append(self.pose)
+        self.collisions = collisions
 
-class Spectator(Node):
-    """Listens, asks for resets and targets, and never moves anything itself.
+    def hear(self, at: float, target: str, state: str, reason: str) -> None:
+        """Take what the controller does `at` a time [s]; more than a number in its reason must have changed."""
+        last = self.state
+        if last is None or (last[1:3], without_numbers(last.reason)) != ((target, state), without_numbers(reason)):
+            self.states.append(State(at, target, state, reason))
 
-    `say` is told what is new, in words; `check` is called again and again and raises when it is time to give up.
-    A controller is named by the prefix of its `set_search_target` and `navigation_state`: "" is the navigator.
-    """
+    def end_of(self, target: str) -> State | None:
+        """Return with what the search for `target` has ended, None while it goes on."""
+        ends = (state for state in self.states if state.target == target and state.state in (ARRIVED, NOT_FOUND))
+        return next(ends, None)
 
-    def __init__(self, say: Callable[[str], None], check: Callable[[], None], context: Context | None = None):
-        super().__init__("spectator", context=context, enable_rosout=False)
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
-        self._say = say
-        self._check = check
-        self.seen = EpisodeRecord()
-        self._told: dict[str, str] = {}
-        self._controller = ""
-        self._targets: dict[str, Client] = {}
-        self._health: dict[str, DiagnosticStatus] = {}
-        self.create_subscription(TargetSighting, "target_sighting", self._on_sighting, 10)
-        self.create_subscription(Odometry, "simulator/ground_truth", self._on_truth, 10)
-        self.create_subscription(UInt32, "simulator/collisions", self._on_collisions, 10)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._reset = self.create_client(ResetSimulation, "simulator/reset")
-        self.add_controller("")
-
-    def add_controller(self, prefix: str) -> None:
-        """Listen to the controller whose names begin with `prefix`, and be able to give it targets."""
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-        def on_state(message: NavigationState) -> None:
-            if prefix == self._controller:
-                self.seen.states.append((time.monotonic(), message))
-                self.tell("does", f"{message.state}: {message.reason}")
-
-        self.create_subscription(NavigationState, prefix + "navigation_state", on_state, latched)
-        self._targets[prefix] = self.create_client(SetSearchTarget, prefix + "set_search_target")
-
-    def close(self) -> None:
-        self._spinner.shutdown()
-        self.destroy_node()
-
-    def _on_sighting(self, message: TargetSighting) -> None:
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-        self.seen.ages.append(self.get_clock().now().nanoseconds * 1e-9 - stamp)
-        self.tell("target", f"{message.direction} {message.range}" if message.visible else "not in sight")
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._health.update({status.name: status for status in message.status})
-
-    def _on_truth(self, message: Odometry) -> None:
-        seen, position = self.seen, message.pose.pose.position
-        seen.pose = (position.x, position.y)
-        if not seen.path or math.dist(seen.path[-1], seen.pose) > 0.02:
-            seen.driven += math.dist(seen.path[-1], seen.pose) if seen.path else 0.0
-            seen.path.append(seen.pose)
-
-    def _on_collisions(self, message: UInt32) -> None:
-        if message.data > self.seen.collisions and self.seen.pose:
-            self.seen.collided_at.append(self.seen.pose)
-        self.seen.collisions = message.data
-
-    def tell(self, what: str, words: str) -> None:
-        """Say `words` about `what`, unless they were the last about it."""
-        if self._told.get(what) != words:
-            self._told[what] = words
-            self._say(f"{what}: {words}")
-
-    def spin(self, seconds: float) -> None:
-        """Take what comes within `seconds`, at most one message."""
-        self._check()
-        self._spinner.spin_once(timeout_sec=seconds)
-
-    def wait_until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Spin until `condition()`; raise TimeoutError naming `what` after `seconds`."""
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                health = "; ".join(f"{name}: {status.message}" for name, status in self._health.items())
-                raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}; {health}")
-            self.spin(0.1)
-
-    def _call(self, client: Client, request: Any, what: str) -> Any:
-        self.wait_until(client.service_is_ready, 30.0, what)
-        future = client.call_async(request)
-        self.wait_until(future.done, 30.0, f"the answer of {what}")
-        return future.result()
-
-    def wait_for_the_robot(self) -> None:
-        """Until the classifier looks at images and targets can be set."""
-        self.wait_until(self._looking, 120.0, "the classifier to look at images")
-        for prefix, client in self._targets.items():
-            self.wait_until(client.service_is_ready, 30.0, f"{prefix}set_search_target")
-
-    def _looking(self) -> bool:
-        classifier = self._health.get("classifier")
-        if classifier is None:
-            return False
-        if classifier.level == DiagnosticStatus.ERROR and "no model" in classifier.message:
-            raise RuntimeError(classifier.message)
-        return classifier.level == DiagnosticStatus.OK
-
-    def reset(self, seed: int) -> None:
-        """Put the robot to the start of room `seed`."""
-        response = self._call(self._reset, ResetSimulation.Request(seed=seed), "the simulator's reset")
-        if not response.success:
-            raise RuntimeError(f"the simulator refused room {seed}: {response.message}")
-        start = make_room(seed).start
-        self.wait_until(
-            lambda: self.seen.pose is not None and math.dist(self.seen.pose, (start.x, start.y)) < 0.1,
-            30.0,
-            "the new room",
+    def episode(self, room: Room, target: str, began: float, ended: float) -> Episode:
+        """Return what came of the search for `target`, which `began` and `ended` at these times [s]."""
+        thing, end = room.thing(target), self.end_of(target)
+        arrived = end is not None and end.state == ARRIVED
+        distance = thing.distance_to(*self.pose) if thing and self.pose else None
+        return Episode(
+            seed=room.seed,
+            target=target,
+            arrived=arrived,
+            gave_up=end is not None and not arrived,
+            found=arrived and distance is not None and distance <= FOUND_WITHIN,
+            seconds=(end.at if end else ended) - began,
+            distance=distance,
+            driven=self.driven,
+            collisions=self.collisions,
+            path=list(self.path),
+            collided_at=list(self.collided_at),
+            states=[(at - began, state, reason) for at, of, state, reason in self.states if of == target],
+            image_ages=list(self.ages),
         )
-        end = time.monotonic() + SETTLING
-        while time.monotonic() < end:
-            self.spin(0.05)
-        self._told = {}
-        self.seen = EpisodeRecord()
-
-    def set_target(self, target: str, controller: str = "") -> None:
-        """Set a controller's target ("" stops the robot). Raises ValueError with its reason when it is refused."""
-        self._controller = controller
-        what = f"{controller}set_search_target"
-        response = self._call(self._targets[controller], SetSearchTarget.Request(target=target), what)
-        if not response.success:
-            raise ValueError(response.message)
-
-
-def run_episode(
-    spectator: Spectator,
-    room: Room,
-    target: str,
-    time_limit: float,
-    controller: str = "",
-    watch: Callable[[float], None] | None = None,
-) -> Episode:
-    """Let `controller` search in `room`, whose start the robot stands at, for at most `time_limit` [s].
-
-    `watch` is called again and again with the time [s] since the target was set. Raises ValueError when the target is
-    refused.
-    """
-    thing = room.thing(target)
-    seen = spectator.seen
-    spectator.set_target(target, controller)
-    began = time.monotonic()
-    arrived: float | None = None
-    while True:
-        spectator.spin(0.05)
-        now = time.monotonic()
-        if watch:
-            watch(now - began)
-        state = seen.state
-        if arrived is None and state is not None and state.target == target and state.state == "arrived":
-            arrived = now
-        if now > (began + time_limit if arrived is None else arrived + AT_REST):
-            break
-    seconds = (arrived or time.monotonic()) - began
-    spectator.set_target("", controller)
-    distance = thing.distance_to(*seen.pose) if thing and seen.pose else None
-    return Episode(
-        seed=room.seed,
-        target=target,
-        arrived=arrived is not None,
-        found=arrived is not None and distance is not None and distance <= FOUND_WITHIN,
-        seconds=seconds,
-        distance=distance,
-        driven=seen.driven,
-        collisions=seen.collisions,
-        path=list(seen.path),
-        collided_at=list(seen.collided_at),
-        states=[(at - began, state.state, state.reason) for at, state in seen.states if state.target == target],
-        image_ages=list(seen.ages),
-    )

@@ -1,13 +1,14 @@
-"""Search in many rooms with the real nodes, side by side with a baseline controller: figures, a table, images.
+"""Search in many rooms, side by side with a baseline controller: figures, a table, images.
 
-In every room both look for a thing that is there and for one that is not. Rooms go on in parallel, each with nodes of
-its own in a ROS domain of its own, and all in real time: the nodes' time-outs must hold on clocks that nobody can
-stretch. The last line is one line of JSON; `summary.summarize` says what its keys mean.
+In every room both look for a thing that is there and for one that is not. Rooms go on in parallel, each on a simulated
+clock; or in real time, each with the real nodes in a ROS domain of its own. The last line is one line of JSON;
+`summary.summarize` says what its keys mean.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
@@ -22,9 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first room (default: %(default)s)")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that every answer takes longer (default: 0)")
     parser.add_argument(
-        "--time-limit",
-        type=float,
-        help="seconds for a present target; for an absent one a quarter (default: 120, and 60 a second of delay)",
+        "--time-limit", type=float, help="seconds for a present target (default: 120, and 60 a second of delay)"
+    )
+    parser.add_argument(
+        "--absent-time-limit", type=float, help="seconds for an absent target (default: a quarter of the time limit)"
+    )
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="run the real nodes in real time, instead of their parts on a simulated clock",
     )
     parser.add_argument("--skip", nargs="*", default=[], choices=("baseline", "absent"), help="what to leave out")
     parser.add_argument(
@@ -36,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="allow seeds from 1,000,000 on; these rooms are kept for a last judgement",
     )
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
-    parser.add_argument("--domain", type=int, help="first ROS domain of the nodes (default: free ones from 10 to 39)")
+    parser.add_argument("--domain", type=int, help="first ROS domain of --real-time (default: free ones from 10 to 39)")
     parser.add_argument("--output", type=Path, default=Path("output/evaluation"), help="folder of the results")
 
 
@@ -50,31 +57,47 @@ def main(arguments: argparse.Namespace) -> int:
     if problem := wrong(arguments):
         print(f"vlm_perception evaluate: {problem}", file=sys.stderr)
         return 2
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.rooms)
     jobs = min(arguments.jobs, arguments.rooms)
+    domains: list[int] = []
     try:
         check_folder(arguments.model)
         check_output(arguments.output)
-        domains = (
-            free_domains(jobs) if arguments.domain is None else [arguments.domain + number for number in range(jobs)]
-        )
+        if arguments.real_time:
+            first = arguments.domain
+            domains = free_domains(jobs) if first is None else list(range(first, first + jobs))
+            prepare_environment(domains[0])
     except (ModelError, OSError, RuntimeError) as error:
         print(f"vlm_perception evaluate: {error}", file=sys.stderr)
         return 1
-    prepare_environment(domains[0])
     end_as_if_interrupted()
-    from vlm_perception.tools.evaluation import BASELINE, OURS, Evaluation, Setting
+    from vlm_perception.tools.evaluation import BASELINE, OURS, REAL, SIMULATED, Evaluation, Setting
 
+    time_limit = arguments.time_limit or TIME_LIMIT + TIME_FOR_DELAY * arguments.delay
     setting = Setting(
         delay=arguments.delay,
-        time_limit=arguments.time_limit or TIME_LIMIT + TIME_FOR_DELAY * arguments.delay,
+        time_limit=time_limit,
+        absent_time_limit=arguments.absent_time_limit or time_limit / 4,
         controllers=(OURS,) if BASELINE in arguments.skip else (OURS, BASELINE),
         with_absent="absent" not in arguments.skip,
         model=arguments.model,
+        clock=REAL if arguments.real_time else SIMULATED,
     )
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.rooms)
-    evaluation = Evaluation(setting, seeds, arguments.output)
-    code = evaluation.run(domains)
-    evaluation.report()
+    evaluation = Evaluation(setting, len(seeds), arguments.output)
+    broken_down: list[int] = []
+    if arguments.real_time:
+        from vlm_perception.tools.real_time import RealTime
+
+        nodes = RealTime(setting, seeds, domains, arguments.output / "logs")
+        broken_down = nodes.broken_down
+        visits = nodes.visits()
+    else:
+        from vlm_perception.tools import simulated_time
+
+        visits = simulated_time.visits(setting, seeds, jobs)
+    with contextlib.closing(visits):
+        code = evaluation.run(visits)
+    evaluation.report(broken_down)
     return code
 
 
@@ -83,7 +106,6 @@ def wrong(arguments: argparse.Namespace) -> str | None:
     from vlm_perception.training.dataset import RESERVED_FROM
 
     first, last = arguments.first_seed, arguments.first_seed + arguments.rooms - 1
-    limit = arguments.time_limit
     if arguments.rooms < 1 or arguments.jobs < 1:
         return f"{arguments.rooms} rooms, {arguments.jobs} at a time: expected at least 1"
     if first < 0 or last >= 2**32:
@@ -95,6 +117,9 @@ def wrong(arguments: argparse.Namespace) -> str | None:
         )
     if not 0.0 <= arguments.delay <= 60.0:
         return f"the delay is {arguments.delay} s, expected 0 to 60"
-    if limit is not None and not (math.isfinite(limit) and limit > 0.0):
-        return f"the time limit is {limit} s, expected more than 0"
+    for limit in (arguments.time_limit, arguments.absent_time_limit):
+        if limit is not None and not (math.isfinite(limit) and limit > 0.0):
+            return f"the time limit is {limit} s, expected more than 0"
+    if arguments.domain is not None and not arguments.real_time:
+        return "--domain is for the nodes of --real-time"
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_perception.simulation.room import Room, make_room
+from vlm_perception.simulation.room import Room
 from vlm_perception.tools.episode import Episode
 
 KEYS = (
@@ -20,6 +20,9 @@ KEYS = (
     "false_arrivals_present",
     "false_arrivals_absent",
     "collisions",
+    "gave_up_absent",
+    "median_seconds_gave_up",
+    "gave_up_present",
 )
 Interval = tuple[float, float]
 
@@ -38,6 +41,8 @@ def summarize(trials: Sequence[Trial], time_limit: float) -> dict[str, object]:
 
     `found`, the false arrivals and `collisions` are counts (of rooms, of rooms, of touches); `median_seconds` is that
     of the rooms where the target was found, `median_seconds_of_all` counts the others as `time_limit` [s].
+    `gave_up_absent` are the searches for absent targets that ended with "not here", after `median_seconds_gave_up`;
+    `gave_up_present` are those that were wrong about it.
     None stands for what was not measured.
     """
     found = [trial.present for trial in trials if trial.present.found]
@@ -48,6 +53,8 @@ def summarize(trials: Sequence[Trial], time_limit: float) -> dict[str, object]:
     shares = [share for trial in trials if (share := path_share(trial)) is not None]
     false_present = sum(trial.present.arrived and not trial.present.found for trial in trials)
     false_absent = sum(episode.arrived for episode in absent) if absent else None
+    gave_up = [episode.seconds for episode in absent if episode.gave_up]
+    gave_up_present = sum(trial.present.gave_up for trial in trials)
     touched = sum(episode.collisions > 0 for episode in episodes)
     return {
         "rooms": len(trials),
@@ -57,6 +64,9 @@ def summarize(trials: Sequence[Trial], time_limit: float) -> dict[str, object]:
         "false_arrivals_present": false_present,
         "false_arrivals_absent": false_absent,
         "collisions": sum(episode.collisions for episode in episodes),
+        "gave_up_absent": len(gave_up) if absent else None,
+        "median_seconds_gave_up": statistics.median(gave_up) if gave_up else None,
+        "gave_up_present": gave_up_present,
         "median_seconds_of_all": statistics.median(of_all),
         "rooms_for_spl": len(shares),
         "absent_rooms": len(absent),
@@ -67,6 +77,9 @@ def summarize(trials: Sequence[Trial], time_limit: float) -> dict[str, object]:
             "median_seconds": bootstrap(seconds, statistics.median),
             "false_arrivals_present": wilson(false_present, len(trials)),
             "false_arrivals_absent": wilson(false_absent, len(absent)) if false_absent is not None else None,
+            "gave_up_absent": wilson(len(gave_up), len(absent)),
+            "median_seconds_gave_up": bootstrap(gave_up, statistics.median),
+            "gave_up_present": wilson(gave_up_present, len(trials)),
             "episodes_with_collisions": wilson(touched, len(episodes)),
         },
     }
@@ -111,6 +124,9 @@ def table(summaries: dict[str, dict[str, object]]) -> str:
         ("median time to the target", "median_seconds", "", "{:.1f} s"),
         ("false arrivals, target present", "false_arrivals_present", "rooms", "{:.1%}"),
         ("false arrivals, target absent", "false_arrivals_absent", "absent_rooms", "{:.1%}"),
+        ('"not here", target absent', "gave_up_absent", "absent_rooms", "{:.0%}"),
+        ('median time to that "not here"', "median_seconds_gave_up", "", "{:.1f} s"),
+        ('"not here", target present', "gave_up_present", "rooms", "{:.1%}"),
         ("episodes with collisions", "episodes_with_collisions", "", "{:.1%}"),
         ("collisions", "collisions", "", "{:.0f}"),
     ]
@@ -129,14 +145,16 @@ def _cell(figures: dict, key: str, total: str, form: str) -> str:
     return f"{words} ({' to '.join(form.format(end) for end in interval)})" if interval else words
 
 
-def failures_in_words(trial: Trial) -> list[str]:
-    """Return what went wrong, with what the controller said last; nothing when nothing did."""
+def failures_in_words(trial: Trial, room: Room) -> list[str]:
+    """Return what went wrong in `room`, with what the controller said last; nothing when nothing did."""
     failures = []
     for episode in filter(None, (trial.present, trial.absent)):
         is_present = episode is trial.present
         what = []
         if episode.arrived and not episode.found:
-            what.append(f"false arrival after {episode.seconds:.0f} s at {_nearest(make_room(episode.seed), episode)}")
+            what.append(f"false arrival after {episode.seconds:.0f} s at {_nearest(room, episode)}")
+        elif is_present and episode.gave_up:
+            what.append(f'"not here" after {episode.seconds:.0f} s')
         elif is_present and not episode.found:
             what.append(f"not found within {episode.seconds:.0f} s")
         if episode.collisions:
@@ -161,8 +179,11 @@ def in_words(trial: Trial) -> str:
         words = f"found it in {present.seconds:.1f} s on {present.driven:.1f} m"
     else:
         words = "stopped elsewhere" if present.arrived else "did not find it"
+        words += f", gave up after {present.seconds:.1f} s" if present.gave_up else ""
     if trial.absent and trial.absent.arrived:
         words += ", found what is not there"
+    if trial.absent and trial.absent.gave_up:
+        words += f", said in {trial.absent.seconds:.1f} s what is not there"
     collisions = present.collisions + (trial.absent.collisions if trial.absent else 0)
     return words + (f", {collisions} collisions" if collisions else "")
 

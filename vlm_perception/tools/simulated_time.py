@@ -1,0 +1,334 @@
+"""Searches on a simulated clock, without ROS and as fast as the processor can: equal seeds give equal episodes.
+
+The nodes' own parts run here, on events in the order of the simulated time: the world and its camera as the simulator
+steps them, a controller at its rate, and the model, which answers one request after the other.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import signal
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vlm_perception.models.base import Model
+from vlm_perception.models.scope import unknown_target
+from vlm_perception.navigation.motion import Command, Pose
+from vlm_perception.navigation.pilot import Pilot
+from vlm_perception.navigation.sighting import UnusableAnswerError
+from vlm_perception.navigation.tuning import Tuning
+from vlm_perception.nodes.navigator_parameters import CONTROL_RATE
+from vlm_perception.nodes.navigator_parameters import Parameters as NavigatorParameters
+from vlm_perception.nodes.simulator_parameters import Parameters as SimulatorParameters
+from vlm_perception.parameters import check
+from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.inference import Job, OomBackoff, answer
+from vlm_perception.questions import Answer
+from vlm_perception.simulation.room import Room
+from vlm_perception.simulation.world import World
+from vlm_perception.tools.baseline_law import BaselineLaw
+from vlm_perception.tools.episode import AT_REST, NOT_FOUND, Episode, EpisodeRecord
+from vlm_perception.tools.evaluation import BASELINE, OURS, Setting, Visit
+
+SERVICE = 0.055
+"""From a question to its answer [s], delay apart: the way of both over DDS, the way of the image, the nano model."""
+JITTER = 0.002
+"""Timers are late by so much [s] on average."""
+
+
+class Controller(Protocol):
+    """What steers the robot, as its node calls it. Times [s] are of the simulated clock."""
+
+    @property
+    def state(self) -> str:
+        """What it does, as in `NavigationState`."""
+
+    @property
+    def reason(self) -> str:
+        """Why it does that."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Does it need answers?"""
+
+    def see_odometry(self, stamp: float, pose: Pose) -> None:
+        """Take where the wheels say that the robot was at `stamp`."""
+
+    def take(self, answers: Mapping[str, Answer], stamp: float, now: float) -> None:
+        """Take the answers about the image of `stamp`."""
+
+    def fail(self, kind: str, reason: str) -> None:
+        """Take why there is no answer."""
+
+    def step(self, now: float) -> Command | None:
+        """Return what is sent to the wheels now, None to be silent."""
+
+
+class PilotController:
+    """The `Pilot` that searches, as the navigator calls it."""
+
+    def __init__(self, target: str, values: NavigatorParameters) -> None:
+        self._settings = settings = values.navigation
+        self.pilot = Pilot(1.0 / CONTROL_RATE, Tuning.of(settings), settings.limits, settings.max_answer_age)
+        self.pilot.start("search", target, f"the new target is {target}")
+        self.see_odometry, self.fail = self.pilot.odometry.add_odometry, self.pilot.fail
+
+    @property
+    def state(self) -> str:
+        decision = self.pilot.decision
+        return NOT_FOUND if decision.found is False else decision.state
+
+    @property
+    def reason(self) -> str:
+        return self.pilot.decision.reason
+
+    @property
+    def is_busy(self) -> bool:
+        return self.pilot.is_busy
+
+    def take(self, answers: Mapping[str, Answer], stamp: float, now: float) -> None:
+        try:
+            surroundings, sighting = self._settings.read(answers, stamp)
+        except UnusableAnswerError as error:
+            self.fail("unusable answer", f"the classifier's answer is not usable: {error}")
+            return
+        self.pilot.take(surroundings, sighting, now, now)
+
+    def step(self, now: float) -> Command | None:
+        return self.pilot.step(now, now)
+
+
+class LawController:
+    """The `BaselineLaw`, as its node calls it."""
+
+    def __init__(self, target: str, values: NavigatorParameters) -> None:
+        self._law = BaselineLaw(values.navigation)
+        self._law.start(target)
+
+    @property
+    def state(self) -> str:
+        return self._law.state
+
+    @property
+    def reason(self) -> str:
+        return self._law.reason
+
+    @property
+    def is_busy(self) -> bool:
+        return self._law.is_busy
+
+    def see_odometry(self, stamp: float, pose: Pose) -> None:
+        pass
+
+    def take(self, answers: Mapping[str, Answer], stamp: float, now: float) -> None:
+        self._law.take(answers["target"].value)
+
+    def fail(self, kind: str, reason: str) -> None:
+        pass
+
+    def step(self, now: float) -> Command | None:
+        return self._law.command
+
+
+CONTROLLERS: Mapping[str, Callable[[str, NavigatorParameters], Controller]] = {
+    OURS: PilotController,
+    BASELINE: LawController,
+}
+
+
+class DelayedReply(NamedTuple):
+    """The `answers` to a request about the image of `stamp`, which are there at `due`."""
+
+    request: int
+    stamp: float
+    answers: Mapping[str, Answer]
+    due: float
+
+
+class Simulation:
+    """One search by a `controller` in `world`, which stands at its start; `run` returns what came of it.
+
+    An answer comes `delay` [s] later than from a quick model, and the model is busy meanwhile.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        model: Model,
+        controller: Controller,
+        target: str,
+        delay: float,
+        simulator: SimulatorParameters,
+        navigator: NavigatorParameters,
+    ) -> None:
+        self._world = world
+        self._model = OomBackoff(model, lambda error: None)
+        self._controller = controller
+        self._target = target
+        self._delay = delay
+        self._simulator = simulator
+        self._navigator = navigator
+        self._questions = navigator.navigation.questions(target)
+        self._record = EpisodeRecord()
+        self._rng = rng = np.random.default_rng((world.room.seed, zlib.crc32(target.encode())))
+        self._phases = rng.uniform(0.0, 1.0, 2).tolist()
+        self._now = 0.0
+        self._stamp = 0.0  # of the newest image
+        self._commanded = -math.inf
+        self._asked = -math.inf
+        self._requests = 0
+        self._pending: int | None = None
+        self._waiting: deque[int] = deque()
+        self._reply: DelayedReply | None = None
+
+    def run(self, time_limit: float) -> Episode:
+        """Search for at most `time_limit` [s]."""
+        ticks, controls = self._times(self._simulator.camera_rate), self._times(CONTROL_RATE, JITTER)
+        tick, control = next(ticks), next(controls)
+        record = self._record
+        while True:
+            due = self._reply.due if self._reply else math.inf
+            self._now = min(tick, control, due)
+            end = record.end_of(self._target)
+            if self._now > (time_limit if end is None else end.at + AT_REST):
+                return record.episode(self._world.room, self._target, 0.0, self._now)
+            if self._now == tick:
+                self._tick()
+                tick = next(ticks)
+            elif self._now == due:
+                self._deliver()
+            else:
+                self._control()
+                control = next(controls)
+            record.hear(self._now, self._target, self._controller.state, self._controller.reason)
+
+    def _times(self, rate: float, jitter: float = 0.0) -> Iterator[float]:
+        """Yield when a timer of `rate` [Hz] goes off: late now and then, but not later and later."""
+        time = self._phases.pop() / rate
+        while True:
+            yield time + (min(self._rng.exponential(jitter), 0.5 / rate) if jitter else 0.0)
+            time += 1.0 / rate
+
+    def _tick(self) -> None:
+        """Do what the simulator does with each image; it is rendered only if somebody asks about it."""
+        world, now = self._world, self._now
+        if now - self._commanded > self._simulator.cmd_vel_timeout:
+            world.drive(0.0, 0.0)
+        world.step(now - world.time)
+        self._stamp = now
+        odometry, pose = world.odometry, world.pose
+        self._controller.see_odometry(now, Pose(odometry.x, odometry.y, odometry.yaw))
+        self._record.see_robot(pose.x, pose.y, world.collisions)
+
+    def _control(self) -> None:
+        self._ask_when_due()
+        command = self._controller.step(self._now)
+        if command is not None:
+            self._world.drive(command.forward, command.turn)
+            self._commanded = self._now
+
+    def _ask_when_due(self) -> None:
+        if not self._controller.is_busy:
+            return
+        limit = self._navigator.ask_timeout
+        if self._pending is not None and self._now - self._asked >= limit:
+            self._pending = None
+            self._controller.fail("time-out", f"the classifier did not answer within {limit:g} s (ask_timeout)")
+        if self._pending is not None or self._now - self._asked < 1.0 / self._navigator.ask_rate:
+            return
+        self._asked = self._now
+        self._requests += 1
+        self._pending = self._requests
+        self._waiting.append(self._requests)
+        self._answer_next()
+
+    def _answer_next(self) -> None:
+        """Let the model begin with the next request, if it is free, about the newest image."""
+        if self._reply is not None or not self._waiting:
+            return
+        due = self._now + SERVICE + self._delay
+        self._reply = DelayedReply(self._waiting.popleft(), self._stamp, self._look(), due)
+
+    def _look(self) -> Mapping[str, Answer]:
+        frame = Frame("", self._world.image(), None, self._now, self._now)
+        (_, answers), *_ = answer(self._model, [Job(frame, list(self._questions.values()))])
+        if isinstance(answers, Exception):
+            raise answers
+        assert isinstance(answers, list)  # nobody asks for a text
+        return dict(zip(self._questions, answers, strict=True))
+
+    def _deliver(self) -> None:
+        reply, self._reply = self._reply, None
+        assert reply is not None
+        self._answer_next()
+        if reply.request != self._pending:
+            return
+        self._pending = None
+        self._record.ages.append(self._now - reply.stamp)
+        self._controller.take(reply.answers, reply.stamp, self._now)
+        self._ask_when_due()
+
+
+def search(model: Model, setting: Setting, room: Room, controller: str, target: str, time_limit: float) -> Episode:
+    """Let a `controller` search in `room` for `target`, for at most `time_limit` [s].
+
+    Raises ValueError for a target that the model does not know.
+    """
+    if (scope := model.scope) and scope.targets and target not in scope.targets:
+        raise ValueError(unknown_target(target, scope.targets, scope.about))
+    parameters = setting.parameters()
+    simulator = check(SimulatorParameters, parameters["simulator"])
+    navigator = check(NavigatorParameters, parameters["navigator"])
+    with World(room, simulator.width, simulator.height, simulator.multisampling) as world:
+        steered = CONTROLLERS[controller](target, navigator)
+        simulation = Simulation(world, model, steered, target, setting.delay, simulator, navigator)
+        return simulation.run(time_limit)
+
+
+# Many rooms, in processes
+
+
+def visits(setting: Setting, seeds: Sequence[int], jobs: int) -> Generator[Visit]:
+    """Yield what came of each room, `jobs` rooms at a time, as they come; each process loads the model once."""
+    context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, context, _begin, (setting,))
+    try:
+        for done in as_completed([pool.submit(_visit, seed) for seed in seeds]):
+            yield done.result()
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_process: tuple[Setting, Model]
+
+
+def _begin(setting: Setting) -> None:
+    """Prepare a process: as many rooms as cores are searched at a time, so that each has one thread."""
+    global _process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends us
+    import torch
+
+    from vlm_perception.models.loader import load_model
+
+    torch.set_num_threads(1)
+    _process = setting, load_model(setting.model)
+
+
+def _visit(seed: int) -> Visit:
+    setting, model = _process
+
+    def search_here(room: Room, controller: str, target: str, time_limit: float) -> Episode:
+        return search(model, setting, room, controller, target, time_limit)
+
+    return setting.visit(setting.room(seed), search_here)
