@@ -617,12 +617,8 @@ def test_no_key_no_header(serve):
 
 def test_a_key_that_was_copied_badly_is_not_repeated(serve, monkeypatch):
     server = serve(constrained("regex"))
-    wrongs = (f"{KEY}\nfoo", "has a blank in a key"), (f'"{KEY}"', "copy the whole key"), ("", "copy the whole key")
-    for wrong, words in wrongs:
-        (f"{KEY}\nfoo", "has a blank in a key"),
-        (f'"{KEY}"', "copy the whole key"),
-        ("", "copied whole"),
-    ):
+    copy = "copy the whole key"
+    for wrong, words in ((f"{KEY}\nfoo", "has a blank in a key"), (f'"{KEY}"', copy), ("", copy)):
         monkeypatch.setenv(API_KEY, f"{server.url}={wrong}")
         with pytest.raises(ModelError, match=words) as caught:
             RemoteModel(server.url)
