@@ -37,7 +37,7 @@ from unseen_rooms import rooms
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
 from vlm_perception.perception.camera import Camera
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.inference import Job, OomBackoff, TextFailed, answer
 from vlm_perception.perception.outputs import Failed, Fault, Label, Loaded, Output
 from vlm_perception.perception.settings import DescriptionSettings, LabelSettings, Settings

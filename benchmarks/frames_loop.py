@@ -18,7 +18,7 @@ def answered(rate: float, seconds: float, logs: Path) -> float:
     import rclpy
 
     from vlm_perception.msg import SceneLabel, TargetSighting
-    from vlm_perception.perception.frames import nanoseconds
+    from vlm_perception.perception.frame import nanoseconds
     from vlm_perception.simulation.room import make_room
     from vlm_perception.tools.episode import choose_target
     from vlm_perception.tools.spectator import Spectator

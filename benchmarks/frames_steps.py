@@ -41,7 +41,7 @@ def steps(images: list[np.ndarray]) -> tuple[dict[str, float], dict[str, float]]
 
     from vlm_perception.models import image_size
     from vlm_perception.models.loader import load_model
-    from vlm_perception.perception.frames import decode
+    from vlm_perception.perception.image_message import decode
     from vlm_perception.simulation.truth import LABELS
 
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from vlm_perception.msg import Answer, NavigationState, TargetSighting
 from vlm_perception.nodes.navigator import Navigator
 from vlm_perception.nodes.run import autostart
-from vlm_perception.perception.frames import nanoseconds
+from vlm_perception.perception.frame import nanoseconds
 from vlm_perception.srv import Ask, SetNavigationMode, SetSearchTarget
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -34,7 +34,7 @@ from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question
 from vlm_perception.nodes import camera_topics, conversions
 from vlm_perception.nodes.services import create_service
-from vlm_perception.perception.frames import nanoseconds
+from vlm_perception.perception.frame import nanoseconds
 from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
 

@@ -15,7 +15,7 @@ from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
 from vlm_perception.models.loader import load_model
 from vlm_perception.perception import camera
 from vlm_perception.perception.camera import Camera
-from vlm_perception.perception.frames import decode
+from vlm_perception.perception.image_message import decode
 from vlm_perception.perception.inference import Job, OomBackoff, answer
 from vlm_perception.perception.outputs import Description, Fault, Label
 from vlm_perception.perception.smoothing import SmoothingSettings

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_perception.address import shown, without_secrets
-from vlm_perception.perception.frames import FrameError
+from vlm_perception.perception.frame import FrameError
 from vlm_perception.perception.source import SourceError, image_files, locate, open_source, read_image, sample
 
 COLOURS = [(10 * n, 5 * n, 200 - 10 * n) for n in range(10)]

@@ -17,7 +17,7 @@ from vlm_perception.nodes import conversions
 from vlm_perception.nodes.classifier_parameters import Parameters
 from vlm_perception.nodes.faults import one_line
 from vlm_perception.nodes.services import create_service
-from vlm_perception.perception.frames import nanoseconds
+from vlm_perception.perception.frame import nanoseconds
 from vlm_perception.perception.outputs import NotAnsweredError, Reply
 from vlm_perception.questions import Question, check_request
 from vlm_perception.srv import Ask

@@ -30,7 +30,7 @@ from vlm_perception.nodes.qos import IMAGES
 from vlm_perception.nodes.services import guarded
 from vlm_perception.perception.annotation import annotate
 from vlm_perception.perception.camera import Camera
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.off_mass import OffMass
 from vlm_perception.perception.outputs import Description, Label
 from vlm_perception.perception.settings import Settings

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vlm_perception.perception.frames import Frame, decode, stamp_of
+from vlm_perception.perception.frame import Frame, stamp_of
+from vlm_perception.perception.image_message import decode
 from vlm_perception.perception.latest_slot import LatestSlot
 from vlm_perception.perception.outputs import NotAnsweredError
 from vlm_perception.perception.pipeline import Pipeline

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from vlm_perception.perception.asks import Ask, AskQueue
 from vlm_perception.perception.batching import DynamicBatcher
 from vlm_perception.perception.camera import Camera
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.inference import OUT_OF_MEMORY, Job, OomBackoff, TextFailed, answer
 from vlm_perception.perception.outputs import Fault, NotAnsweredError, Output, Reply
 from vlm_perception.perception.settings import Settings

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.outputs import Reply
 from vlm_perception.questions import Answer, ClosedQuestion, MirroredChoice, Question, Text
 

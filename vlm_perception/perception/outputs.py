@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vlm_perception.models.scope import Scope
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.smoothing import SmoothedLabel
 from vlm_perception.questions import Answer
 

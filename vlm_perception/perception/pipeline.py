@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from vlm_perception.perception.answer_cache import AnswerCache
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.outputs import Description, Label
 from vlm_perception.perception.region import Motion
 from vlm_perception.perception.settings import Settings

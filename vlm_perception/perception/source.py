@@ -26,7 +26,8 @@ import cv2
 import numpy as np
 
 from vlm_perception.address import shown
-from vlm_perception.perception.frames import MAX_PIXELS, FrameError, decode_file
+from vlm_perception.perception.compressed_image import MAX_PIXELS, decode_file
+from vlm_perception.perception.frame import FrameError
 
 # FFmpeg would print addresses with their passwords; what is wrong is told by SourceError.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

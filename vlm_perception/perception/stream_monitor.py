@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vlm_perception.perception.frames import form_of, stamp_of
+from vlm_perception.perception.frame import stamp_of
+from vlm_perception.perception.image_message import form_of
 
 
 class Problem(NamedTuple):

@@ -16,7 +16,8 @@ from vlm_perception.models.scope import Scope
 from vlm_perception.perception.asks import Ask
 from vlm_perception.perception.camera import Camera
 from vlm_perception.perception.engine import Engine
-from vlm_perception.perception.frames import FrameError, decode
+from vlm_perception.perception.frame import FrameError
+from vlm_perception.perception.image_message import decode
 from vlm_perception.perception.inference import OomBackoff
 from vlm_perception.perception.outputs import Description, Failed, Fault, Label, Loaded, NotAnsweredError, Output, Reply
 from vlm_perception.perception.settings import Settings

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from vlm_perception.msg import SceneLabel, TargetSighting
-from vlm_perception.perception.frames import decode
+from vlm_perception.perception.image_message import decode
 from vlm_perception.tools.images import AnsweredQuestion, Video, annotate
 from vlm_perception.tools.spectator import Spectator
 from vlm_perception.training.prompts import LABEL_PROMPT

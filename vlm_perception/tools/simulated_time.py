@@ -27,7 +27,7 @@ from vlm_perception.nodes.navigator_parameters import CONTROL_RATE
 from vlm_perception.nodes.navigator_parameters import Parameters as NavigatorParameters
 from vlm_perception.nodes.simulator_parameters import Parameters as SimulatorParameters
 from vlm_perception.parameters import check
-from vlm_perception.perception.frames import Frame
+from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.inference import Job, OomBackoff, answer
 from vlm_perception.questions import Answer
 from vlm_perception.simulation.room import Room

@@ -123,7 +123,7 @@ def _runs(kernel: str, major: int, minor: int) -> bool:
 
 def images() -> list[Finding]:
     """Whether there is something that decodes camera messages."""
-    from vlm_perception.perception.frames import cv_bridge_works
+    from vlm_perception.perception.colour_conversion import cv_bridge_works
 
     bridge, rosbags = _is_there("cv_bridge"), _is_there("rosbags.image")
     return judge_images(bridge, bridge and cv_bridge_works(), rosbags)

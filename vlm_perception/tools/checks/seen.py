@@ -20,7 +20,8 @@ from rclpy.task import Future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from vlm_perception.perception.frames import FrameError, decode, form_of, stamp_of
+from vlm_perception.perception.frame import FrameError, stamp_of
+from vlm_perception.perception.image_message import decode, form_of
 
 SETTLED = 1.5
 """Everybody is known when nobody new has come for so long [s]."""

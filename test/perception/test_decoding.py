@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_perception.perception import frames
-from vlm_perception.perception.frames import FrameError, decode, decode_file
+from vlm_perception.perception import colour_conversion, image_message
+from vlm_perception.perception.compressed_image import MAX_PIXELS, decode_file
+from vlm_perception.perception.frame import FrameError, stamp_of
+from vlm_perception.perception.image_message import decode
 
 HEIGHT, WIDTH = 48, 64
 HEADER = SimpleNamespace(stamp=SimpleNamespace(sec=12, nanosec=345), frame_id="camera_optical_frame")
@@ -111,7 +113,7 @@ def assert_close(result: np.ndarray, expected: np.ndarray, tolerance: int) -> No
 
 
 def test_every_known_encoding_is_tested():
-    assert set(CASES) == set(frames.ENCODINGS)
+    assert set(CASES) == set(image_message.ENCODINGS)
 
 
 @pytest.mark.parametrize("padding", [0, 12], ids=["tight", "padded"])
@@ -121,16 +123,16 @@ def test_decodes_to_the_same_image(encoding, padding, bigendian):
     pixels, expected, tolerance = CASES[encoding]
     frame = decode(image(encoding, pixels, padding, bigendian))
     assert_close(frame.image, expected, tolerance)
-    assert frames.stamp_of(image(encoding, pixels, padding, bigendian)) == 12_000_000_345
+    assert stamp_of(image(encoding, pixels, padding, bigendian)) == 12_000_000_345
 
 
-@pytest.mark.skipif(not frames.cv_bridge_works(), reason="needs a ROS distribution's cv_bridge that works here")
+@pytest.mark.skipif(not colour_conversion.cv_bridge_works(), reason="needs a cv_bridge that works here")
 @pytest.mark.parametrize("encoding", CASES)
 def test_cv_bridge_and_rosbags_give_equal_images(monkeypatch, encoding):
     message = image(encoding, CASES[encoding][0], padding=12)
     results = []
-    for convert in (frames.cv_bridge_to_rgb, frames.rosbags_to_rgb):
-        monkeypatch.setattr(frames, "_to_rgb", lambda convert=convert: convert)
+    for convert in (colour_conversion.cv_bridge_to_rgb, colour_conversion.rosbags_to_rgb):
+        monkeypatch.setattr(colour_conversion, "_converter", lambda convert=convert: convert)
         results.append(decode(message).image)
     assert np.array_equal(*results)
 
@@ -279,7 +281,7 @@ def bomb(kind: str) -> bytes:
 def test_the_size_is_limited_before_anything_is_decoded_as_for_raw_images(kind):
     for read in (lambda data: decode(compressed(kind, data)), lambda data: decode_file(data, "a file")):
         before = peak_memory()
-        with pytest.raises(FrameError, match=rf"at most {frames.MAX_PIXELS}.*"):
+        with pytest.raises(FrameError, match=rf"at most {MAX_PIXELS}.*"):
             read(bomb(kind))
         assert peak_memory() - before < 100e6
 
@@ -311,9 +313,9 @@ def test_a_compressed_mosaic_has_the_colours_of_the_raw_one(pattern, kind, bits)
     [
         (compressed("bayer_rggb8; jpeg compressed mono8", encoded(".jpg", RGB[..., 0])), "colours of bayer_rggb8"),
         (compressed("yuv422_yuy2; jpeg compressed mono8", encoded(".jpg", RGB[..., 0])), "colours of yuv422_yuy2"),
-        (image("mono16", (GREY % 4096).astype(np.uint16)), "has it 12 bits"),
-        (image("bayer_rggb16", bayer("rggb").astype(np.uint16) * 16), "has it 12 bits"),
-        (compressed("mono16; png compressed ", encoded(".png", (GREY % 4096).astype(np.uint16))), "has it 12 bits"),
+        (image("mono16", (GREY % 4096).astype(np.uint16)), "does it have 12 bits"),
+        (image("bayer_rggb16", bayer("rggb").astype(np.uint16) * 16), "does it have 12 bits"),
+        (compressed("mono16; png compressed ", encoded(".png", (GREY % 4096).astype(np.uint16))), "does it have 12 bits"),
         (image("mono8", RGB[..., 0], data=array.array("B", RGB.tobytes())), "9216 bytes.*needs 3072"),
     ],
 )
@@ -403,7 +405,7 @@ NUMBERS = st.integers(0, 70) | st.integers(0, 2**32 - 1)
 
 @FUZZ
 @given(
-    st.sampled_from(frames.ENCODINGS) | st.text(max_size=20),
+    st.sampled_from(image_message.ENCODINGS) | st.text(max_size=20),
     NUMBERS, NUMBERS, NUMBERS, st.integers(0, 20_000), st.integers(0, 255),
 )  # fmt: skip
 def test_any_raw_message_is_an_image_or_an_error(encoding, height, width, step, size, bigendian):
