@@ -4,8 +4,8 @@ The definitions (distances from the robot's centre, along the floor):
 
 - label, the first that holds: **obstacle**, an object's surface is closer than `CLOSE` in the swath ahead;
   **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot looks along the corridor
-  (within 45 degrees) and the places 0.5 m and 1 m ahead of it are in the corridor; **doorway**, the opening's
-  middle is within 25 degrees of the heading, 0.5 to 3.5 m away, seen from the room at less than 60 degrees from
+  (within 45 degrees) and the places 0.5 m and 1 m ahead of it are in the corridor; **doorway**, the middle of an opening
+  is within 25 degrees of the heading, 0.5 to 3.5 m away, seen from a chamber at less than 60 degrees from
   straight on, with nothing in between; **clear** otherwise.
 - target: **no**, unless its visible pixels are `VISIBLE` of the image or more; **left**, **center** or **right**
   third of the image by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlm_perception.simulation.floor_plan import Opening
 from vlm_perception.simulation.room import RobotPose, Room, Thing
 
 LABELS = ("clear", "obstacle", "wall", "doorway", "corridor")
@@ -66,14 +67,18 @@ def swath(room: Room, pose: RobotPose, bearing: float = 0.0) -> tuple[float, flo
         (float(np.min(_ray_thing(ox, oy, c, s, thing))) for thing in room.things),
         default=math.inf,
     )
+    return objects, float(_ray_walls(ox, oy, c, s, room).min())
+
+
+def _ray_walls(ox: np.ndarray, oy: np.ndarray, c: float, s: float, room: Room) -> np.ndarray:
+    """Distances along parallel rays (origins ox, oy; direction c, s) to every wall, inf where missed: (walls, rays)."""
     x0, y0, x1, y1 = np.array(room.walls).T[:, :, None]
     dx, dy = x1 - x0, y1 - y0
     cross = c * dy - s * dx
     with np.errstate(divide="ignore", invalid="ignore"):
         t = ((x0 - ox) * dy - (y0 - oy) * dx) / cross
         u = ((x0 - ox) * s - (y0 - oy) * c) / cross
-    hits = np.where((np.abs(cross) > 1e-12) & (t >= 0) & (u >= 0) & (u <= 1), t, np.inf)
-    return objects, float(hits.min())
+    return np.where((np.abs(cross) > 1e-12) & (t >= 0) & (u >= 0) & (u <= 1), t, np.inf)
 
 
 def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing: Thing) -> np.ndarray:
@@ -104,19 +109,26 @@ def label(room: Room, pose: RobotPose) -> str:
         return "wall"
     places = [(pose.x + d * math.cos(pose.yaw), pose.y + d * math.sin(pose.yaw)) for d in (0.5, 1.0)]
     along = abs(math.cos(pose.yaw)) > math.cos(math.radians(45))
-    if along and all(room.in_corridor(*place) for place in places):
+    if along and all(room.plan.in_passage(*place) for place in places):
         return "corridor"
-    if room.in_corridor(pose.x, pose.y):
+    if room.plan.in_passage(pose.x, pose.y):
         return "clear"
-    dx, dy = room.length / 2 - pose.x, room.door_y - pose.y
+    openings = [doorway.seen_from(pose.x, pose.y) for doorway in room.plan.doorways]
+    return "doorway" if any(_looks_at(room, pose, opening) for opening in openings) else "clear"
+
+
+def _looks_at(room: Room, pose: RobotPose, opening: Opening) -> bool:
+    """Whether the opening is ahead, close, about straight on, and nothing in between."""
+    dx, dy = opening.x - pose.x, opening.y - pose.y
     distance, direction = math.hypot(dx, dy), math.atan2(dy, dx)
     ahead = abs(math.remainder(direction - pose.yaw, math.tau)) < math.radians(25)
-    if ahead and 0.5 < distance < 3.5 and abs(direction) < math.radians(60):
-        c, s = math.cos(direction), math.sin(direction)
-        origin = np.array([pose.x]), np.array([pose.y])
-        if all(_ray_thing(*origin, c, s, thing)[0] > distance for thing in room.things):
-            return "doorway"
-    return "clear"
+    straight_on = abs(math.remainder(direction - opening.heading, math.tau)) < math.radians(60)
+    if not (ahead and straight_on and 0.5 < distance < 3.5):
+        return False
+    c, s = math.cos(direction), math.sin(direction)
+    ray = np.array([pose.x]), np.array([pose.y]), c, s
+    things = (_ray_thing(*ray, thing)[0] > distance for thing in room.things)
+    return all(things) and bool((_ray_walls(*ray, room) > distance).all())
 
 
 def way(room: Room, pose: RobotPose) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vlm_perception.simulation.floor_plan import WALL_THICKNESS, Doorway, Slab, without
 from vlm_perception.simulation.room import (
     DOOR_HEIGHT,
+    PATTERNS,
     ROBOT_RADIUS,
     WALL_HEIGHT,
-    WALL_THICKNESS,
+    Lamp,
     RobotPose,
     Room,
 )
@@ -38,6 +41,7 @@ MAX_ACCELERATION = 1.5  # [m/s^2]
 MAX_TURN_ACCELERATION = 6.0  # [rad/s^2]
 TIMESTEP = 0.004  # [s]
 CEILING_GROUP = 3  # hidden from above
+FRAME_WIDTH = 0.06  # of a doorway's frame [m]
 
 
 def _cannot_render(error: Exception) -> OSError:
@@ -198,45 +202,72 @@ def _towards(now: float, wanted: float, most: float) -> float:
     return now + max(-most, min(most, wanted - now))
 
 
-def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
+def _rgb(values: Sequence[float]) -> str:
+    return " ".join(f"{v:.3f}" for v in values[:3])
+
+
+def _box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], material: str, group: int = 0) -> str:
+    middle = " ".join(f"{(low + high) / 2:.4f}" for low, high in (x, y, z))
+    half = " ".join(f"{(high - low) / 2:.4f}" for low, high in (x, y, z))
+    return f'<geom group="{group}" type="box" material="{material}" pos="{middle}" size="{half}"/>'
+
+
+def _slab(slab: Slab, doorways: Sequence[Doorway], lintel_group: int) -> Iterator[str]:
+    """Yield the boxes of a slab: what stands beside its doorways, and the lintels above them."""
+    here, x, y, full = slab.floor, (slab.floor.x0, slab.floor.x1), (slab.floor.y0, slab.floor.y1), (0.0, WALL_HEIGHT)
+    holes = [doorway for doorway in doorways if doorway.floor.overlaps(here)]
+    lintel = DOOR_HEIGHT, WALL_HEIGHT
+    if any(hole.along == "y" for hole in holes):
+        spans = [(hole.floor.x0, hole.floor.x1) for hole in holes]
+        yield from (_box(part, y, full, slab.paint) for part in reversed(without(x, spans)))
+        yield from (_box(span, y, lintel, slab.paint, lintel_group) for span in spans)
+    else:
+        spans = [(hole.floor.y0, hole.floor.y1) for hole in holes]
+        yield from (_box(x, part, full, slab.paint) for part in reversed(without(y, spans)))
+        yield from (_box(x, span, lintel, slab.paint, lintel_group) for span in spans)
+
+
+def _frame(doorway: Doorway, lintel_group: int) -> Iterator[str]:
+    """Yield the boxes of a doorway's frame: its posts, and its head below the lintel."""
+    x, y, top = (doorway.floor.x0, doorway.floor.x1), (doorway.floor.y0, doorway.floor.y1), DOOR_HEIGHT + FRAME_WIDTH
+    (start, end), (low, high) = (x, y) if doorway.along == "x" else (y, x)
+    for span, z, group in (
+        ((high - 0.005, high + FRAME_WIDTH), (0.0, top), 0),
+        ((low - FRAME_WIDTH, low + 0.005), (0.0, top), 0),
+        ((low, high), (DOOR_HEIGHT, top), lintel_group),
+    ):
+        sides = (start - 0.01, end + 0.01), span
+        yield _box(*(sides if doorway.along == "x" else sides[::-1]), z, "frame", group)
+
+
+def _materials(room: Room) -> Iterator[str]:
+    """Yield the textures and materials of the walls."""
     looks = room.looks
-    warm = looks["warmth"][0]
+    for paint in dict.fromkeys(slab.paint for slab in room.plan.slabs):
+        if f"{paint}_pattern" not in looks:
+            yield f'<material name="{paint}" rgba="{_rgb(looks[paint])} 1" specular="0"/>'
+            continue
+        pattern = PATTERNS[int(looks[f"{paint}_pattern"][0])]
+        second = looks[f"{paint}_2"] if pattern == "gradient" else tuple(0.88 * v for v in looks[paint])
+        yield f"""<texture name="{paint}" type="2d" builtin="{pattern}" rgb1="{_rgb(looks[paint])}" rgb2="{_rgb(second)}"
+      width="128" height="128"/>
+    <material name="{paint}" texture="{paint}" texuniform="{str(pattern == "checker").lower()}" specular="0"/>"""
 
-    def rgb(values: tuple[float, ...]) -> str:
-        return " ".join(f"{v:.3f}" for v in values[:3])
 
-    def light(level: float) -> str:
-        return rgb((level * (1 + warm), level, level * (1 - warm)))
+def _light(lamp: Lamp) -> str:
+    return f"""<light pos="{lamp.x:.3f} {lamp.y:.3f} 2.2" diffuse="{_rgb(lamp.colour)}" specular="{_rgb([lamp.highlight] * 3)}"
+      attenuation="1 0 {lamp.reach**-2:.4f}" castshadow="false" dir="0 0 -1" cutoff="120"/>"""
 
-    def wall(name: str, x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, material: str) -> str:
-        return (
-            f'<geom name="{name}" type="box" material="{material}" '
-            f'pos="{(x0 + x1) / 2:.4f} {(y0 + y1) / 2:.4f} {(z0 + z1) / 2:.4f}" '
-            f'size="{(x1 - x0) / 2:.4f} {(y1 - y0) / 2:.4f} {(z1 - z0) / 2:.4f}"/>'
-        )
 
-    hx, hy, t, top = room.length / 2, room.width / 2, WALL_THICKNESS, WALL_HEIGHT
-    near, far = hx + t, hx + t + room.corridor_length
-    left, right = room.door_y + room.door_width / 2, room.door_y - room.door_width / 2
-    c_left, c_right = room.door_y + room.corridor_width / 2, room.door_y - room.corridor_width / 2
-    trim = 0.06
-    geoms = [
-        wall("wall_back", -hx - t, -hx, -hy - t, hy + t, 0, top, "wall"),
-        wall("wall_left", -hx, hx, hy, hy + t, 0, top, "wall"),
-        wall("wall_right", -hx, hx, -hy - t, -hy, 0, top, "wall"),
-        wall("wall_door_left", hx, near, left, max(hy, c_left) + t, 0, top, "wall"),
-        wall("wall_door_right", hx, near, min(-hy, c_right) - t, right, 0, top, "wall"),
-        wall("wall_lintel", hx, near, right, left, DOOR_HEIGHT, top, "wall"),
-        wall("corridor_left", near, far, c_left, c_left + t, 0, top, "corridor"),
-        wall("corridor_right", near, far, c_right - t, c_right, 0, top, "corridor"),
-        wall("corridor_end", far, far + t, c_right - t, c_left + t, 0, top, "corridor"),
-        wall("frame_left", hx - 0.01, near + 0.01, left - 0.005, left + trim, 0, DOOR_HEIGHT + trim, "frame"),
-        wall("frame_right", hx - 0.01, near + 0.01, right - trim, right + 0.005, 0, DOOR_HEIGHT + trim, "frame"),
-        wall("frame_top", hx - 0.01, near + 0.01, right, left, DOOR_HEIGHT, DOOR_HEIGHT + trim, "frame"),
-        wall("ceiling", -hx - t, far + t, -hy - t - 2, hy + t + 2, top, top + 0.05, "ceiling").replace(
-            "<geom", f'<geom group="{CEILING_GROUP}"'
-        ),
-    ]
+def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
+    looks, plan, bounds = room.looks, room.plan, room.plan.bounds
+    # From above, inner walls hide what is behind them, and lintels hide doorways: seen from afar and without them.
+    half_angle, lintel_group = (0.5, 0) if len(plan.chambers) == 1 else (0.12, CEILING_GROUP)
+    geoms = [box for slab in plan.slabs for box in _slab(slab, plan.doorways, lintel_group)]
+    geoms += [box for doorway in plan.doorways for box in _frame(doorway, lintel_group)]
+    t = WALL_THICKNESS
+    ceiling = (bounds.x0 - t, bounds.x1 + t), (bounds.y0 - t - 2, bounds.y1 + t + 2)
+    geoms.append(_box(*ceiling, (WALL_HEIGHT, WALL_HEIGHT + 0.05), "ceiling", CEILING_GROUP))
     for index, thing in enumerate(room.things):
         z = thing.height / 2
         size = {
@@ -247,14 +278,12 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
         kind = {"ball": "sphere"}.get(thing.shape, thing.shape)
         geoms.append(
             f'<geom name="thing_{index}" type="{kind}" size="{size}" pos="{thing.x:.4f} {thing.y:.4f} {z:.4f}" '
-            f'euler="0 0 {thing.yaw:.4f}" rgba="{rgb(thing.rgb)} 1" material="thing"/>'
+            f'euler="0 0 {thing.yaw:.4f}" rgba="{_rgb(thing.rgb)} 1" material="thing"/>'
         )
-    pattern = ("flat", "gradient", "checker")[int(looks["wall_pattern"][0])]
-    wall_2 = looks["wall_2"] if pattern == "gradient" else tuple(0.88 * v for v in looks["wall"])
-    lamp, lamp_2 = looks["lamp"], looks["lamp_2"]
     pitch = CAMERA_PITCH_DOWN
-    above = max(hy, (far + hx + 1) / 2 * height / width) + 0.4
-    centre, seen = (far - hx) / 2, above + 0.55 * WALL_HEIGHT  # half of the height [m] of floor that is seen from above
+    above = max((bounds.y1 - bounds.y0) / 2, (bounds.x1 - bounds.x0 + 1) / 2 * height / width) + 0.4
+    x, y = (bounds.x0 + bounds.x1) / 2, (bounds.y0 + bounds.y1) / 2
+    seen = above + 0.55 * WALL_HEIGHT  # half of the height [m] of floor that is seen from above
     scale = round(looks["floor_scale"][0], 3)
 
     def floor(seen: float) -> float:
@@ -270,36 +299,28 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
   <compiler angle="radian"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10"/>
   <visual>
-    <headlight ambient="{light(looks["ambient"][0])}" diffuse="0.15 0.15 0.15" specular="0 0 0"/>
+    <headlight ambient="{_rgb(looks["ambient"])}" diffuse="0.15 0.15 0.15" specular="0 0 0"/>
     <quality offsamples="{samples}" shadowsize="0"/>
     <global offwidth="{width}" offheight="{height}"/>
     <map znear="0.005" zfar="10"/>
   </visual>
   <statistic extent="6" center="0 0 1"/>
   <asset>
-    <texture name="floor" type="2d" builtin="checker" rgb1="{rgb(looks["floor"])}" rgb2="{rgb(looks["floor_2"])}"
-      width="128" height="128"/>
-    <texture name="wall" type="2d" builtin="{pattern}" rgb1="{rgb(looks["wall"])}" rgb2="{rgb(wall_2)}"
+    <texture name="floor" type="2d" builtin="checker" rgb1="{_rgb(looks["floor"])}" rgb2="{_rgb(looks["floor_2"])}"
       width="128" height="128"/>
     <material name="floor" texture="floor" texrepeat="{scale} {scale}"
       texuniform="true" specular="0.1"/>
-    <material name="wall" texture="wall" texuniform="{str(pattern == "checker").lower()}" specular="0"/>
-    <material name="corridor" rgba="{rgb(looks["corridor"])} 1" specular="0"/>
-    <material name="frame" rgba="{rgb(looks["frame"])} 1" specular="0.1"/>
-    <material name="ceiling" rgba="{rgb(looks["ceiling"])} 1" specular="0"/>
+    {"".join(_materials(room))}
+    <material name="frame" rgba="{_rgb(looks["frame"])} 1" specular="0.1"/>
+    <material name="ceiling" rgba="{_rgb(looks["ceiling"])} 1" specular="0"/>
     <material name="thing" specular="0.3" shininess="0.4"/>
   </asset>
   <worldbody>
-    <light pos="{lamp[0]:.3f} {lamp[1]:.3f} 2.2" diffuse="{light(lamp[2])}" specular="0.2 0.2 0.2" castshadow="false"
-      dir="0 0 -1" cutoff="120"/>
-    <light pos="{lamp_2[0]:.3f} {lamp_2[1]:.3f} 2.2" diffuse="{light(lamp_2[2])}" specular="0 0 0" castshadow="false"
-      dir="0 0 -1" cutoff="120"/>
-    <light pos="{(near + far) / 2:.3f} {room.door_y:.3f} 2.2" diffuse="0.3 0.3 0.3" specular="0 0 0"
-      castshadow="false" dir="0 0 -1" cutoff="120"/>
-    <geom name="floor" type="plane" size="{floor(centre + seen * width / height):.6f} {floor(seen):.6f} 0.1"
+    {"".join(map(_light, room.lamps))}
+    <geom name="floor" type="plane" size="{floor(abs(x) + seen * width / height):.6f} {floor(abs(y) + seen):.6f} 0.1"
       material="floor"/>
     {"".join(geoms)}
-    <camera name="above" pos="{centre:.3f} 0 {WALL_HEIGHT - 0.02 + above / math.tan(0.5):.3f}" fovy="57.3"
+    <camera name="above" pos="{x:.3f} {y:.3f} {WALL_HEIGHT - 0.02 + above / math.tan(half_angle):.3f}" fovy="{114.6 * half_angle}"
       xyaxes="1 0 0 0 1 0"/>
     <body name="robot">
       <freejoint/>

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import GENERATION, NAMES, WALL_THICKNESS, RobotPose, Room, make_room
+from vlm_perception.simulation.room import GENERATIONS, NAMES, RobotPose, Room, make_room
 
 TRAIN_SEEDS = range(100_000, 200_000)
 CALIBRATION_SEEDS = range(800_000, 900_000)
@@ -55,12 +55,13 @@ class Shard:
 
 def random_pose(room: Room, rng: np.random.Generator) -> RobotPose:
     """A pose that a robot in `room` can have; close views, walls, the doorway and the corridor come more often."""
-    hx, hy = room.length / 2, room.width / 2
+    plan = room.plan
     for _ in range(1000):
         kind = rng.random()
         yaw = rng.uniform(-math.pi, math.pi)
+        chamber = plan.chambers[rng.integers(len(plan.chambers))]  # of one, numpy draws no lot
         if kind < 0.34:  # anywhere
-            x, y = rng.uniform(-hx, hx), rng.uniform(-hy, hy)
+            x, y = rng.uniform(chamber.x0, chamber.x1), rng.uniform(chamber.y0, chamber.y1)
         elif kind < 0.63:  # an object, close by
             thing = room.things[rng.integers(len(room.things))]
             direction = rng.uniform(-math.pi, math.pi)
@@ -70,21 +71,26 @@ def random_pose(room: Room, rng: np.random.Generator) -> RobotPose:
         elif kind < 0.73:  # a wall, close by
             side = rng.integers(4)
             gap = rng.uniform(0.25, 1.6)
-            x, y = [(hx - gap, 0), (-hx + gap, 0), (0, hy - gap), (0, -hy + gap)][side]
-            x = x or rng.uniform(-hx, hx)
-            y = y or rng.uniform(-hy, hy)
+            if side < 2:
+                x, y = (chamber.x1 - gap, chamber.x0 + gap)[side], rng.uniform(chamber.y0, chamber.y1)
+            else:
+                x, y = rng.uniform(chamber.x0, chamber.x1), (chamber.y1 - gap, chamber.y0 + gap)[side - 2]
             yaw = [0, math.pi, math.pi / 2, -math.pi / 2][side] + rng.uniform(-0.9, 0.9)
-        elif kind < 0.89:  # the doorway, from the room
-            direction, distance = rng.uniform(-1.2, 1.2), rng.uniform(0.2, 4.0)
-            x, y = hx - distance * math.cos(direction), room.door_y - distance * math.sin(direction)
+        elif kind < 0.89:  # a doorway, from the chamber
+            openings = plan.openings_of(chamber)
+            opening = openings[rng.integers(len(openings))]
+            direction, distance = opening.heading + rng.uniform(-1.2, 1.2), rng.uniform(0.2, 4.0)
+            x, y = opening.x - distance * math.cos(direction), opening.y - distance * math.sin(direction)
             yaw = direction + rng.uniform(-0.6, 0.6)
-        else:  # the corridor
-            x = hx + rng.uniform(0, WALL_THICKNESS + room.corridor_length)
-            y = room.door_y + rng.uniform(-0.5, 0.5) * room.corridor_width
+        elif plan.corridors:  # the corridor, from its doorway on
+            (doorway,), (corridor,) = plan.doorways, plan.corridors
+            x = rng.uniform(doorway.x, corridor.x1)
+            y = doorway.y + rng.uniform(-0.5, 0.5) * (corridor.y1 - corridor.y0)
             yaw = rng.choice([0, math.pi]) + rng.uniform(-0.8, 0.8)
+        else:
+            continue
         pose = RobotPose(float(x), float(y), math.remainder(float(yaw), math.tau))
-        inside = (abs(x) < hx and abs(y) < hy) or room.in_corridor(x, y)
-        if inside and room.clearance(x, y) > 0.2:
+        if (plan.in_chamber(x, y) or plan.in_passage(x, y)) and room.clearance(x, y) > 0.2:
             return pose
     raise RuntimeError(f"room {room.seed} has no free place")
 
@@ -146,8 +152,8 @@ def _render_shard(path: Path, seeds: range) -> Path:
 def shard_paths(folder: Path, first_seed: int, rooms: int) -> list[tuple[Path, range]]:
     """The files that hold `rooms` rooms from `first_seed` on, and the seeds in each."""
     starts = range(first_seed, first_seed + rooms, ROOMS_PER_SHARD)
-    end = first_seed + rooms
-    return [(folder / f"rooms-{GENERATION}-{s}.npz", range(s, min(s + ROOMS_PER_SHARD, end))) for s in starts]
+    end, generation = first_seed + rooms, GENERATIONS["room"]
+    return [(folder / f"rooms-{generation}-{s}.npz", range(s, min(s + ROOMS_PER_SHARD, end))) for s in starts]
 
 
 def render(folder: Path, first_seed: int, rooms: int, workers: int = 2) -> Iterator[Path]:
