@@ -81,9 +81,6 @@ def _free_place(
         distance, angle = rng.uniform(*distances), rng.uniform(-math.pi, math.pi)
         dx, dy = distance * math.cos(angle), distance * math.sin(angle)
         way = [(x + dx * part, y + dy * part) for part in np.linspace(0, 1, math.ceil(distance / 0.05))]
-        inside = all(
-            (abs(x) < room.length / 2 and abs(y) < room.width / 2) or (through_door and x > room.length / 2)
-            for x, y in way
-        )
+        inside = all(room.plan.in_chamber(x, y) or (through_door and room.plan.in_passage(x, y)) for x, y in way)
         if inside and all(room.clearance(x, y) > ROBOT_RADIUS + clearance for x, y in way):
             return way[-1]

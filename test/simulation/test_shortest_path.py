@@ -6,6 +6,7 @@ import math
 import pytest
 
 from vlm_perception.simulation import truth
+from vlm_perception.simulation.floor_plan import room_with_corridor
 from vlm_perception.simulation.room import ROBOT_RADIUS, RobotPose, Room, Thing, make_room
 from vlm_perception.simulation.shortest_path import shortest_path
 
@@ -15,7 +16,8 @@ RED = (0.8, 0.1, 0.1)
 def room_with(*things: Thing, start: tuple[float, float] = (0.0, 0.0)) -> Room:
     """An 8 m square with `things` in it."""
     pose = RobotPose(*start, 0.0)
-    return dataclasses.replace(make_room(0), length=8.0, width=8.0, door_y=0.0, things=things, start=pose)
+    plan = room_with_corridor(8.0, 8.0, door_y=0.0, door_width=1.2, corridor_length=5.0, corridor_width=1.8)
+    return dataclasses.replace(make_room(0), plan=plan, things=things, start=pose)
 
 
 def ball(x: float, y: float, radius: float = 0.2, colour: str = "red") -> Thing:

@@ -1,21 +1,25 @@
 """The room by seed, its ground truth by geometry, the robot's physics and its camera."""
 
 import dataclasses
+import hashlib
 import math
+from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlm_perception.simulation import truth
-from vlm_perception.simulation.room import NAMES, WALL_THICKNESS, RobotPose, Room, Thing, make_room
+from vlm_perception.simulation.floor_plan import WALL_THICKNESS, room_with_corridor
+from vlm_perception.simulation.room import NAMES, RobotPose, Room, Thing, make_room
 from vlm_perception.simulation.world import World
 
 
 def room_with(*things: Thing) -> Room:
     """A room of 8 x 6 m whose door is in the middle of the wall at +x."""
-    return dataclasses.replace(
-        make_room(0), length=8.0, width=6.0, door_y=0.0, door_width=1.2, things=things, start=RobotPose(0.0, 0.0, 0.0)
-    )
+    plan = room_with_corridor(8.0, 6.0, door_y=0.0, door_width=1.2, corridor_length=5.0, corridor_width=1.8)
+    return dataclasses.replace(make_room(0), plan=plan, things=things, start=RobotPose(0.0, 0.0, 0.0))
 
 
 def thing(shape: str, x: float, y: float, colour: str = "red") -> Thing:
@@ -31,17 +35,43 @@ def test_a_room_keeps_its_promises(seed):
     assert room.clearance(room.start.x, room.start.y) > 0.6
     for t in room.things:
         assert t.name in NAMES
-        assert abs(t.x) + t.outer_radius < room.length / 2
+        assert abs(t.x) + t.outer_radius < room.plan.chambers[0].x1
         others = dataclasses.replace(room, things=tuple(o for o in room.things if o is not t))
         assert others.clearance(t.x, t.y) > t.radius + 0.4  # the robot fits between all of them
 
 
 def test_rooms_differ_and_a_wrong_seed_is_named():
     assert make_room(1) != make_room(2)
+    assert make_room(1).things != make_room(1, "chambers").things
     with pytest.raises(ValueError, match="seed is -1"):
         make_room(-1)
     with pytest.raises(ValueError, match="seed is 4294967296"):
         make_room(2**32)
+    with pytest.raises(ValueError, match="'maze', expected one of room, chambers"):
+        make_room(1, "maze")
+
+
+def rounded(value):
+    """Numbers that are the same on every machine."""
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return round(value, 6) + 0.0 if isinstance(value, float) else value
+
+
+def test_rooms_stay_as_the_nano_model_was_trained_and_judged_in_them():
+    """Another kind of rooms, or another order of lots, must not change the rooms that there are."""
+    rooms = [make_room(seed) for seed in range(20)]
+    values = [([astuple(thing) for thing in room.things], astuple(room.start), sorted(room.walls)) for room in rooms]
+    digest = hashlib.sha256("".join(repr(rounded(value)) for value in values).encode()).hexdigest()
+    assert digest == "874ed866716dc21769e06d14b70216f7107c7912defd71b03a5f34a864d8c555"
+
+
+def test_rooms_look_as_the_nano_model_has_seen_them():
+    before = np.asarray(Image.open(Path(__file__).with_name("room-5.png"))).astype(int)
+    with World(make_room(5), 160, 120) as world:
+        now = np.hstack([world.image(), world.image("above")])
+    difference = np.abs(before - now)
+    assert difference.mean() < 1.0 and np.percentile(difference, 99) < 20  # another driver draws edges otherwise
 
 
 @pytest.mark.parametrize(

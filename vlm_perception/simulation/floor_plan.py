@@ -102,6 +102,10 @@ class FloorPlan:
     doorways: tuple[Doorway, ...]
     slabs: tuple[Slab, ...]
 
+    def __str__(self) -> str:
+        chambers = f" in {len(self.chambers)} chambers" if len(self.chambers) > 1 else ""
+        return f"{self.area:.0f} m2{chambers}"
+
     @cached_property
     def bounds(self) -> Rectangle:
         """The smallest rectangle around the floor."""
@@ -127,6 +131,11 @@ class FloorPlan:
                 closed = without((here.x0, here.x1), [(r.x0, r.x1) for r in beyond])
                 faces += [(low, y, high, y) for low, high in closed]
         return tuple(faces)
+
+    @property
+    def area(self) -> float:
+        """The floor of all chambers [m^2]."""
+        return sum(chamber.area for chamber in self.chambers)
 
     def openings_of(self, chamber: Rectangle) -> list[Opening]:
         """Return the doorways of a chamber as one sees them from there."""
@@ -196,8 +205,13 @@ def draw_chambers(rng: np.random.Generator) -> FloorPlan:
         doorways = _draw_doorways(chambers, rng)
         roomy = min(side for c in chambers for side in (c.x1 - c.x0, c.y1 - c.y0)) >= SHORTEST_SIDE
         if roomy and doorways:
-            slabs = (slab for number, chamber in enumerate(chambers) for slab in _lining(chamber, f"wall_{number}"))
-            return FloorPlan(tuple(chambers), (), tuple(doorways), tuple(slabs))
+            return connected_chambers(chambers, doorways)
+
+
+def connected_chambers(chambers: Sequence[Rectangle], doorways: Sequence[Doorway]) -> FloorPlan:
+    """Return the plan of chambers with walls between them that are `WALL_THICKNESS` thick."""
+    slabs = (slab for number, chamber in enumerate(chambers) for slab in _lining(chamber, f"wall_{number}"))
+    return FloorPlan(tuple(chambers), (), tuple(doorways), tuple(slabs))
 
 
 def _split(whole: Rectangle, share: float) -> tuple[Rectangle, Rectangle]:
@@ -221,7 +235,8 @@ def _draw_doorways(chambers: Sequence[Rectangle], rng: np.random.Generator) -> l
         if high - low < 2 * margin or (group[a] == group[b] and rng.random() >= MORE_DOORWAYS):
             continue
         middle = float(rng.uniform(low + margin, high - margin))
-        doorways.append(Doorway(*((face, middle) if along == "x" else (middle, face)), width, along))
+        x, y = (face, middle) if along == "x" else (middle, face)
+        doorways.append(Doorway(x, y, width, along))
         group = [group[a] if g == group[b] else g for g in group]
     return doorways if len(set(group)) == 1 else []
 

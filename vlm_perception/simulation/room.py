@@ -226,6 +226,7 @@ def _draw_things(
     rng: np.random.Generator, chamber: Rectangle, doorways: Sequence[Doorway], names: Sequence[str]
 ) -> tuple[Thing, ...]:
     """Place one thing of each name in `chamber`, those left out for which no place was found."""
+
     def uniform(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 

@@ -4,9 +4,9 @@ The definitions (distances from the robot's centre, along the floor):
 
 - label, the first that holds: **obstacle**, an object's surface is closer than `CLOSE` in the swath ahead;
   **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot looks along the corridor
-  (within 45 degrees) and the places 0.5 m and 1 m ahead of it are in the corridor; **doorway**, the middle of an opening
-  is within 25 degrees of the heading, 0.5 to 3.5 m away, seen from a chamber at less than 60 degrees from
-  straight on, with nothing in between; **clear** otherwise.
+  (within 45 degrees) and the places 0.5 m and 1 m ahead of it are in the corridor; **doorway**, the middle of a
+  doorway's opening is within 25 degrees of the heading, 0.5 to 3.5 m away, seen from a chamber at less than 60 degrees
+  from straight on, with nothing in between; **clear** otherwise.
 - target: **no**, unless its visible pixels are `VISIBLE` of the image or more; **left**, **center** or **right**
   third of the image by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
   A target with some pixels but fewer is a *glimpse*: neither answer is wrong, so it is not used.

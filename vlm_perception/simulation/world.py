@@ -249,14 +249,14 @@ def _materials(room: Room) -> Iterator[str]:
             continue
         pattern = PATTERNS[int(looks[f"{paint}_pattern"][0])]
         second = looks[f"{paint}_2"] if pattern == "gradient" else tuple(0.88 * v for v in looks[paint])
-        yield f"""<texture name="{paint}" type="2d" builtin="{pattern}" rgb1="{_rgb(looks[paint])}" rgb2="{_rgb(second)}"
-      width="128" height="128"/>
+        yield f"""<texture name="{paint}" type="2d" builtin="{pattern}" width="128" height="128"
+      rgb1="{_rgb(looks[paint])}" rgb2="{_rgb(second)}"/>
     <material name="{paint}" texture="{paint}" texuniform="{str(pattern == "checker").lower()}" specular="0"/>"""
 
 
 def _light(lamp: Lamp) -> str:
-    return f"""<light pos="{lamp.x:.3f} {lamp.y:.3f} 2.2" diffuse="{_rgb(lamp.colour)}" specular="{_rgb([lamp.highlight] * 3)}"
-      attenuation="1 0 {lamp.reach**-2:.4f}" castshadow="false" dir="0 0 -1" cutoff="120"/>"""
+    return f"""<light pos="{lamp.x:.3f} {lamp.y:.3f} 2.2" dir="0 0 -1" cutoff="120" castshadow="false"
+      diffuse="{_rgb(lamp.colour)}" specular="{_rgb([lamp.highlight] * 3)}" attenuation="1 0 {lamp.reach**-2:.4f}"/>"""
 
 
 def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
@@ -320,8 +320,8 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
     <geom name="floor" type="plane" size="{floor(abs(x) + seen * width / height):.6f} {floor(abs(y) + seen):.6f} 0.1"
       material="floor"/>
     {"".join(geoms)}
-    <camera name="above" pos="{x:.3f} {y:.3f} {WALL_HEIGHT - 0.02 + above / math.tan(half_angle):.3f}" fovy="{114.6 * half_angle}"
-      xyaxes="1 0 0 0 1 0"/>
+    <camera name="above" pos="{x:.3f} {y:.3f} {WALL_HEIGHT - 0.02 + above / math.tan(half_angle):.3f}"
+      fovy="{114.6 * half_angle}" xyaxes="1 0 0 0 1 0"/>
     <body name="robot">
       <freejoint/>
       <geom name="chassis" type="cylinder" size="{ROBOT_RADIUS} 0.07" pos="0 0 0.13" mass="6" rgba="0.2 0.2 0.22 1"/>

@@ -90,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"vlm_perception demo: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     things = ", ".join(thing.name for thing in room.things)
-    say(f"room {room.seed} ({room.length:.1f} x {room.width:.1f} m) with {things}; the robot is to find: {target}")
+    say(f"room {room.seed} ({room.plan}) with {things}; the robot is to find: {target}")
     say(f"starting simulator, classifier and navigator; to look on: {where}")
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
     video, image = arguments.output / f"{name}.webm", arguments.output / f"{name}.png"
