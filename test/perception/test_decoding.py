@@ -313,9 +313,9 @@ def test_a_compressed_mosaic_has_the_colours_of_the_raw_one(pattern, kind, bits)
     [
         (compressed("bayer_rggb8; jpeg compressed mono8", encoded(".jpg", RGB[..., 0])), "colours of bayer_rggb8"),
         (compressed("yuv422_yuy2; jpeg compressed mono8", encoded(".jpg", RGB[..., 0])), "colours of yuv422_yuy2"),
-        (image("mono16", (GREY % 4096).astype(np.uint16)), "does it have 12 bits"),
-        (image("bayer_rggb16", bayer("rggb").astype(np.uint16) * 16), "does it have 12 bits"),
-        (compressed("mono16; png compressed ", encoded(".png", (GREY % 4096).astype(np.uint16))), "does it have 12 bits"),
+        (image("mono16", (GREY % 4096).astype(np.uint16)), "have 12 bits"),
+        (image("bayer_rggb16", bayer("rggb").astype(np.uint16) * 16), "have 12 bits"),
+        (compressed("mono16; png compressed ", encoded(".png", (GREY % 4096).astype(np.uint16))), "have 12 bits"),
         (image("mono8", RGB[..., 0], data=array.array("B", RGB.tobytes())), "9216 bytes.*needs 3072"),
     ],
 )
