@@ -228,16 +228,32 @@ def test_an_executable_called_as_a_command_is_that_command(monkeypatch, capsys):
     assert "vlm_perception doctor: --seconds is 0" in capsys.readouterr().err
 
 
+def write_stub(folder, **values):
+    """Write the executable `stub` into `folder`, with its blanks filled in."""
+    stub = (ROOT / "resource" / "executable.in").read_text()
+    for name, value in {"Python3_EXECUTABLE": "python", "INTERRUPTED": "0", **values}.items():
+        stub = stub.replace(f"@{name}@", value)
+    (folder / "stub").write_text(stub)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("status", [0, 130])
 def test_a_signal_during_the_imports_ends_an_executable_without_a_traceback(tmp_path, number, status):
-    stub = (ROOT / "resource" / "executable.in").read_text()
-    for name, value in {"Python3_EXECUTABLE": "python", "MODULE": "slow_import", "INTERRUPTED": str(status)}.items():
-        stub = stub.replace(f"@{name}@", value)
-    (tmp_path / "stub").write_text(stub)
+    write_stub(tmp_path, MODULE="slow_import", INTERRUPTED=str(status))
     (tmp_path / "slow_import.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
     result = subprocess.run([sys.executable, "stub"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert (result.returncode, result.stdout, result.stderr) == (status, "", "")
+
+
+def test_an_executable_can_start_processes_of_multiprocessing(tmp_path):
+    write_stub(tmp_path, MODULE="parallel")
+    (tmp_path / "parallel.py").write_text(
+        "from concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import get_context\n\n\n"
+        "def main():\n    with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
+        "        return sum(pool.map(abs, [-3, 4]))\n"
+    )
+    result = subprocess.run([sys.executable, "stub"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stderr) == (7, "")
 
 
 @pytest.mark.ros

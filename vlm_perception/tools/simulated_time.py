@@ -6,6 +6,7 @@ steps them, a controller at its rate, and the model, which answers one request a
 
 from __future__ import annotations
 
+import functools
 import math
 import multiprocessing
 import signal
@@ -18,6 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vlm_perception.models.base import Model
+from vlm_perception.models.loader import load_model
 from vlm_perception.models.scope import unknown_target
 from vlm_perception.navigation.motion import Command, Pose
 from vlm_perception.navigation.pilot import Pilot
@@ -299,11 +301,10 @@ def search(model: Model, setting: Setting, room: Room, controller: str, target: 
 
 def visits(setting: Setting, seeds: Sequence[int], jobs: int) -> Generator[Visit]:
     """Yield what came of each room, `jobs` rooms at a time, as they come; each process loads the model once."""
-    context = multiprocessing.get_context("spawn")
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, context, _begin, (setting,))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent)
     try:
-        for done in as_completed([pool.submit(_visit, seed) for seed in seeds]):
+        for done in as_completed([pool.submit(_visit, setting, seed) for seed in seeds]):
             yield done.result()
     except BaseException:
         for process in set(multiprocessing.active_children()) - before:
@@ -313,25 +314,23 @@ def visits(setting: Setting, seeds: Sequence[int], jobs: int) -> Generator[Visit
         pool.shutdown(cancel_futures=True)
 
 
-_process: tuple[Setting, Model]
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _begin(setting: Setting) -> None:
-    """Prepare a process: as many rooms as cores are searched at a time, so that each has one thread."""
-    global _process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends us
-    import torch
-
-    from vlm_perception.models.loader import load_model
-
-    torch.set_num_threads(1)
-    _process = setting, load_model(setting.model)
-
-
-def _visit(seed: int) -> Visit:
-    setting, model = _process
+def _visit(setting: Setting, seed: int) -> Visit:
+    model = _model(setting.model)
 
     def search_here(room: Room, controller: str, target: str, time_limit: float) -> Episode:
         return search(model, setting, room, controller, target, time_limit)
 
     return setting.visit(setting.room(seed), search_here)
+
+
+@functools.cache
+def _model(name: str) -> Model:
+    """Load a model; with one thread, as there is a process for each core."""
+    import torch
+
+    torch.set_num_threads(1)
+    return load_model(name)
