@@ -1,7 +1,7 @@
-"""The classifier and the navigator and, when asked for, a camera or a simulated robot.
+"""Launch file of the classifier and the navigator, optionally with a camera or a simulated robot.
 
-`ros2 launch vlm_perception bringup.launch.py` with the arguments that `--show-args` lists. What is wrong with them or
-with `params_file` stops the launch, in words, before anything starts.
+Usage: `ros2 launch vlm_perception bringup.launch.py`, with the arguments that `--show-args` lists. An error in them or
+in `params_file` ends the launch with a message before any node starts.
 """
 
 import atexit
@@ -32,38 +32,35 @@ NODES = {
     "camera": ["source", "loop", "use_sim_time"],
     "simulator": ["seed"],
 }
-"""The nodes and, of each, the arguments that are parameters of it."""
+"""The nodes, each with the arguments that are its parameters."""
 OPTIONAL = {"camera": ["source", "loop"], "simulator": ["seed"]}
-"""The nodes that an argument of their name starts, and the arguments that mean nothing without them."""
+"""The nodes that start only by an argument of their name, each with the arguments that need it."""
 IMAGES = "camera/image_raw"
-"""The topic of the images, as the nodes call it."""
+"""The topic of the images in the nodes."""
 SHARE = FindPackageShare("vlm_perception")
 
-# An argument that is a parameter of a node overrides the parameter files when it is given, and only then.
 ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes, e.g. robot1"),
     DeclareLaunchArgument("params_file", default_value="", description="YAML file that overrides the defaults"),
     DeclareLaunchArgument("model", default_value="", description="'nano', a model folder, a server, or a list of them"),
-    DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="The camera's images"),
+    DeclareLaunchArgument("image_topic", default_value="camera/image_raw", description="Topic of the camera's images"),
     DeclareLaunchArgument(
         "camera_topics",
         default_value="",
-        description="Several cameras' images, the navigator's first: '[front/image_raw, left/image_raw]'",
+        description="Image topics of several cameras, the navigator's first: '[front/image_raw, left/image_raw]'",
     ),
-    DeclareLaunchArgument("cmd_vel_topic", default_value="cmd_vel", description="Where velocity commands go"),
+    DeclareLaunchArgument("cmd_vel_topic", default_value="cmd_vel", description="Topic of the velocity commands"),
     DeclareLaunchArgument(
         "enable_stamped_cmd_vel",
         default_value="",
         choices=["", *BOOLEAN],
-        description="Commands are TwistStamped (true) or Twist (false)",
+        description="Publish commands as TwistStamped (true) or Twist (false)",
     ),
-    DeclareLaunchArgument("camera", default_value="false", choices=BOOLEAN, description="Start the camera node too"),
+    DeclareLaunchArgument("camera", default_value="false", choices=BOOLEAN, description="Start the camera node"),
     DeclareLaunchArgument("source", default_value="", description="Its video file, folder, device number or URL"),
-    DeclareLaunchArgument(
-        "loop", default_value="", choices=["", *BOOLEAN], description="Start its file or folder again at the end"
-    ),
+    DeclareLaunchArgument("loop", default_value="", choices=["", *BOOLEAN], description="Repeat its file or folder"),
     DeclareLaunchArgument("simulator", default_value="false", choices=BOOLEAN, description="Start a simulated robot"),
-    DeclareLaunchArgument("seed", default_value="", description="Number of the room that it is in"),
+    DeclareLaunchArgument("seed", default_value="", description="Number of the simulated room"),
     DeclareLaunchArgument(
         "autostart", default_value="", choices=["", *BOOLEAN], description="Configure and activate the nodes"
     ),
@@ -71,19 +68,22 @@ ARGUMENTS = [
         "use_sim_time", default_value="", choices=["", *BOOLEAN], description="Take the time from /clock"
     ),
     DeclareLaunchArgument(
-        "use_respawn", default_value="false", choices=BOOLEAN, description="Start a node again when it dies"
+        "use_respawn", default_value="false", choices=BOOLEAN, description="Restart a node that has died"
     ),
     DeclareLaunchArgument(
         "log_level",
         default_value="info",
         choices=["debug", "info", "warn", "error", "fatal"],
-        description="What is logged",
+        description="Lowest severity in the log",
     ),
 ]
 
 
 def start_nodes(context: LaunchContext) -> list[Any]:
-    """The nodes for the arguments of this launch."""
+    """Return the nodes for the arguments of this launch.
+
+    Raises ValueError or ParameterError if the arguments or the parameters file are wrong.
+    """
 
     def value(argument: str) -> str:
         return LaunchConfiguration(argument).perform(context)
@@ -100,7 +100,8 @@ def start_nodes(context: LaunchContext) -> list[Any]:
     if value("params_file"):
         sections = read_sections(Path(value("params_file")).expanduser())
         unused = check_sections(sections, [full(name) for name in names], list(NODES))
-    folder = Path(tempfile.mkdtemp(prefix="vlm_perception_"))  # a source may have a password: for this user only
+    # Only this user can read the folder: a source may contain a password.
+    folder = Path(tempfile.mkdtemp(prefix="vlm_perception_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     def values(name: str) -> dict[str, Any]:
@@ -138,14 +139,14 @@ def start_nodes(context: LaunchContext) -> list[Any]:
 
 
 def beside(topic: str) -> str:
-    """The topic of the CameraInfo for the images on `topic`, as image_transport has it."""
+    """Return the topic of the CameraInfo for the images on `topic`, by the rule of image_transport."""
     return f"{topic.rpartition('/')[0]}/camera_info" if "/" in topic else "camera_info"
 
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            # Without it most images are lost on the way, see the file; a user's own settings stay.
+            # Without this profile Fast DDS loses most images, see the file. A profile of the user has priority.
             SetEnvironmentVariable(
                 "FASTRTPS_DEFAULT_PROFILES_FILE",
                 EnvironmentVariable(

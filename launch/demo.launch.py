@@ -1,6 +1,7 @@
-"""Everything with a simulated robot: `ros2 launch vlm_perception demo.launch.py`, arguments as for bringup.
+"""Launch file of all nodes with a simulated robot. It has the arguments of bringup.launch.py.
 
-Then `ros2 service call /set_search_target vlm_perception/srv/SetSearchTarget "{target: red ball}"`.
+Usage: `ros2 launch vlm_perception demo.launch.py`, then
+`ros2 service call /set_search_target vlm_perception/srv/SetSearchTarget "{target: red ball}"`.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
-    bringup = str(Path(__file__).parent / "bringup.launch.py")  # a plain path: --show-args looks into it
+    bringup = str(Path(__file__).parent / "bringup.launch.py")  # a plain path, so that --show-args reads the file
     simulator = DeclareLaunchArgument(
         "simulator", default_value="true", choices=["true", "false"], description="Start a simulated robot"
     )

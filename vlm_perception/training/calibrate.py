@@ -1,8 +1,8 @@
-"""How far a model's probabilities can be trusted, and the calibration that makes them better.
+"""Quality of a model's probabilities, and calibrations that improve it.
 
-All is computed from what the uncalibrated model says about rendered rooms and about an empty image: the logarithms
-of its probabilities are the log-likelihoods up to a constant, which a softmax does not see. Calibrations are fitted
-on rooms of `CALIBRATION_SEEDS` and judged on others, of `TEST_SEEDS`.
+The input is the answers of the uncalibrated model about rendered rooms and about an empty image. The logarithms of its
+probabilities are the log-likelihoods up to a constant, which does not change a softmax. Calibrations are fitted on
+rooms of `CALIBRATION_SEEDS` and judged on rooms of `TEST_SEEDS`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from vlm_perception.training.prompts import LABEL_PROMPT, THERE_PROMPT, WAY_PROM
 
 BINS = 15
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""The shares of the empty image that are tried."""
+"""Shares of the empty image among which `fit` chooses."""
 TEMPERATURES = (0.05, 20.0)
-"""The lowest and the highest that are fitted."""
+"""Lowest and highest temperature that `fit_temperature` returns."""
 LEAST = 1e-300
-"""A probability that the model rounded to 0 counts as this."""
+"""Value of a probability that the model rounded to 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +44,17 @@ class ScoredQuestions:
     right: np.ndarray
 
     def calibrated(self, share: float) -> np.ndarray:
-        """The log-likelihoods less this share of the empty image's."""
+        """Return the log-likelihoods less this share of those of the empty image, (N, K)."""
         return self.scores - share * self.empty
 
     def quality(self, share: float = 0.0, temperature: float = 1.0) -> Quality:
-        """How good the probabilities are with this share of the empty image and this temperature."""
+        """Judge the probabilities with this share of the empty image and this temperature."""
         return quality(softmax(self.calibrated(share) / temperature), self.right)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Share of right answers; mean of -log P(right answer) [nats]; expected calibration error."""
+    """The share of right answers, the mean of -log P(right answer) [nats] and the expected calibration error."""
 
     accuracy: float
     nll: float
@@ -62,7 +62,7 @@ class Quality:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities from log-likelihoods, along the last axis."""
+    """Return the probabilities of log-likelihoods `scores`, along the last axis."""
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
 
@@ -82,13 +82,13 @@ def quality(probabilities: np.ndarray, right: np.ndarray) -> Quality:
 
 
 def by_type(asked: Mapping[str, ScoredQuestions]) -> dict[str, list[ScoredQuestions]]:
-    """The sorts of question of each type."""
+    """Return the sorts of question of each type."""
     types = dict.fromkeys(one.type for one in asked.values())
     return {kind: [one for one in asked.values() if one.type == kind] for kind in types}
 
 
 def fit_temperature(asked: Sequence[ScoredQuestions], share: float = 0.0) -> float:
-    """The temperature of the lowest NLL over all sorts of questions, each sort counting alike.
+    """Return the temperature with the lowest NLL over all sorts of questions; each sort has the same weight.
 
     In 1 / temperature the NLL is convex; its slope is the mean of (expected - right) log-likelihood.
     """
@@ -105,7 +105,7 @@ def fit_temperature(asked: Sequence[ScoredQuestions], share: float = 0.0) -> flo
 
 
 def fit(asked: Mapping[str, ScoredQuestions], shares: Sequence[float] = SHARES) -> Calibration:
-    """The share of the empty image and the temperature with the lowest NLL, for each type of question."""
+    """Return the share of the empty image and the temperature with the lowest NLL, for each type of question."""
     temperatures, best = {}, {}
     for kind, alike in by_type(asked).items():
         fitted = {share: fit_temperature(alike, share) for share in shares}
@@ -116,7 +116,7 @@ def fit(asked: Mapping[str, ScoredQuestions], shares: Sequence[float] = SHARES) 
 
 
 def keep_what_helps(calibration: Calibration, judged: Mapping[str, ScoredQuestions]) -> Calibration:
-    """Leave out the types of question whose NLL or calibration error on other rooms does not fall."""
+    """Return `calibration` without the types of question whose NLL or calibration error does not fall in `judged`."""
     temperatures, shares = {}, {}
     for kind, alike in by_type(judged).items():
         temperature, share = calibration.temperatures[kind], calibration.share(kind)
@@ -132,7 +132,7 @@ def _mean(asked: Sequence[ScoredQuestions], share: float, temperature: float) ->
 
 
 def collect(model: Model, seeds: range) -> dict[str, ScoredQuestions]:
-    """Ask an uncalibrated `model` about the images of every room in `seeds`; the answers by sort of question."""
+    """Ask an uncalibrated `model` about the images of every room in `seeds`; return the answers by sort of question."""
     found: dict[str, list[tuple[list[float], list[float], int]]] = {}
     types: dict[str, str] = {}
     empty: dict[ClosedQuestion, list[float]] = {}
@@ -153,7 +153,7 @@ def collect(model: Model, seeds: range) -> dict[str, ScoredQuestions]:
 
 
 def _questions(frame: LabelledImage, seed: int) -> list[tuple[str, ClosedQuestion, int]]:
-    """What is asked about a frame: the sort of question, the question, the index of the right option."""
+    """Return the questions about `frame`: each one's sort, the question, and the index of the right option."""
     where = {item.name: item.where for item in frame.seen}
     asked: list[tuple[str, ClosedQuestion, int]] = [
         ("scene label", Choice(LABEL_PROMPT, truth.LABELS), truth.LABELS.index(frame.label)),
@@ -173,7 +173,7 @@ def _logarithms(probabilities: Sequence[float]) -> list[float]:
 
 
 def table(fitted_on: Mapping[str, ScoredQuestions], judged: Mapping[str, ScoredQuestions]) -> str:
-    """Every share of the empty image, before and after the temperature fitted for its type, as Markdown."""
+    """Return as Markdown the quality with every share of the empty image, before and after the fitted temperature."""
     lines = [
         "| question | of | empty image | temperature | right | NLL before, after | ECE before, after |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -1,8 +1,8 @@
 """Images with ground truth, rendered from random rooms into shards on disk.
 
-Rooms of training, of testing and of everything else never mix: training uses seeds from `TRAIN_SEEDS`, calibration
-those from `CALIBRATION_SEEDS`, the figures in the model card come from `TEST_SEEDS`, demos and evaluations take
-seeds below 100,000, and seeds from `RESERVED_FROM` on are for others to judge by.
+Rooms for different purposes never mix. Training uses `TRAIN_SEEDS`, calibration `CALIBRATION_SEEDS`, and the figures of
+the model card `TEST_SEEDS`. Demos and evaluations use seeds below 100,000. Seeds from `RESERVED_FROM` on are kept for
+independent tests.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Shard:
 
 
 def random_pose(room: Room, rng: np.random.Generator) -> RobotPose:
-    """A pose that a robot in `room` can have; close views, walls, the doorway and the corridor come more often."""
+    """Draw a pose that a robot in `room` can have. Close views, walls, the doorway and the corridor are more frequent.
+
+    Raises RuntimeError if the room has no free place.
+    """
     plan = room.plan
     for _ in range(1000):
         kind = rng.random()
@@ -131,7 +134,7 @@ def render_rooms(seeds: range, poses: int = POSES_PER_ROOM) -> Shard:
 
 
 def _patch_shares(names: np.ndarray) -> np.ndarray:
-    """Share of every name in every patch: (height, width) of name indices or -1 -> (P, P, 18)."""
+    """Return the share of every name in every patch, (P, P, 18); `names` is (height, width), an index or -1."""
     height, width = names.shape
     rows = np.arange(height) * PATCHES // height
     columns = np.arange(width) * PATCHES // width
@@ -150,14 +153,14 @@ def _render_shard(path: Path, seeds: range) -> Path:
 
 
 def shard_paths(folder: Path, first_seed: int, rooms: int) -> list[tuple[Path, range]]:
-    """The files that hold `rooms` rooms from `first_seed` on, and the seeds in each."""
+    """Return the files that hold `rooms` rooms from `first_seed` on, and the seeds in each."""
     starts = range(first_seed, first_seed + rooms, ROOMS_PER_SHARD)
     end, generation = first_seed + rooms, GENERATIONS["room"]
     return [(folder / f"rooms-{generation}-{s}.npz", range(s, min(s + ROOMS_PER_SHARD, end))) for s in starts]
 
 
 def render(folder: Path, first_seed: int, rooms: int, workers: int = 2) -> Iterator[Path]:
-    """Render what is missing of `rooms` rooms from `first_seed` on; yields each shard's path as it is done."""
+    """Render the missing ones of `rooms` rooms from `first_seed` on; yield the path of each finished shard."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(path, seeds) for path, seeds in shard_paths(folder, first_seed, rooms) if not path.exists()]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -166,5 +169,6 @@ def render(folder: Path, first_seed: int, rooms: int, workers: int = 2) -> Itera
 
 
 def load_shard(path: Path) -> Shard:
+    """Return the shard in the file at `path`."""
     with np.load(path) as arrays:
         return Shard(**{name: arrays[name] for name in Shard.__dataclass_fields__})

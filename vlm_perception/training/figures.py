@@ -1,4 +1,4 @@
-"""How good a model is on rooms it was never trained on: the figures of the model card."""
+"""Figures of the model card: the answers of a model in rooms that it was not trained on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AIMS = {
 
 @dataclass
 class Tally:
-    """Right answers out of all, by what was asked."""
+    """Numbers of right answers and of all answers, by kind of question."""
 
     right: dict[str, int] = field(default_factory=dict)
     all: dict[str, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Tally:
         return self.right.get(what, 0) / self.all[what] if self.all.get(what) else float("nan")
 
     def metrics(self) -> dict[str, float]:
-        """Every figure as a share from 0 to 1, in the order of the table."""
+        """Return every figure as a share from 0 to 1, in the order of the table."""
         absent = sum(self.right.get(k, 0) for k in self.all if k.startswith("absent"))
         absent_share = absent / max(1, sum(n for k, n in self.all.items() if k.startswith("absent")))
         figures = {"label": self.share("label"), "presence (balanced)": (self.share("visible") + absent_share) / 2}
@@ -63,7 +63,7 @@ def measure(model: Model, seeds: range) -> Tally:
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """An image and the truth about it. `image` RGB uint8 (480, 640, 3); `seen` is all that has a pixel in it."""
+    """An image and the truth about it. `image` is RGB uint8 (480, 640, 3); `seen` has all objects that it shows."""
 
     image: np.ndarray
     label: str
@@ -72,7 +72,7 @@ class LabelledImage:
 
 
 def frames(seed: int) -> Iterator[LabelledImage]:
-    """`POSES_PER_ROOM` full-size images of the room of `seed`, always the same ones."""
+    """Yield `POSES_PER_ROOM` full-size images of the room of `seed`, always the same ones."""
     room, rng = make_room(seed), np.random.default_rng((seed, 1))
     with World(room) as world:
         for _ in range(POSES_PER_ROOM):
@@ -83,7 +83,7 @@ def frames(seed: int) -> Iterator[LabelledImage]:
 
 
 def targets(frame: LabelledImage, seed: int) -> dict[str, str]:
-    """Which things are asked for, and why: all that are visible, and of each kind of absent ones one by `seed`."""
+    """Return the objects to ask for, with their kind: all visible ones, and by `seed` one absent one of each kind."""
     rng = np.random.default_rng((seed, 2))
     visible = [item.name for item in frame.seen if item.visible]
     any_pixel = {item.name for item in frame.seen}
@@ -134,7 +134,7 @@ def _measure_frame(model: Model, tally: Tally, frame: LabelledImage, seed: int) 
 
 
 def table(tally: Tally) -> str:
-    """The figures as a Markdown table."""
+    """Return the figures as a Markdown table."""
     lines = ["| what | reached | aim | of |", "| --- | --- | --- | --- |"]
     for what, share in tally.metrics().items():
         aim = f"{AIMS[what]:.0%}" if what in AIMS else ""

@@ -43,7 +43,7 @@ class HelperLosses(nn.Module):
         no_colour, no_shape = self.nothing(features).split(1, dim=-1)
         share, named = batch.patch_share, batch.patch_thing > 0
         thing = (batch.patch_thing - 1).clamp(min=0)
-        # An object's patches together weigh as the root of its size, so that far and near ones both count.
+        # The patches of an object weigh together as the root of its size, so that far objects count beside near ones.
         sizes = share.new_zeros(len(share), len(NAMES)).scatter_add_(1, thing, share)
         weight = share / sizes.gather(1, thing).clamp(min=0.1).sqrt()
         weight = weight / weight.sum().clamp(min=1.0)
@@ -51,9 +51,9 @@ class HelperLosses(nn.Module):
         for logits, nothing, index in ((colours, no_colour, batch.colour), (shapes, no_shape, batch.shape)):
             log_p = torch.cat([nothing, logits], -1).float().log_softmax(-1)
             right = log_p.gather(-1, (index[thing] + 1).unsqueeze(-1)).squeeze(-1)
-            loss = loss - (share * right + (1 - share) * log_p[..., 0]).mean()  # something or nothing
+            loss = loss - (share * right + (1 - share) * log_p[..., 0]).mean()  # whether there is an object
             kind = logits.float().log_softmax(-1).gather(-1, index[thing].unsqueeze(-1)).squeeze(-1)
-            loss = loss - (kind * named * weight).sum()  # and if something, what
+            loss = loss - (kind * named * weight).sum()  # which one it is
         near = functional.binary_cross_entropy_with_logits(
             self.near(features).squeeze(-1).float(), batch.patch_near, weight=weight, reduction="sum"
         )

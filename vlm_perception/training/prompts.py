@@ -1,4 +1,4 @@
-"""The questions the nano model was taught. The parameter files in config/ ask the same ones."""
+"""Prompts that the nano model was trained on. The parameter files in config/ have the same ones."""
 
 LABEL_PROMPT = "what is ahead?"
 WAY_PROMPT = "which way is clear?"
