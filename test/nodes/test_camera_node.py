@@ -254,7 +254,7 @@ def test_a_calibration_at_another_size_is_not_published_but_told(ros, folder, tm
     infos = ros.collect(CameraInfo, "camera/camera_info", qos_profile_sensor_data)
     node = make(ros, folder, loop=True, rate=20.0, camera_info_url=str(file))
     ros.until(lambda: len(images) > 3, "images")
-    ros.until(lambda: "about images of 64x24, these are 32x24" in node._health().message, "warning")
+    ros.until(lambda: "for images of 64x24, these are 32x24" in node._health().message, "warning")
     assert not infos
 
 

@@ -302,7 +302,7 @@ def test_while_the_model_loads_asking_says_so(ros):
     world = World(ros, load=lambda *_: gate.wait(20) and model)
     reply = world.ask(SIDE)
     assert not reply.success and "not there yet: loading ('nano')" in reply.message
-    assert "wait until there is a message on model_scope" in reply.message
+    assert "wait for a message on model_scope" in reply.message
     world.until_health("loading", DiagnosticStatus.WARN)
     # A recording that waits for a subscriber must not be played to a model that is not there yet.
     assert not world.camera.get_subscription_count()

@@ -125,7 +125,7 @@ def test_a_still_image_is_a_fault_of_a_camera_and_none_of_a_simulator(ros, simul
     ros.until(lambda: topics.is_simulated == simulated, "what it is")
     health = topics.health
     assert health.level is (Level.OK if simulated else Level.WARN), health
-    assert simulated or "the very same image" in health.message
+    assert simulated or "has delivered the same image" in health.message
 
 
 def test_the_advice_names_the_way_of_launch_and_that_of_run(ros):

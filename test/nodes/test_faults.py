@@ -247,7 +247,7 @@ def test_no_memory_at_all_is_waited_for(ros):
     world.drives()
     world.model.most = 0
     world.stands("out of memory")
-    figures = world.says("it asks less at once, waits and tries again", level=DiagnosticStatus.WARN)
+    figures = world.says("it uses smaller batches, waits and tries again", level=DiagnosticStatus.WARN)
     assert int(figures["faults, out of memory"]) > 0
     assert "next try in" in world.ask().message
     world.model.most = math.inf
@@ -335,7 +335,7 @@ def test_a_camera_that_delivers_the_same_image_with_new_stamps_while_the_robot_m
     world.stands("not one pixel of the image changed: is the camera frozen")
     figures = world.says("not one pixel", "navigator", DiagnosticStatus.ERROR)
     assert int(figures["faults, frozen image"]) > 0
-    figures = world.says("the camera has delivered the very same image", level=DiagnosticStatus.WARN)
+    figures = world.says("the camera has delivered the same image", level=DiagnosticStatus.WARN)
     assert float(figures["image unchanged for [s]"]) > 1.0
     world.pixels = None
     world.goes_on()

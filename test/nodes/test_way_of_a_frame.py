@@ -48,8 +48,8 @@ def test_images_that_the_middleware_loses_are_counted_and_the_user_learns_what_t
     finally:
         camera.kill()
         camera.wait()
-    assert "were lost on the way here, not by this node" in status.message
-    assert f"set {PROFILE} in every process, the camera's above all" in status.message
+    assert "were lost before they reached this node" in status.message
+    assert f"set {PROFILE} in every process, above all the camera's" in status.message
     assert int(values_of(status)["images lost on the way"]) > 0
 
 

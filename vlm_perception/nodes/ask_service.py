@@ -1,4 +1,4 @@
-"""The service `ask`: from a message of questions to a message of answers, and nobody waits for ever."""
+"""The service `ask`: from a message of questions to a message of answers, within `ask_timeout`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_QUESTIONS = 64
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A call that waits for its `reply`; `outcome` completes it, in the executor's thread."""
+    """A call that waits for its `reply`. The executor's thread completes `outcome`, at the latest at `deadline`."""
 
     reply: concurrent.futures.Future[Reply]
     outcome: Future
@@ -36,11 +36,11 @@ class Waiting:
 
 
 class AskService:
-    """Offers `ask` on `node`.
+    """The service `ask` of `node`.
 
-    `ask(camera, questions, newer_than)` returns the future of a reply, or raises with the reason in words.
-    `out_of_scope(camera, questions)` returns why the model was not taught to answer them, else None. `parameters()` are
-    the classifier's. `failed` is called with the error of a response that could not be made.
+    `ask(camera, questions, newer_than)` returns the future of a reply, or raises an error with the reason.
+    `out_of_scope(camera, questions)` returns why the model was not taught to answer the questions, or None.
+    `parameters()` returns those of the classifier. `failed` gets the error if a response cannot be sent.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class AskService:
         self._out_of_scope = out_of_scope
         self._parameters = parameters
         self._waiting: list[Waiting] = []
-        # An answer comes from the worker, so `ask` waits; in a group of its own nobody else waits with it.
+        # `ask` waits for the worker. In a callback group of its own it does not hold up other callbacks.
         create_service(node, Ask, "ask", self._answer, failed, callback_group=ReentrantCallbackGroup())
 
     def watch(self) -> None:
-        """Fail what has waited for too long; to be called some times a second."""
+        """Fail calls that have waited for too long. Call this some times per second."""
         now = time.monotonic()
         for waiting in [one for one in self._waiting if one.deadline < now]:
             why = "the model is busy or too slow"
@@ -74,7 +74,7 @@ class AskService:
             questions = self._read(request)
             reply = self._ask(request.camera, list(questions.values()), nanoseconds(request.newer_than))
             frame, answers = await self._outcome(reply, bool(nanoseconds(request.newer_than)))
-        except Exception as error:  # the model's error too: the response tells it
+        except Exception as error:  # errors of the model too: the response names them
             response.message = one_line(error)
             return response
         response.success = True
@@ -86,21 +86,21 @@ class AskService:
         return response
 
     def _read(self, request: Ask.Request) -> dict[str, Question]:
-        """Return the questions by name; ValueError when they are not as they should be."""
+        """Return the questions by name; raise ValueError for wrong ones."""
         if not 1 <= len(request.questions) <= MAX_QUESTIONS:
             raise ValueError(f"there are {len(request.questions)} questions, expected 1 to {MAX_QUESTIONS}")
         tokens = self._parameters().perception.description.max_new_tokens
         names = Counter(question.name for question in request.questions)
         if repeated := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(
-                f"the names {repeated!r:.200} are used more than once, expected every question to have its own"
+                f"the names {repeated!r:.200} are used more than once, expected another name for each question"
             )
         asked = {question.name: conversions.question_from_message(question, tokens) for question in request.questions}
         check_request(list(asked.values()))
         return asked
 
     def _outcome(self, reply: concurrent.futures.Future[Reply], newer: bool) -> Future:
-        """Return an rclpy future of the `reply`; it fails after `ask_timeout`."""
+        """Return an rclpy future of the `reply`, which fails after `ask_timeout`."""
         waiting = Waiting(reply, Future(), time.monotonic() + self._parameters().ask_timeout, newer)
         self._waiting.append(waiting)
         reply.add_done_callback(lambda _: in_executor(self._node, self._complete, waiting))

@@ -1,4 +1,4 @@
-"""The camera: a video, a folder of images, a webcam or a network stream, published as camera/image_raw."""
+"""The node `camera`: publishes a video, a folder of images, a webcam or a network stream as camera/image_raw."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from vlm_perception.perception.source import SILENCE, Source, SourceError, locat
 RETRY = (0.5, 10.0)
 """First and longest pause before a live source is opened again [s]."""
 LOOK_FOR_SUBSCRIBER = 0.1
-"""[s]"""
+"""Time between two checks for a subscriber [s]."""
 SETTLE = 0.5
-"""A subscriber that has just come does not hear everything at once [s]."""
+"""Time until a new subscriber receives every message [s]."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Parameters:
 
 
 class CameraNode(Node):
-    """See the module. A thread captures and publishes. SourceError when a file or folder cannot be played."""
+    """The node. A thread captures and publishes. Raises SourceError for a file or folder that cannot be played."""
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__("camera", **node_arguments)
@@ -100,7 +100,7 @@ class CameraNode(Node):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop capturing and let the device go."""
+        """Stop capturing and release the device."""
         self._stopping.set()
         self._thread.join(timeout=SILENCE + 1)
 
@@ -117,9 +117,9 @@ class CameraNode(Node):
                         self._play(source)
                 if not live and not self._begun:
                     self._wait_for_subscriber()
-                    continue  # opened again: a server would not wait so long
+                    continue  # open it again: a server would have ended the connection
                 problem = f"{shown(self._source)} ended"
-            except Exception as error:  # whatever a driver does, the node tells it and tries again
+            except Exception as error:  # for any error of a driver: log it and try again
                 problem = one_line(without_secrets(str(error), self._source) or error)
             if self._stopping.is_set():
                 return
@@ -134,7 +134,7 @@ class CameraNode(Node):
                 return
 
     def _tell(self, source: Source) -> None:
-        """Say what is played, once."""
+        """Log what is played, once."""
         words = str(source)
         if words != self._told:
             self._told = words
@@ -154,16 +154,16 @@ class CameraNode(Node):
         self._faults.add("corrupt image", without_secrets(words, self._source))
 
     def _play(self, source: Source) -> None:
-        """Publish the source until it ends, a recording at its own times."""
+        """Publish the images of `source` until it ends, those of a recording at its own times."""
         rate = self._table.values.rate
         last = None
         for image, stamp in source.images:
             now = time.monotonic()
             if source.live:
                 if now < self._due:
-                    continue  # the world goes on: what is not due is dropped, not delayed
+                    continue  # drop a live image that is not due; a delayed one would be stale
             elif last is not None and not rate:
-                self._due = max(self._due + stamp - last, now)  # what is late makes all that follows late
+                self._due = max(self._due + stamp - last, now)  # a late image delays all that follow
             last = stamp
             if self._stopping.wait(max(0.0, self._due - now)):
                 return
@@ -171,13 +171,13 @@ class CameraNode(Node):
                 self._due = max(self._due, time.monotonic() - 1 / rate) + 1 / rate
             self._publish(image)
         if not source.live and not rate and source.rate:
-            self._due = max(self._due, time.monotonic()) + 1 / source.rate  # before it begins again
+            self._due = max(self._due, time.monotonic()) + 1 / source.rate  # the pause before the recording repeats
 
     def _publish(self, image: np.ndarray) -> None:
         message = Image(height=image.shape[0], width=image.shape[1], encoding="rgb8", step=image.shape[1] * 3)
         message.header.stamp = self.get_clock().now().to_msg()
         message.header.frame_id = self._table.values.frame_id
-        message.data = array.array("B", image.tobytes())  # a hundred times faster than the bytes themselves
+        message.data = array.array("B", image.tobytes())  # assigning bytes takes a hundred times longer
         self._publisher.publish(message)
         self._publish_info(message)
         self._published += 1
@@ -185,7 +185,7 @@ class CameraNode(Node):
         self._problem = None
 
     def _publish_info(self, image: Image) -> None:
-        """Publish the calibration for `image`, unless it is about images of another size."""
+        """Publish the calibration for `image`, unless it is for images of another size."""
         if not (self._calibration and self._info_publisher):
             return
         calibrated = f"{self._calibration.width}x{self._calibration.height}"
@@ -193,7 +193,7 @@ class CameraNode(Node):
             self._info_publisher.publish(camera_info(self._calibration, image.header))
             self._uncalibrated = None
         else:
-            self._uncalibrated = f"camera_info_url is about images of {calibrated}, these are {size}: calibrate again"
+            self._uncalibrated = f"camera_info_url is for images of {calibrated}, these are {size}: calibrate again"
 
     def _health(self) -> Health:
         (since, before), now = self._counted, time.monotonic()

@@ -34,7 +34,7 @@ def calibration_at(url: str) -> CameraCalibration:
 
 
 def camera_info(calibration: CameraCalibration, header: Header) -> CameraInfo:
-    """Return the message for the image with this `header`."""
+    """Return the CameraInfo of `calibration` for the image with this `header`."""
     return CameraInfo(
         header=header,
         width=calibration.width,

@@ -1,4 +1,4 @@
-"""One camera of the classifier: its subscription, the topics of what is seen by it, and how it is."""
+"""One camera of the classifier: its subscription, its output topics and its health."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ from vlm_perception.perception.trace import Trace
 from vlm_perception.text import printable
 
 FROZEN = 10.0
-"""Time [s] of the very same image until a warning; only a simulation stands so still."""
+"""Time without any change of the image until a warning [s]. Only simulated images have no noise."""
 WORDS_LAST = 5.0
-"""A description older than this [s] is not drawn any more."""
+"""Age above which a description is not drawn [s]."""
 LOST_HINT = (
-    " Does the camera's process have the profile too (FASTRTPS_DEFAULT_PROFILES_FILE), or is the network too slow: "
-    "image_transport compressed, fewer or smaller images?"
+    " Set the profile (FASTRTPS_DEFAULT_PROFILES_FILE) in the camera's process too. If the network is too slow: "
+    "image_transport compressed, or fewer or smaller images"
 )
 SIMULATOR = "vlm_perception/srv/ResetSimulation"
-"""The type of a service that the simulator offers and nobody else."""
+"""Type of a service that only the simulator offers."""
 LOST = 0.05
-"""A larger share of images that get lost on their way is worth a warning."""
+"""Share of lost images above which there is a warning."""
 FAST_DDS_HINT = (
-    " Fast DDS loses big messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process, the camera's "
-    "above all, to"
+    " Fast DDS loses large messages without a profile: set FASTRTPS_DEFAULT_PROFILES_FILE in every process, above all "
+    "the camera's, to"
 )
 
 
 def names_of_cameras(topics: Sequence[str]) -> list[str]:
-    """Return the camera's name for each of `topics`: the topic without its last part, front for front/image_raw.
+    """Return the camera's name for each of `topics`: the topic without its last segment, front for front/image_raw.
 
-    Raises ValueError when there is none, when one cannot be a topic, or when two cameras have the same name.
+    Raises ValueError for no topic, for a name that cannot be a topic, and for two cameras with the same name.
     """
     if not topics:
         raise ValueError("camera_topics is empty, expected at least one topic of images, such as camera/image_raw")
@@ -74,16 +74,16 @@ def names_of_cameras(topics: Sequence[str]) -> list[str]:
     for number, name in enumerate(names):
         if (first := names.index(name)) < number:
             raise ValueError(
-                f"camera_topics has {topics[first]!r} and {topics[number]!r}, which are both the camera {name!r}: a "
-                "camera is named by its topic without the last part, and each name is there once; remap a topic"
+                f"camera_topics has {topics[first]!r} and {topics[number]!r}, which both name the camera {name!r}. A "
+                "camera's name is its topic without the last segment, and no two may be the same: remap a topic"
             )
     return names
 
 
 class CameraTopics:
-    """What `node` hears of one camera on its `topic`, and says about it.
+    """The topics of one camera of `node`: its images on `topic`, and the outputs about them.
 
-    `camera` is there while the node is configured. The topics begin with its `name` where there are `several`.
+    `camera` is None unless the node is configured. With `several` cameras, the output topics begin with `name`.
     """
 
     def __init__(self, node: LifecycleNode, name: str, topic: str, compressed: bool, several: bool) -> None:
@@ -93,7 +93,7 @@ class CameraTopics:
         self.faults = Faults(node.get_logger(), name if several else "")
         self.refused_qos: str | None = None
         self.out_of_scope: str | None = None
-        """Why the model was not taught to look at these images; written on them."""
+        """Why the model was not taught to look at these images, or None; drawn on the annotated image."""
         self._node = node
         self._several = several
         self._kind: type = CompressedImage if compressed else Image
@@ -112,13 +112,13 @@ class CameraTopics:
         self._counted = (time.monotonic(), Counter[str]())
 
     def make_camera(self, settings: Settings, trace: Trace | None) -> Camera:
-        """Make the `camera` that the messages go to, and return it."""
+        """Make the `camera` for the messages, and return it."""
         clock = self._node.get_clock()
         self.camera = Camera(self.name, settings, lambda: clock.now().nanoseconds, trace)
         return self.camera
 
     def open(self, wake: Callable[[], None]) -> None:
-        """Subscribe, if that is not so yet: each message goes to the camera, then `wake` is called."""
+        """Subscribe, unless subscribed: each message goes to the camera, then `wake` is called."""
         if self._subscription:
             return
         camera = self.camera
@@ -143,7 +143,7 @@ class CameraTopics:
         )
 
     def close(self) -> None:
-        """Hear the camera no more."""
+        """Unsubscribe."""
         if self._subscription:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
@@ -153,18 +153,18 @@ class CameraTopics:
         topic = self._full_topic
         self.refused_qos = (
             f"{topic} is offered with another {policy} than the classifier asks for: "
-            f"set qos_overrides.{topic}.subscription.{policy} as the camera has it"
+            f"set qos_overrides.{topic}.subscription.{policy} to the camera's"
         )
         self._node.get_logger().error(self.refused_qos)
 
     def _on_lost(self, event: Any) -> None:
-        """The middleware misses some of the publisher's numbers; what we are too slow for is not among them."""
+        """Count messages that the middleware lost. Those that this node was too slow for are not among them."""
         self._lost += event.total_count_change
 
-    # What is seen
+    # Outputs
 
     def publish_label(self, label: Label, drawing_rate: float) -> None:
-        """Publish the label and, when somebody watches, at most at `drawing_rate` [Hz], the image with it."""
+        """Publish the label; for subscribers, at most at `drawing_rate` [Hz], also the image with it."""
         frame, answer, smoothed = label.frame, label.answer, label.smoothed
         message = msg.SceneLabel(
             header=frame.header,
@@ -194,20 +194,20 @@ class CameraTopics:
             self._annotated.publish(image_message(frame, drawn))
 
     def publish_description(self, description: Description) -> None:
-        """Publish the words."""
+        """Publish the description."""
         self._words, self._words_at = printable(description.answer.value), description.frame.taken
         self._description.publish(String(data=self._words))
 
-    # How it is
+    # Health
 
     def watch(self) -> None:
-        """Count what has come to be wrong with the stream; to be called some times a second."""
+        """Count new problems of the stream. Call this some times per second."""
         for problem in self.camera.watch() if self.camera else ():
             self.faults.add(*problem)
 
     @property
     def health(self) -> Health:
-        """How the camera is, while it is there."""
+        """Health of the camera, while the node is configured."""
         camera = self.camera
         assert camera, "only a configured node has cameras"
         if silence := self.silence:
@@ -220,7 +220,7 @@ class CameraTopics:
         if camera.doubt:
             return Health(Level.WARN, camera.doubt)
         if (seconds := camera.unchanged) > FROZEN and not self.is_simulated:
-            words = f"for {seconds:.0f} s the camera has delivered the very same image: is it frozen (or simulated)?"
+            words = f"the camera has delivered the same image for {seconds:.0f} s: is it frozen (or simulated)?"
             return Health(Level.WARN, words)
         if self.out_of_scope:
             return Health(Level.WARN, self.out_of_scope)
@@ -228,7 +228,7 @@ class CameraTopics:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether every publisher of the images is a simulator of this package, by the service that only it offers."""
+        """Whether every publisher of the images is a simulator of this package, which a service of its own shows."""
         ends = self._node.get_publishers_info_by_topic(self._topic)
         return bool(ends) and all(map(self._is_simulator, ends))
 
@@ -238,13 +238,13 @@ class CameraTopics:
 
     @property
     def silence(self) -> str | None:
-        """Why not one image has come yet; None if one has, or nobody listens."""
+        """Why no image has come yet; None if one has, or without a subscription."""
         if not self._subscription or (self.camera and self.camera.monitor.form):
             return None
         return self.refused_qos or self._why_no_image()
 
     def metrics(self) -> dict[str, object]:
-        """Return the camera's figures; rates are since the last call, and too many losses since then are a fault."""
+        """Return the camera's figures, with rates since the last call. Too many lost images since then are a fault."""
         if not (camera := self.camera):
             return self.faults.metrics()
         now, pipeline = time.monotonic(), camera.pipeline
@@ -254,7 +254,7 @@ class CameraTopics:
         self._counted = (now, counts)
         lost, came = counts["lost"] - before["lost"], max(0, counts["images"] - before["images"])
         if lost > LOST * (lost + came):
-            words = f"{lost} of {lost + came} images in {seconds:.1f} s were lost on the way here, not by this node."
+            words = f"{lost} of {lost + came} images in {seconds:.1f} s were lost before they reached this node."
             self.faults.add("images lost", words + (missing_profile() or LOST_HINT))
         figures: dict[str, object] = {
             f"{name} per second": max(0, counts[name] - before[name]) / seconds
@@ -296,12 +296,12 @@ class CameraTopics:
 
 
 def may_be_camera(topic: str) -> bool:
-    """Whether images of this `topic` may be what a camera sees, and not depth or an image that a node has drawn on."""
+    """Return whether images of this `topic` may come from a camera, not be depth or annotated images."""
     return not re.search(r"depth|annotated", topic)
 
 
 def missing_profile() -> str | None:
-    """Return what to do when this process lacks settings with which Fast DDS lets images through; else None."""
+    """Return what to do if this process lacks the Fast DDS settings for images; else None."""
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     if "fastrtps" not in get_rmw_implementation_identifier() or os.path.isfile(profile):
         return None

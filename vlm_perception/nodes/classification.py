@@ -1,4 +1,4 @@
-"""The label as `vision_msgs/Classification`, where that package is installed, beside our own message."""
+"""The label as `vision_msgs/Classification`, beside our own message, where that package is installed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ except ImportError:  # there are no wheels of it
     vision_msgs = None
 
 UNLABELED = 65535
-"""The class_id of "unknown" (`vision_msgs/VisionClass`)."""
+"""The class_id of `unknown` (`vision_msgs/VisionClass`)."""
 
 
 class ClassificationPublisher:
-    """Publishes labels on `scene_classification`, and latched on `label_info` what their class_id stands for."""
+    """Publisher of labels on `scene_classification`, and of their class_ids on the latched `label_info`."""
 
     def __init__(self, node: LifecycleNode, prefix: str) -> None:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -29,7 +29,7 @@ class ClassificationPublisher:
         self._told: tuple[str, ...] = ()
 
     def publish(self, header: Header, smoothed: SmoothedLabel, options: Sequence[str]) -> None:
-        """Publish the one hypothesis that `scene_label` has; before, the classes if they are new."""
+        """Publish the label of `scene_label` as the only hypothesis; before it, new classes."""
         if tuple(options) != self._told:
             self._told = tuple(options)
             names = {**dict(enumerate(options)), UNLABELED: SmoothingSettings.unknown}

@@ -1,7 +1,7 @@
-"""The classifier: images in; a smoothed label, a description and answers to anybody's typed questions out.
+"""The node `classifier`: makes of images a smoothed label, a description and answers to typed questions.
 
-The executor's thread only stores messages, takes questions and publishes diagnostics. One worker thread
-owns the model: it loads, warms up, decodes and answers. Each camera has its `CameraTopics`.
+The executor's thread only stores messages, takes questions and publishes diagnostics. One worker thread owns the model:
+it loads the model, warms it up, decodes images and answers questions. Each camera has its `CameraTopics`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from vlm_perception.perception.worker import Worker
 from vlm_perception.questions import Question
 
 WATCH_PERIOD = 0.1
-"""How often time-outs are looked for [s]."""
+"""Time between two checks for time-outs [s]."""
 
 
 def addresses(models: str) -> set[str]:
@@ -53,11 +53,11 @@ def addresses(models: str) -> set[str]:
 
 
 Load = Callable[[str, LoadOptions, Callable[[str], None]], Model]
-"""As `loader.load_first`."""
+"""The type of `loader.load_first`."""
 
 
 def load_beside_others(models: str, options: LoadOptions, passed_over: Callable[[str], None]) -> Model:
-    """`load_first`, with half of the cores for the model: threads that wait for a busy core slow it many times over."""
+    """Call `load_first` with half of the cores for the model. Threads that wait for a busy core would slow it down."""
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
@@ -65,7 +65,7 @@ def load_beside_others(models: str, options: LoadOptions, passed_over: Callable[
 
 
 class Classifier(LifecycleNode):
-    """See the module. `load` makes the model."""
+    """The node. `load` loads the model."""
 
     def __init__(self, load: Load = load_beside_others, **node_arguments: Any) -> None:
         super().__init__("classifier", **node_arguments)
@@ -109,10 +109,10 @@ class Classifier(LifecycleNode):
             for camera, topic in zip(names_of_cameras(topics), topics, strict=True)
         }
 
-    # Life
+    # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to load the model; `ask` and the diagnostics say when it is there."""
+        """Start to load the model. `ask` and the diagnostics tell when it is ready."""
         values = self._table.values
         self._load_error, self._passed_over = None, []
         try:
@@ -143,7 +143,7 @@ class Classifier(LifecycleNode):
         return super().on_activate(state)
 
     def _listen(self) -> None:
-        """Subscribe to the cameras when there is a model to look: a recording begins when somebody subscribes."""
+        """Subscribe to the cameras once the model is ready, since a recording starts with its first subscriber."""
         if self._active and self._worker and self._worker.state == "ready":
             for topics in self._cameras.values():
                 topics.open(self._worker.wake)
@@ -162,14 +162,14 @@ class Classifier(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Whatever a transition failed with, the node can be configured again."""
+        """Free everything after a failed transition, so that the node can be configured again."""
         self._go_quiet()
         self._free_model()
         self._load_error = f"the transition from {state.label} failed"
         return super().on_error(state)
 
     def close(self) -> None:
-        """Let the worker go; a model that is just loading is not waited for."""
+        """End the worker, without waiting for a model that is being loaded."""
         self._go_quiet()
         self._free_model()
         if self._last_worker:
@@ -204,7 +204,7 @@ class Classifier(LifecycleNode):
     # Questions
 
     def _ask(self, camera: str, questions: Sequence[Question], newer_than: int) -> concurrent.futures.Future[Reply]:
-        """Ask about the newest frame of `camera`; NotAnsweredError or ValueError when that cannot be done now."""
+        """Ask about the newest frame of `camera`. Raises NotAnsweredError or ValueError if that is not possible now."""
         topics = self._camera(camera)
         if reason := self._not_ready() or self._refused_qos(topics):
             raise NotAnsweredError(reason)
@@ -214,7 +214,7 @@ class Classifier(LifecycleNode):
 
     @staticmethod
     def _refuse_unknown_targets(scope: Scope | None, questions: Iterable[Question]) -> None:
-        """Raise ValueError where a question is about a target that the model cannot know."""
+        """Raise ValueError for a question about a target that the model does not know."""
         if scope:
             for question in questions:
                 if problem := scope.unknown_target(question):
@@ -230,7 +230,7 @@ class Classifier(LifecycleNode):
         return next(filter(None, map(scope.unknown, questions)), None)
 
     def _camera(self, name: str) -> CameraTopics:
-        """That of the camera of this `name`, or the first if it is empty; ValueError when there is no such camera."""
+        """Return the topics of the camera `name`, or of the first one if it is empty. Raises ValueError if unknown."""
         found = self._cameras.get(name or next(iter(self._cameras)))
         if found is None:
             raise ValueError(f"there is no camera {name!r:.200}, expected one of {', '.join(self._cameras)}")
@@ -241,7 +241,7 @@ class Classifier(LifecycleNode):
         return None if topics.camera and topics.camera.monitor.form else topics.refused_qos
 
     def _watch(self) -> None:
-        """Notice asks that wait too long, and a model or a camera that stands still."""
+        """Check for asks that wait too long, and for a model or a camera that hangs."""
         self._asks.watch()
         if not self._worker:
             return
@@ -256,7 +256,7 @@ class Classifier(LifecycleNode):
             self._faults.add("model hangs", problem)
 
     def _hanging(self) -> str | None:
-        """Return in words that the model does not come back from an image; else None."""
+        """Return a message if the model takes too long for an image; else None."""
         since = self._worker.busy_since if self._worker else None
         limit = self._table.values.ask_timeout
         if self._worker is None or since is None or time.monotonic() - since <= limit:
@@ -265,19 +265,19 @@ class Classifier(LifecycleNode):
         what = f"{frames} images" if frames > 1 else "one image"
         return (
             f"the model has been at {what} for longer than ask_timeout ({limit:g} s): if it is only "
-            "slow, raise that or choose a smaller model; if it hangs, end the process and start it again"
+            "slow, raise ask_timeout or choose a smaller model; if it hangs, end the process and start it again"
         )
 
     def _not_ready(self) -> str | None:
-        """Return why nothing can be answered now; else None."""
+        """Return why no question can be answered now, or None."""
         name = self.get_fully_qualified_name()
         if not self._worker:
             reason = self._load_error or "it is not configured"
             return f"the classifier has no model: {reason} (ros2 lifecycle set {name} configure)"
         if self._worker.state != "ready":
             return (
-                f"the model is not there yet: {self._worker.state} ({self._model_name!r}); wait until there is "
-                "a message on model_scope (it comes with the model), and ask again"
+                f"the model is not there yet: {self._worker.state} ({self._model_name!r}); wait for a message on "
+                "model_scope, which comes when the model is ready, and ask again"
             )
         if not self._active:
             return f"the classifier is not active (ros2 lifecycle set {name} activate)"
@@ -287,11 +287,11 @@ class Classifier(LifecycleNode):
     def _model_name(self) -> str:
         return models_shown(self._table.values.model)
 
-    # What the worker tells, in its thread
+    # Outputs of the worker, in its thread
 
     def _pass_over(self, reason: str) -> None:
         self._passed_over.append(reason)
-        self.get_logger().warning(f"not loaded, the next one is tried: {one_line(reason)}")
+        self.get_logger().warning(f"not loaded, trying the next one: {one_line(reason)}")
 
     def _publish(self, source: Worker, output: Output) -> None:
         if isinstance(output, Label):
@@ -317,7 +317,7 @@ class Classifier(LifecycleNode):
         self._scopes.publish(message)
 
     def _give_up(self, source: Worker, reason: str) -> None:
-        """Go back to unconfigured, so that the node can be configured again when the cause is gone."""
+        """Go back to unconfigured, so that the user can remove the cause and configure the node again."""
         if source is not self._worker:
             return
         self.get_logger().error(f"model {self._model_name!r} cannot be used: {reason}")
@@ -333,7 +333,7 @@ class Classifier(LifecycleNode):
 
     def _state(self) -> Health:
         if reason := self._not_ready():
-            if silent := self._silent_cameras():  # worth knowing before a large model is there
+            if silent := self._silent_cameras():  # report it before a large model is loaded
                 return Health(Level.ERROR, f"{silent}; and {reason}")
             return Health(Level.ERROR if self._load_error else Level.WARN, reason, logged=bool(self._load_error))
         if problem := self._hanging():
@@ -344,7 +344,7 @@ class Classifier(LifecycleNode):
         return cameras
 
     def _silent_cameras(self) -> str | None:
-        """Return why no camera has sent anything yet, None if one has, or nobody listens."""
+        """Return why no camera has sent an image yet; None if one has, or without a subscription."""
         if not self._active or not self._worker:
             return None
         reasons = [topics.silence for topics in self._cameras.values()]
@@ -355,7 +355,7 @@ class Classifier(LifecycleNode):
         return self._trace.problem if self._trace else None
 
     def _camera_health(self, topics: CameraTopics) -> Health:
-        """That of one of several cameras."""
+        """Return the health of one of several cameras."""
         reason = self._not_ready()
         health = Health(Level.WARN, reason) if reason else topics.health
         return dataclasses.replace(health, values=topics.metrics())
@@ -383,7 +383,7 @@ class Classifier(LifecycleNode):
 
 
 def joint(healths: Mapping[str, Health]) -> Health:
-    """That of all cameras: an error only when no camera is without one."""
+    """Return the health of all cameras together. It is an error only if all of them have one."""
     if len(healths) == 1:
         return next(iter(healths.values()))
     bad = {camera: health for camera, health in healths.items() if health.level is not Level.OK}

@@ -1,4 +1,4 @@
-"""The navigator's side of the classifier: servers of `ask`, one request at a time, and what the model knows."""
+"""The navigator's client of the classifier: one request to `ask` at a time, and the scope of the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlm_perception.srv import Ask
 
 
 class AskError(Exception):
-    """No answer of the classifier can be had; `kind` is the fault that is counted, the message is the reason."""
+    """The classifier gives no answer. `kind` is the kind of fault that is counted, the message is the reason."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -29,7 +29,7 @@ class AskError(Exception):
 
 
 class ClassifierClient:
-    """The client of the classifier's service `ask`. At most one request is waited for."""
+    """The client of the classifier's service `ask`, with at most one pending request."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -38,7 +38,7 @@ class ClassifierClient:
         self._asked = -math.inf
         self._newest = Time()
         self.scope = ModelScope()
-        """What the model knows, as the classifier says; empty until then."""
+        """Scope of the model, as the classifier publishes it; empty until then."""
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         node.create_subscription(ModelScope, "model_scope", self._take_scope, latched)
 
@@ -47,32 +47,32 @@ class ClassifierClient:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request is waited for."""
+        """Whether a request is pending."""
         return self._pending is not None
 
     def missing(self) -> str | None:
-        """Return why nobody can be asked, or None."""
+        """Return why there is no classifier to ask, or None."""
         if self._client.service_is_ready():
             return None
         service = self._node.resolve_service_name(self._client.service_name)
         return f"no classifier: nobody offers {service}; does it run?"
 
     def check_target(self, given: str) -> str:
-        """Return the name of the target that is meant; ValueError says why it is none, or none that the model knows."""
+        """Return the name of the target. Raises ValueError for one that is malformed or unknown to the model."""
         target = check_target(given)
         if self.scope.targets and target not in self.scope.targets:
             raise ValueError(unknown_target(target, self.scope.targets, self.scope.about))
         return target
 
     def is_due(self, rate: float) -> bool:
-        """Whether to ask now, at `rate` [Hz]; 0: as soon as nothing is waited for."""
+        """Return whether to ask now, at `rate` [Hz]; with 0, as soon as no request is pending."""
         waited = rate == 0.0 or time.monotonic() - self._asked >= 1.0 / rate
         return waited and not self.is_waiting
 
     def ask(self, questions: Mapping[str, Question], newer: bool) -> Future:
-        """Ask the `questions`, about a `newer` image than the last answer's or about the newest; `response` reads it.
+        """Ask the `questions` about the newest image, or only about a `newer` one than that of the last answer.
 
-        Raises AskError when there is no classifier, or more than one.
+        Pass the future to `response`. Raises AskError if there is no classifier or more than one.
         """
         self._asked = time.monotonic()
         if problem := self.missing():
@@ -85,7 +85,7 @@ class ClassifierClient:
         return self._pending
 
     def response(self, future: Future) -> Ask.Response | None:
-        """Return the response that `future` has, None when it is not waited for any more; raises AskError."""
+        """Return the response of `future`, or None if that request was dropped. Raises AskError."""
         if future is not self._pending:
             return None
         self._pending = None
@@ -100,13 +100,13 @@ class ClassifierClient:
         return response
 
     def drop(self) -> None:
-        """Wait no more: what the request is answered with, if ever, is not wanted."""
+        """Drop the pending request and its answer."""
         if self._pending is not None:
             self._client.remove_pending_request(self._pending)
             self._pending = None
 
     def drop_late(self, timeout: float) -> str | None:
-        """Wait no more for a request that is older than `timeout` [s]; return what to say of that, or None."""
+        """Drop a pending request that is older than `timeout` [s]; return a message about it, or None."""
         if self._pending is None or time.monotonic() - self._asked < timeout:
             return None
         self.drop()
@@ -114,7 +114,7 @@ class ClassifierClient:
         return f"the classifier did not answer within {limit}: does it hang, or is its model or the camera slower?"
 
     def _refuse_several(self) -> None:
-        """Raise AskError when more than one classifier could answer: whose answer comes first is chance."""
+        """Raise AskError if there is more than one classifier, since any of them could answer first."""
         service = self._client.service_name
         if (count := self._node.count_services(service)) < 2:
             return
@@ -125,7 +125,7 @@ class ClassifierClient:
         )
 
     def _nodes_with(self, service: str) -> list[str]:
-        """Return the full names of the nodes that offer `service`, as far as they can be found out."""
+        """Return the full names of the known nodes that offer `service`."""
         names = []
         for name, namespace in sorted(self._node.get_node_names_and_namespaces()):
             if service in services_of(self._node, name, namespace):

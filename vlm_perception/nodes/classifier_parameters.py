@@ -1,4 +1,4 @@
-"""The parameters of the classifier, and what became of old ones."""
+"""The parameters of the classifier, and hints for names of earlier versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlm_perception.parameters import CONFIGURE, START, group, parameter
 from vlm_perception.perception.settings import Settings
 
 SERVER_PATIENCE = 4.0
-"""A call of a server, with all its tries, may take so many times `ask_timeout`."""
+"""Longest time of a call of a server with all its retries, in units of `ask_timeout`."""
 LABEL_NAMES = {"s": "options", "_prompt": "prompt", "_descriptions": "descriptions", "_rate": "rate"}
 DESCRIPTION_NAMES = ("prompt", "phrases", "rate", "max_new_tokens")
 CONSTANTS = (
@@ -98,5 +98,5 @@ class Parameters:
         names_of_cameras(self.camera_topics)
 
     def load_options(self) -> LoadOptions:
-        """How the model is loaded."""
+        """Return the options for loading the model."""
         return dataclasses.replace(self.loading, request_timeout=SERVER_PATIENCE * self.ask_timeout)

@@ -1,4 +1,4 @@
-"""Questions and answers to ROS messages and back."""
+"""Conversion of questions and answers to ROS messages and back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ _TYPE_NAMES = {getattr(msg.Question, name): name for name in ("CHOICE", "YES_NO"
 
 
 def question_from_message(message: msg.Question, max_new_tokens: int = 64) -> Question:
-    """Return the typed question; ValueError names it and says what is wrong. `max_new_tokens` is for a text."""
+    """Return the typed question of `message`; `max_new_tokens` is for a text.
+
+    Raises ValueError with the name of the question and the problem.
+    """
     check_text("the name of a question", message.name, MAX_OPTION_CHARACTERS)
     try:
         return _typed(message, max_new_tokens)
@@ -69,7 +72,7 @@ def question_to_message(name: str, question: Question) -> msg.Question:
 
 
 def answer_to_message(name: str, answer: Answer) -> msg.Answer:
-    """Return `answer` to the question of that `name` as a message: what a message cannot hold is cut to what it can."""
+    """Return `answer` to the question `name` as a message. Numbers too large for the message are cut to its limits."""
     message = msg.Answer(
         name=name,
         value=printable(answer.value),

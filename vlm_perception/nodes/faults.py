@@ -1,4 +1,4 @@
-"""What went wrong: counted by kind, the last in words, and said in the log without flooding it."""
+"""Faults of a node: counts by kind, the last one in words, and a rate-limited log."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from vlm_perception import text
 
 WARN_PERIOD = 10.0
-"""Shortest time between two log lines about the same kind of fault, and how long the diagnostics warn of it [s]."""
+"""Shortest time between two log lines about one kind of fault, and time for which the diagnostics warn of it [s]."""
 ADVICE = {
-    "description": "labels and answers go on without; choose another model, or set description_rate to 0",
+    "description": "labels and answers go on without descriptions; choose another model, or set description.rate to 0",
     "model": "it goes on with the next image; if this stays, cleanup and configure, or choose another model",
-    "out of memory": "it asks less at once, waits and tries again; free some, or choose a smaller model or dtype",
-    "corrupt image": "it is skipped; are the camera's driver and its cable in order?",
-    "internal": "a mistake in this package: please report it",
+    "out of memory": "it uses smaller batches, waits and tries again; free memory, or choose a smaller model or dtype",
+    "corrupt image": "it is skipped; check the camera's driver and cable",
+    "internal": "an error in this package: please report it",
 }
 
 
 class Faults:
-    """The faults of one thing, which is named in the log if it is `about` something. Any thread may add."""
+    """Faults of one object; `about` is its name in the log. Any thread may add faults."""
 
     def __init__(self, logger: Any, about: str | None = None) -> None:
         self.counts: Counter[str] = Counter()
@@ -31,7 +31,7 @@ class Faults:
         self._said: dict[str, float] = {}
 
     def add(self, kind: str, error: BaseException | str) -> None:
-        """Count a fault of this `kind`, with the advice that there is for it."""
+        """Count a fault of this `kind` and log it with the advice for that kind."""
         now = time.monotonic()
         self.counts[kind] += 1
         advice = f" ({ADVICE[kind]})" if kind in ADVICE else ""
@@ -42,12 +42,12 @@ class Faults:
 
     @property
     def recent(self) -> str | None:
-        """The last fault in words, if it is not long ago; else None."""
+        """The last fault in words, if it is recent; else None."""
         since, words = self._last
         return words if time.monotonic() - since < WARN_PERIOD else None
 
     def metrics(self, *others: Faults) -> dict[str, object]:
-        """How many of each kind, together with those of `others`, for the diagnostics."""
+        """Return the counts of each kind, with those of `others` added, for the diagnostics."""
         counts = self.counts.copy()
         for other in others:
             counts.update(other.counts.copy())
@@ -55,5 +55,5 @@ class Faults:
 
 
 def one_line(error: BaseException | str) -> str:
-    """What went wrong; errors that carry no words are named."""
+    """Return the text of `error` on one line, or the name of its class if it has no text."""
     return text.one_line(str(error)) or type(error).__name__

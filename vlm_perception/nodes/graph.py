@@ -1,4 +1,4 @@
-"""Which node offers what, by the graph of ROS."""
+"""Services of other nodes, from the ROS graph."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from rclpy.node import Node, NodeNameNonExistentError
 
 
 def services_of(node: Node, name: str, namespace: str) -> dict[str, list[str]]:
-    """Return the services that another node offers, with their types, as `node` knows it; none if it is not known.
+    """Return the services of another node with their types; none if `node` does not know that node.
 
-    Between machines the middleware may tell of an endpoint before it knows the name of its node. It then gives a
-    placeholder that is no name, at which rcl raises its own error.
+    The middleware may report an endpoint of another machine before it knows the node's name. It then gives a
+    placeholder, for which rcl raises an error.
     """
     try:
         return dict(node.get_service_names_and_types_by_node(name, namespace))
-    except (NodeNameNonExistentError, RCLError):  # it has just come, or just gone
+    except (NodeNameNonExistentError, RCLError):  # the node is new or has just ended
         return {}

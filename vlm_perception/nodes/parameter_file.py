@@ -1,7 +1,7 @@
-"""A user's parameters file, read and checked before any node starts.
+"""A user's parameters file, read and checked before a node starts.
 
-Of two files that give a parameter values of different types, rcl keeps the first and says nothing. So the launch files
-give each node one file only, made of what the user's file and the arguments of the launch say, with the right types.
+If two files give a parameter values of different types, rcl keeps the first without a warning. So the launch files give
+each node a single file, made of the user's file and the arguments of the launch, with the right types.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vlm_perception.parameters import ParameterError, check, declared, suggestio
 LARGEST = 1 << 20
 """Largest parameters file [bytes]."""
 OF_EVERY_NODE = {"use_sim_time": bool, "start_type_description_service": bool}
-"""Parameters that rclpy declares, with their types. It declares qos_overrides.* too."""
+"""Parameters that rclpy declares, with their types. rclpy declares qos_overrides.* too."""
 BOOLEANS = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
@@ -33,25 +33,25 @@ WILDCARDS = {"**": r"(/\w+)*", "*": r"/\w+"}
 
 @dataclass(frozen=True)
 class Section:
-    """One `ros__parameters` of a file: the `values` by name, for the nodes that `pattern` describes, from `line` on."""
+    """One `ros__parameters` of a file, from `line` on: the `values` by name, for the nodes that match `pattern`."""
 
     pattern: str
     line: int
     values: Mapping[str, Any]
 
     def holds_for(self, node: str) -> bool:
-        """Whether rcl would give these values to `node`, a full name such as /robot1/navigator."""
+        """Return whether rcl gives these values to `node`, a full name such as /robot1/navigator."""
         parts = self.pattern.strip("/").split("/")
         return bool(re.fullmatch("".join(WILDCARDS.get(part, "/" + re.escape(part)) for part in parts), node))
 
     @property
     def called(self) -> str:
-        """The last part of the pattern: the name of a node, or a wildcard."""
+        """The last segment of the pattern: the name of a node, or a wildcard."""
         return self.pattern.rpartition("/")[2]
 
 
 def read_sections(file: Path) -> list[Section]:
-    """Return the sections of a parameters file in their order; ParameterError when rcl could not read it either."""
+    """Return the sections of a parameters file in their order; raise ParameterError for a file that rcl cannot read."""
     try:
         if not file.is_file():
             raise ParameterError("it does not exist" if not file.exists() else "it is no regular file")
@@ -87,7 +87,7 @@ def _sections(node: yaml.Node, pattern: str, seen: set[int]) -> Iterator[Section
 
 def _values(node: yaml.Node, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     if isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null"):
-        return  # all its parameters are commented out
+        return  # all parameters are commented out
     for key, value in _pairs(node, seen):
         if isinstance(value, yaml.MappingNode):
             yield from _values(value, f"{prefix}{key}.", seen)
@@ -101,7 +101,7 @@ def _values(node: yaml.Node, prefix: str, seen: set[int]) -> Iterator[tuple[str,
 def _pairs(node: yaml.Node, seen: set[int]) -> list[tuple[str, yaml.Node]]:
     line = node.start_mark.line + 1
     if not isinstance(node, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
-        raise ParameterError(f"line {line} is not 'name: value', as is expected there")
+        raise ParameterError(f"line {line} is not 'name: value'")
     _once(node, seen)
     return [(key.value, value) for key, value in node.value]
 
@@ -114,7 +114,7 @@ def _once(node: yaml.Node, seen: set[int]) -> None:
 
 
 def _scalar(node: yaml.Node, name: str) -> Any:
-    """The value as rcl reads it, which has other rules than PyYAML: 1e-3 is a number, 2026-01-01 a text."""
+    """Return the value as rcl reads it. Unlike for PyYAML, 1e-3 is a number and 2026-01-01 is a text."""
     if not isinstance(node, yaml.ScalarNode):
         raise ParameterError(f"line {node.start_mark.line + 1}: the list {name!r:.100} has lists or mappings in it")
     text = node.value
@@ -132,10 +132,10 @@ def _scalar(node: yaml.Node, name: str) -> Any:
 
 
 def check_sections(sections: Sequence[Section], nodes: Sequence[str], ours: Sequence[str]) -> list[str]:
-    """Return, in words, which sections hold for none of `nodes`, the full names of those that start.
+    """Return a line about each section that matches none of `nodes`, the full names of the nodes that start.
 
-    Raises ParameterError when no section holds for any, and when those that name one of `ours` all miss the node of
-    that name: its user believes that they count.
+    Raises ParameterError if no section matches any node. It does so too if the sections with the name of one of `ours`
+    all miss that node, since their user expects that they take effect.
     """
     unused = [section for section in sections if not any(section.holds_for(node) for node in nodes)]
     words = [f"line {section.line}: {section.pattern} is none of {', '.join(nodes)}" for section in unused]
@@ -155,17 +155,17 @@ def check_sections(sections: Sequence[Section], nodes: Sequence[str], ours: Sequ
 
 
 def definition(name: str) -> type:
-    """The dataclass of the parameters of the node `name` of this package."""
+    """Return the dataclass of the parameters of the node `name` of this package."""
     return importlib.import_module(f"vlm_perception.nodes.{name}").Parameters
 
 
 def merge(
     definition: type, node: str, sections: Sequence[Section] = (), given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what `sections` say for `node` (a full name), and over that what is `given`, each with its right type.
+    """Return the values of `sections` for `node` (a full name), overridden by those `given`, with the right types.
 
-    A later section wins, as in rcl. Raises ParameterError, which names everything that is wrong, for a value of a
-    wrong type or range, and for a name that the node does not have in a section that names the node.
+    A later section overrides an earlier one, as in rcl. Raises ParameterError with all problems: values of a wrong type
+    or range, and unknown names in a section that names the node.
     """
     fields, renamed = declared(definition), getattr(definition, "RENAMED", {})
     values: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def merge(
 
 
 def read_arguments(definition: type, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a command line has `given` for parameters of a node: a text for a text, else as in a file."""
+    """Return the values of the arguments `given` on a command line: a text for a text, else as in a file."""
     types = {name: one.type for name, one in declared(definition).items()}
     return {name: text if types.get(name) is str else _read_value(text, name) for name, text in given.items()}
 
@@ -207,14 +207,14 @@ def _read_value(text: str, name: str) -> Any:
 
 
 def as_yaml(values: Mapping[str, Any]) -> str:
-    """Return a parameters file that gives `values` to any node, as rcl reads it: JSON, in which a text has quotes.
+    """Return a parameters file with `values` for any node. It is JSON, so that a text has quotes.
 
-    ParameterError for a text that ROS cannot carry.
+    Raises ParameterError for a text that ROS cannot carry.
     """
     for name, value in values.items():
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and ("\0" in text or not text.encode(errors="ignore").decode() == text):
-                raise ParameterError(f"parameter {name} is {text!r:.200}, which is no Unicode text without NUL")
+                raise ParameterError(f"parameter {name} is {text!r:.200}, expected Unicode text without NUL")
     words = json.dumps({"/**": {"ros__parameters": values}}, ensure_ascii=False)
-    # libyaml takes some characters for the end of a line, and knows no surrogate pairs.
+    # libyaml reads some characters as the end of a line, and cannot read surrogate pairs.
     return re.sub(r"[^\x20-\x7e]", lambda found: f"\\U{ord(found[0]):08X}", words)

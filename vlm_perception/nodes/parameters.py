@@ -1,4 +1,4 @@
-"""A dataclass of parameters as the ROS parameters of a node: declared, checked and changed as a whole.
+"""A dataclass of parameters as the ROS parameters of a node, declared, checked and changed as a whole.
 
 table = ParameterTable(node, Parameters, on_change=self.adopt)
 table.values.smoothing.window
@@ -44,11 +44,11 @@ TYPES = {
 
 
 class ParameterTable(Generic[Values]):
-    """Declares the parameters of the dataclass `definition` on `node` and keeps `values`, an instance of it.
+    """The parameters of `node` by the dataclass `definition`, and their `values`, an instance of it.
 
-    A change of one or several parameters is validated as a whole; then `on_change(new_values)` is called, which may
-    refuse with a ValueError; only then does it become `values`. While `is_configured()`, what takes effect at configure
-    cannot change. Raises ParameterError when the values given at start are wrong.
+    A change of one or several parameters is validated as a whole. Then `on_change(new_values)` is called, which may
+    refuse it by a ValueError. Only then it becomes `values`. While `is_configured()`, parameters that take effect at
+    configure cannot change. Raises ParameterError for wrong values at start.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class ParameterTable(Generic[Values]):
     def _declare(self, node: Node) -> Values:
         given = {}
         for name, one in self._declared.items():
-            # Declared without a type at first, so that every wrong value gets our one error, and 5 is good for 5.0.
+            # First declare them without a type, so that our check reports every wrong value and accepts 5 for 5.0.
             value = _declare(node, one)
-            # The empty list of a parameter file has no type and arrives as nothing.
+            # An empty list in a parameters file has no type and arrives as no value.
             given[name] = [] if value is None and isinstance(one.field.default, tuple) else value
         instance = check(self._definition, given)
         for name, one in self._declared.items():
@@ -83,9 +83,9 @@ class ParameterTable(Generic[Values]):
         return instance
 
     def _prepare(self, node: Node, parameters: list[Parameter]) -> list[Parameter]:
-        """Take an integer for a number and an empty list for a list of any type, as YAML users expect.
+        """Return an integer as a number and an empty list as a list of any type, as users of YAML expect.
 
-        Raises ParameterNotDeclaredException, with a suggestion, for a name that there is not; the service answers it.
+        Raises ParameterNotDeclaredException with a suggestion for an unknown name. The service answers with it.
         """
         for name in (p.name for p in parameters if p.name not in self._declared and not node.has_parameter(p.name)):
             error = ParameterNotDeclaredException(name)
@@ -125,7 +125,7 @@ class ParameterTable(Generic[Values]):
             )
 
     def _look_at_unknown_names(self, node: Node) -> None:
-        """Warn of names that there are not; ParameterError for old names, whose users rely on them."""
+        """Warn of unknown names; raise ParameterError for names of earlier versions, whose users rely on them."""
         old = []
         for name in getattr(node, "_parameter_overrides", {}):
             if name in self._declared or node.has_parameter(name) or name.startswith("qos_overrides."):
@@ -140,7 +140,7 @@ class ParameterTable(Generic[Values]):
 
 
 def _declare(node: Node, one: Declared) -> Any:
-    """Declare the parameter and return what was given for it; what is secret in that is declared hidden."""
+    """Declare the parameter and return the value given for it. Secrets in that value are declared hidden."""
     descriptor = ParameterDescriptor(dynamic_typing=True)
     override = getattr(node, "_parameter_overrides", {}).get(one.name)
     if override is None or shown(one.field, override.value) == override.value:

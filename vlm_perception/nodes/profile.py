@@ -1,4 +1,4 @@
-"""The Fast DDS profile without which big messages, as images are, get lost between processes."""
+"""The Fast DDS profile, without which large messages such as images get lost between processes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Fast DDS 2 and 3 read the first, 3 the second, too."""
+"""Environment variables with the profile: Fast DDS 2 and 3 read the first, 3 reads the second too."""
 IN_FOLDER = ("DEFAULT_FASTRTPS_PROFILES.xml", "DEFAULT_FASTDDS_PROFILES.xml")
-"""What Fast DDS reads from the folder where it starts."""
+"""File that Fast DDS reads from the folder where it starts."""
 
 
 def shipped_profile() -> str | None:
-    """Return the absolute path of the package's profile, None when the package is not installed."""
+    """Return the absolute path of the package's profile, or None if the package is not installed."""
     try:
         return str(Path(get_package_share_directory("vlm_perception"), "config", "fastdds.xml").absolute())
     except PackageNotFoundError:
@@ -22,7 +22,7 @@ def shipped_profile() -> str | None:
 
 
 def use_profile() -> None:
-    """Have this process and its children use the package's profile, unless the user has another."""
+    """Use the package's profile in this process and its children, unless the user has set another."""
     if any(os.environ.get(name) for name in VARIABLES) or any(map(os.path.isfile, IN_FOLDER)):
         return
     if profile := shipped_profile():

@@ -1,4 +1,4 @@
-"""The one main() of all nodes: start, spin, and end cleanly however the end comes."""
+"""The main() of all nodes: start, spin, and end cleanly for every kind of end."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ from vlm_perception.text import one_line
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SIGNALS = "signals"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Option numbers of glibc's malloc.h."""
+"""Numbers of options in glibc's malloc.h."""
 KEPT = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
-"""Blocks up to the first size [bytes] come from the heap, which keeps up to the second size when they are freed."""
+"""Largest block that comes from the heap, and size that the heap keeps of freed blocks [bytes]."""
 
 
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Run the node that `make_node()` returns until a signal comes, and return the exit code.
 
-    0 after SIGINT or SIGTERM, 1 with one line of explanation when the node cannot start (it raised
-    ValueError or OSError, as for wrong parameters). A node may have
+    The exit code is 0 after SIGINT or SIGTERM. It is 1, with one line of explanation, if the node cannot start because
+    it raised ValueError or OSError, such as for wrong parameters. A node may have
 
-    - `close()`: called after the spin while publishing still works, so that a last word is heard;
-    - `finished`: an rclpy Future which the node completes with an exit code to end itself;
-    - a parameter `autostart`: when true, a lifecycle node configures and activates itself.
+    - `close()`, which is called after the spin while publishing still works, for last messages;
+    - `finished`, an rclpy Future that the node completes with an exit code to end itself;
+    - a parameter `autostart`: if true, a lifecycle node configures and activates itself.
 
-    With --help or --version before --ros-args it is told what the node is, and nothing starts.
+    With --help or --version before --ros-args, print what the node is and start nothing.
     """
     if words := _about(make_node, sys.argv[1:] if args is None else args):
         try:
             print(words, flush=True)
-        except BrokenPipeError:  # `... | head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        except BrokenPipeError:  # `... | head` has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drop the rest of the buffer
         return 0
     keep_freed_memory()
     use_profile()
-    # rclpy's signal handlers shut the context down, and then no zero twist can be sent any more; Python's default one
-    # raises anywhere. So handlers that do nothing are set, and a thread reads the numbers that Python's C-level handler
-    # writes to the wake-up pipe, whichever thread the system chose to interrupt: any number of signals is one request
-    # to stop, and nothing is ever interrupted half-way.
+    # rclpy's signal handlers shut the context down, after which no zero twist can be sent. Python's default handler
+    # raises an exception at any point. So the handlers here do nothing, and a thread reads the signal numbers that
+    # Python's C-level handler writes to the wake-up pipe. Several signals are one request to stop, and no code is
+    # interrupted.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it on purpose
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, lambda *_: None)
     try:
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except UnicodeEncodeError as error:
         words = f"the argument {os.fsencode(error.object)!r} is not UTF-8: an address has such a letter as %E9"
         return _explain(ValueError(f"{words}, as in source:=file:///data/caf%E9.mp4"))
-    except RuntimeError as error:  # wrong --ros-args, a parameter file that is missing or no YAML
+    except RuntimeError as error:  # wrong --ros-args, or a parameters file that is missing or no YAML
         return _explain(error)
     code = _run(make_node, reader)
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # what comes now must not kill what is ending well
+        signal.signal(number, signal.SIG_IGN)  # a further signal must not interrupt the end
     if any(thread.daemon and thread.name != SIGNALS for thread in threading.enumerate()):
-        # One hangs in a library (a model that loads, a stream that opens): Python's own end could crash on it.
+        # A thread hangs in a library (a model that loads, a stream that opens): Python's normal exit could crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -80,7 +80,7 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
 
 
 def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str | None:
-    """Return what --help or --version among `args` is to be answered with; else None."""
+    """Return the text for --help or --version among `args`; None without them."""
     own = list(itertools.takewhile(lambda argument: argument != "--ros-args", args))
     if "--version" in own:
         return f"vlm_perception {__version__}"
@@ -95,10 +95,10 @@ def _about(make_node: Callable[[], Node], args: Sequence[str]) -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of an image for the next one, where that library is glibc.
+    """Make the C library keep the memory of an image for the next one, if it is glibc.
 
-    By itself it gives the megabytes of every message back to the system and takes them anew, page by page: in a node
-    that does little else, that is most of what an image costs (see docs/performance.md).
+    By default glibc returns the memory of every message to the system and requests it again, page by page. In a node
+    that does little else, this takes most of the time of an image (see docs/performance.md).
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         for option, size in KEPT.items():
@@ -115,8 +115,8 @@ def _run(make_node: Callable[[], Node], signals: int) -> int:
         executor.add_node(node)
         try:
             autostart(node)
-            # Not spin_until_future_complete: in rclpy 7.1 each turn leaves a callback at the future, and a node grows
-            # by a gigabyte a day (https://github.com/ros2/rclpy/issues/1371). A task, as work, ends the last turn.
+            # Not spin_until_future_complete: in rclpy 7.1 each spin adds a callback to the future, and a node grows by
+            # a gigabyte per day (https://github.com/ros2/rclpy/issues/1371). A task wakes the last spin.
             finished.add_done_callback(lambda _: executor.create_task(lambda: None))
             while rclpy.ok() and not finished.done():
                 executor.spin_once()
@@ -129,7 +129,7 @@ def _run(make_node: Callable[[], Node], signals: int) -> int:
         return int(finished.result() or 0) if finished.done() else 0
     except (ValueError, OSError) as error:
         if node is not None:
-            raise  # a mistake in the running node, not in what it was given
+            raise  # an error of the running node, not of its parameters
         return _explain(error)
     finally:
         if node is not None:
@@ -143,7 +143,7 @@ def _explain(error: Exception) -> int:
 
 
 def autostart(node: Node) -> None:
-    """Configure and activate a lifecycle `node` whose parameter `autostart` is true; else do nothing."""
+    """Configure and activate a lifecycle `node` if its parameter `autostart` is true."""
     if not isinstance(node, LifecycleNode) or not node.has_parameter("autostart"):
         return
     if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:

@@ -16,7 +16,7 @@ from vlm_perception.msg import TargetSighting
 
 @dataclass
 class Goal:
-    """A search that was asked for; `started` [s] by the action's clock. `done` gets the result."""
+    """A requested search, `started` [s] by the action's clock. `done` gets the result."""
 
     handle: ServerGoalHandle
     started: float
@@ -24,7 +24,7 @@ class Goal:
 
 
 class SearchAction:
-    """The server of the action. `start` begins with a goal or refuses it with a ValueError; `clock` tells time [s]."""
+    """The server of the action. `start` starts a goal or refuses it by a ValueError; `clock` returns the time [s]."""
 
     def __init__(self, node: Node, start: Callable[[SearchTarget.Goal], None], clock: Callable[[], float]) -> None:
         self._node = node
@@ -48,23 +48,23 @@ class SearchAction:
 
     @property
     def is_cancel_requested(self) -> bool:
-        """Whether there is a goal that is to be cancelled."""
+        """Whether the client has asked to cancel the goal."""
         return self.goal is not None and self.goal.handle.is_cancel_requested
 
     def succeed(self, message: str) -> None:
-        """End the goal, if there is one: its target is found."""
+        """End the goal, if there is one, as succeeded: its target is found."""
         self._end(ServerGoalHandle.succeed, True, message)
 
     def abort(self, message: str) -> None:
-        """End the goal, if there is one: it was given up."""
+        """End the goal, if there is one, as aborted."""
         self._end(ServerGoalHandle.abort, False, message)
 
     def cancel(self) -> None:
-        """End the goal, if there is one, as its client asked for."""
+        """End the goal, if there is one, as cancelled by its client."""
         self._end(ServerGoalHandle.canceled, False, "cancelled")
 
     def give_feedback(self, state: str, sighting: TargetSighting) -> None:
-        """Tell the client of the goal, if there is one, how the search goes."""
+        """Send the state of the search to the client of the goal, if there is one."""
         if self.goal and self.goal.handle.is_active:
             self.goal.handle.publish_feedback(SearchTarget.Feedback(state=state, sighting=sighting))
 

@@ -1,4 +1,4 @@
-"""How the camera and the laser see: by ROS (CameraInfo, TF) where it knows, by the parameters otherwise."""
+"""Geometry of the camera and the laser: from CameraInfo and TF if they are there, else from the parameters."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from vlm_perception.navigation.settings import NavigationSettings
 from vlm_perception.nodes.transforms import NoTransformError, Transforms
 
 PERIOD = 1.0
-"""[s] between two looks at TF: what a robot's sensors are mounted on does not move."""
+"""Time between two look-ups in TF [s]. The mounting of the sensors does not change."""
 DISAGREE = 0.05
-"""When the parameter's field of view differs by a larger share from CameraInfo's, one of the two is wrong."""
+"""Share by which the field of view of the parameter may differ from CameraInfo's. Beyond it one of them is wrong."""
 ON_THE_FLOOR = "base_footprint"
-"""The frame below the robot (REP 120), from which a camera's height counts where there is one: base_link may be above
-the floor."""
+"""The frame on the floor below the robot (REP 120). If it exists, the camera's height is measured from it, since
+base_link may be above the floor."""
 PARAMETERS = "from the parameters"
 
 
 class SensorGeometry:
-    """Puts what ROS knows of the camera and the laser into the settings; `on_change` is called when that may change.
+    """The geometry of the sensors by ROS, for the settings. `on_change` is called when it may have changed.
 
-    `values` and `problem` say for the diagnostics what is used and what is wrong with it.
+    `values` and `problem` tell the diagnostics what is used and what is wrong.
     """
 
     def __init__(self, node: Node, base_frame: str, on_change: Callable[[], None]) -> None:
@@ -51,7 +51,7 @@ class SensorGeometry:
 
     def _take_info(self, info: CameraInfo) -> None:
         before, self._info = self._info, info
-        info.header.stamp = Time()  # it comes with every image, and is news only when something else changes
+        info.header.stamp = Time()  # one comes with every image; only a different one is a change
         if info == before:
             return
         self._field = self._refused = None
@@ -66,19 +66,19 @@ class SensorGeometry:
         return self._info.header.frame_id if self._info else ""
 
     def see_image(self, frame: str) -> None:
-        """Take the frame_id of the camera's images."""
+        """Note the frame_id of the camera's images."""
         if frame != self._image_frame:
             self._image_frame = frame
             self._on_change()
 
     def see_scan(self, frame: str) -> None:
-        """Take the frame_id of the laser's scans."""
+        """Note the frame_id of the laser's scans."""
         if frame != self._scan_frame:
             self._scan_frame = frame
             self._on_change()
 
     def apply(self, parameters: NavigationSettings) -> NavigationSettings:
-        """Return the `parameters` with what ROS knows of the sensors in their place."""
+        """Return the `parameters`, replaced by the geometry that ROS provides."""
         problems: list[str] = []
         camera, depth = parameters.camera, parameters.depth
         camera = replace(camera, field_of_view=self._field_of_view(camera.field_of_view, problems))
@@ -129,7 +129,7 @@ class SensorGeometry:
     def _scan_pose(
         self, camera: Transform | None, base: str, problems: list[str]
     ) -> tuple[tuple[float, float, float] | None, str]:
-        """Return where the laser is by TF, None if that is not known, and from where that comes."""
+        """Return the pose of the laser by TF, None if TF does not have it, and its source in words."""
         if camera is None:
             return None, f"{PARAMETERS}: TF does not tell the camera's mounting"
         try:
@@ -145,7 +145,7 @@ class SensorGeometry:
             return None, f"{PARAMETERS}: {error}"
 
     def _from_floor(self, frame: str) -> tuple[Transform, str]:
-        """Return where `frame` is in the frame on the floor, or else in the robot's, and which of them that is."""
+        """Return the pose of `frame` in the frame on the floor, or else in the robot's, and the name of that frame."""
         floor = f"{self._base_frame.rpartition('/')[0]}/{ON_THE_FLOOR}".lstrip("/")
         try:
             return self._transforms.find(floor, frame), floor
@@ -154,5 +154,5 @@ class SensorGeometry:
 
 
 def _short(value: float) -> str:
-    """Return a length or an angle without the noise of rotations."""
+    """Return a length or an angle as text, without the rounding noise of rotations."""
     return f"{round(value, 3) + 0.0:g}"

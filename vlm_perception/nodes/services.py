@@ -1,4 +1,4 @@
-"""Callbacks and services that cannot take their node down."""
+"""Callbacks and services whose errors do not end the node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlm_perception.nodes.faults import one_line
 
 
 def guarded(callback: Callable[..., None], failed: Callable[[Exception], None]) -> Callable[..., None]:
-    """Return a callback that calls `callback`; `failed` hears of what that raises.
+    """Return a callback that calls `callback` and passes an exception to `failed`.
 
     Otherwise the exception would leave the executor and end the process.
     """
@@ -37,8 +37,8 @@ def create_service(
 ) -> Any:
     """Create the service as `node.create_service` does, for a `callback` that may be a coroutine function.
 
-    When the callback raises, or its response cannot be sent, `failed` hears of it and the caller gets a response whose
-    `message` says so; otherwise the exception would leave the executor and end the process.
+    If the callback raises an exception, or its response cannot be sent, `failed` gets the exception. The caller gets a
+    response whose `message` says so. Otherwise the exception would leave the executor and end the process.
     """
 
     async def respond(request: Any, response: Any) -> Any:
@@ -49,7 +49,7 @@ def create_service(
             serialize_message(answer)
         except Exception as error:
             failed(error)
-            return kind.Response(message=f"{name} failed, which is a mistake in this package: {one_line(error)}")
+            return kind.Response(message=f"{name} failed because of an error in this package: {one_line(error)}")
         return answer
 
     return node.create_service(kind, name, respond, **more)

@@ -1,4 +1,4 @@
-"""Where frames are to each other, by TF. The only place that knows tf2_ros, which is not everywhere."""
+"""Transforms between frames, by TF. No other module uses tf2_ros, which is not always installed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ except ImportError:  # there are no wheels of it
 
 
 class NoTransformError(LookupError):
-    """TF does not know where a frame is; the message says why."""
+    """TF has no transform for a frame; the message says why."""
 
 
 class Transforms:
-    """Listens to TF in the executor of `node`."""
+    """A listener of TF in the executor of `node`."""
 
     def __init__(self, node: Node) -> None:
         self._buffer = tf2_ros.Buffer() if tf2_ros else None
         self._listener = tf2_ros.TransformListener(self._buffer, node) if tf2_ros else None
 
     def find(self, target: str, source: str) -> Transform:
-        """Return where the frame `source` is in the frame `target`, as of late; raises NoTransformError."""
+        """Return the latest pose of the frame `source` in the frame `target`. Raises NoTransformError."""
         if self._buffer is None:
             raise NoTransformError("tf2_ros is not installed")
         try:

@@ -10,11 +10,11 @@ from std_msgs.msg import Header
 from vlm_perception.navigation.motion import Command
 
 LAST_WORD_TIMEOUT = 0.5
-"""How long the end of the node waits [s] until everybody on cmd_vel has the last zero."""
+"""Longest time that the end of the node waits until all subscribers have the last zero [s]."""
 
 
 class VelocityPublisher:
-    """Publishes commands on `cmd_vel`, as Twist or as TwistStamped."""
+    """The publisher of commands on `cmd_vel`, as Twist or as TwistStamped."""
 
     TYPES = (Twist, TwistStamped)
 
@@ -34,11 +34,11 @@ class VelocityPublisher:
             self._publisher.publish(twist)
 
     def flush(self) -> None:
-        """Wait, for a moment at most, until all reliable subscribers have what was published."""
+        """Wait until all reliable subscribers have the last command, at most for a moment."""
         self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD_TIMEOUT))
 
     def problem(self) -> str | None:
-        """Return why nobody acts on the commands, or None."""
+        """Return why no subscriber acts on the commands, or None."""
         if self._publisher.get_subscription_count():
             return None
         topic = self._publisher.topic_name
