@@ -195,7 +195,10 @@ def test_a_dead_camera_is_not_advised_to_take_what_the_node_has_or_makes(ros):
         (["front/image raw"], ["'front/image raw'", "letters"]),
         (["front//image_raw"], ["'front//image_raw'"]),
         (["front/image_raw", "front/image_raw"], ["both name the camera 'front'"]),
-        (["front/colour", "/front/grey"], ["'front/colour' and '/front/grey'", "both name the camera 'front'", "remap"]),
+        (
+            ["front/colour", "/front/grey"],
+            ["'front/colour' and '/front/grey'", "both name the camera 'front'", "remap"],
+        ),
     ],
 )
 def test_topics_that_cannot_be_cameras_are_refused_in_words(ros, topics, words):
