@@ -1,4 +1,4 @@
-"""Says once a second on /diagnostics how a node is, in words; and in the log, when that changes."""
+"""Health of a node in words: once a second on /diagnostics, and in the log when it changes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rclpy.node import Node
 from vlm_perception.text import one_line, without_numbers
 
 PERIOD = 1.0
-"""[s]"""
+"""Time between two messages [s]."""
 HOLDS = 4
-"""What is wrong in so many checks, one after the other, is worth a line in the log."""
+"""Checks in succession with the same problem until the log gets a line."""
 AGAIN = 30.0
-"""A line about the same comes again after so long [s] at the earliest, however often it changes."""
+"""Shortest time between two lines about the same problem [s]."""
 
 
 class Level(Enum):
-    """How serious it is."""
+    """Severity, as in DiagnosticStatus."""
 
     OK = DiagnosticStatus.OK
     WARN = DiagnosticStatus.WARN
@@ -35,9 +35,9 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Health:
-    """How a node is: `message` says in words why, and what to do about it; `values` are the figures.
+    """Health of a node. `message` says why, and what to do about it; `values` are the figures.
 
-    `logged`: the log has it already.
+    `logged` is true if the log has the message already.
     """
 
     level: Level
@@ -47,7 +47,7 @@ class Health:
 
 
 class ReasonLog:
-    """Tells `logger` why a node is not well, when that is new and lasts, and when it is well again."""
+    """Log of the health of a node: new problems that last, and recoveries, go to `logger`."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -57,7 +57,7 @@ class ReasonLog:
         self._at: dict[tuple[Level, str], float] = {}
 
     def tell(self, health: Health) -> None:
-        """To be called once for each check."""
+        """Note the health of one check, and log it if it is news. Call this once for each check."""
         reason = (health.level, "" if health.level is Level.OK else without_numbers(health.message))
         self._held = self._held + 1 if reason == self._now else 1
         self._now = reason
@@ -73,7 +73,7 @@ class ReasonLog:
             self._say(health.level, health.message)
 
     def _say(self, level: Level, words: str) -> None:
-        if level is Level.OK:  # three lines: rclpy refuses another severity from a line that it knows
+        if level is Level.OK:  # three lines: rclpy refuses another severity from the same line
             self._logger.info(words)
         elif level is Level.WARN:
             self._logger.warning(words)
@@ -82,9 +82,9 @@ class ReasonLog:
 
 
 class Diagnostics:
-    """Publishes what `check()` returns, every `PERIOD`, in the executor of `node`; so too its `parts`, by name.
+    """Publisher of what `check()` returns, every `PERIOD`, in the executor of `node`; also of its `parts`, by name.
 
-    The log gets what is wrong in the whole; a part is in the words of the whole.
+    The log gets the problems of the whole, which include those of the parts.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Diagnostics:
         self._parts = parts or {}
         self._log = ReasonLog(node.get_logger())
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # The wall's time: a simulation that stands still must not silence the diagnostics.
+        # Steady time: a simulation that stands still must not stop the diagnostics.
         self._timer = node.create_timer(PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def publish(self) -> None:
-        """Publish now, for example at a change that should be seen at once."""
+        """Publish now, for example after a change that users should see at once."""
         name = self._node.get_fully_qualified_name().lstrip("/")
         health = self._examine()
         self._log.tell(health)
@@ -109,7 +109,7 @@ class Diagnostics:
         self._publisher.publish(array)
 
     def _examine(self) -> Health:
-        """How the node is; the reason is the clock where a simulated time is waited for that nobody gives."""
+        """Return the health of the node. If it waits for a simulated time that nobody publishes, that is the reason."""
         health = _checked(self._check)
         if not self._node.get_parameter("use_sim_time").value or self._node.get_clock().now().nanoseconds:
             return health
@@ -119,11 +119,11 @@ class Diagnostics:
 
 
 def _checked(check: Callable[[], Health]) -> Health:
-    """How it is by `check`; a check that fails must not end the node."""
+    """Return the health by `check`. An exception of the check must not end the node."""
     try:
         return check()
     except Exception as error:
-        return Health(Level.ERROR, f"a mistake in this package, please report it: {one_line(repr(error))}")
+        return Health(Level.ERROR, f"an error in this package, please report it: {one_line(repr(error))}")
 
 
 def _status(name: str, health: Health) -> DiagnosticStatus:

@@ -1,7 +1,7 @@
-"""The navigator: a target in, velocity out. It asks the classifier about the newest image and acts on the answers.
+"""The node `navigator`: asks the classifier about the newest image, and publishes velocity to find a target.
 
-Everything happens in the executor's one thread. Velocity is published by the control timer only, and by what
-stops the robot at once when the node is deactivated or ends.
+All code runs in the executor's single thread. Only the control timer publishes velocity, except for the zero that stops
+the robot when the node is deactivated or ends.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from vlm_perception.srv import SetNavigationMode, SetSearchTarget
 
 
 class Navigator(LifecycleNode):
-    """See the module. Modes, targets and goals all come down to `_start`."""
+    """The node. Modes, targets and goals all start in `_start`."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("navigator", **arguments)
@@ -76,13 +76,13 @@ class Navigator(LifecycleNode):
         ):
             create_service(self, kind, name, callback, self._stop_after)
         self._search = SearchAction(self, self._start_goal, lambda: self._pilot.time)
-        # Steady time: the wheels must be stopped even when a simulated clock stands still.
+        # Steady time: the robot must stop even if a simulated clock stands still.
         self.create_timer(period, self._guarded(self._control), clock=self._steady)
         self._diagnostics = Diagnostics(self, self._check)
         self._use(values)
         self._state_publisher.announce()
 
-    # Life
+    # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._halt("configured, not active")
@@ -110,11 +110,11 @@ class Navigator(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Stop the robot while publishing is still possible; the last message is a zero."""
+        """Stop the robot while publishing is still possible. The last message is a zero."""
         self._halt("the navigator ended")
 
     def _halt(self, reason: str) -> None:
-        """Stop at once and leave the mode."""
+        """Stop the robot at once and leave the mode."""
         was_active, self._active = self._active, False
         self._start("idle", self._pilot.target, reason)
         self._state_publisher.announce()
@@ -123,14 +123,14 @@ class Navigator(LifecycleNode):
             self._velocity.flush()
 
     def _use(self, values: Parameters) -> None:
-        """Drive by `values`, which have been checked, and by what ROS knows of the sensors."""
+        """Use the checked parameters `values`, and the geometry of the sensors by ROS."""
         settings = self._geometry.apply(values.navigation)
         if settings != self._settings:
             self._settings = settings
             self._pilot.adopt(Tuning.of(settings), settings.limits, settings.max_answer_age)
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """Whatever goes wrong inside stops the robot, is told, and leaves the node running."""
+        """Stop the robot after any exception inside, report it, and keep the node running."""
 
         def guarded(*arguments: Any) -> None:
             try:
@@ -147,10 +147,10 @@ class Navigator(LifecycleNode):
         self._start("idle", self._pilot.target, f"stopped after an error: {words}")
         self._velocity.publish(self._pilot.stop())
 
-    # What to do
+    # Modes, targets and goals
 
     def _start(self, mode: str, target: str, reason: str, time_limit: float = 0.0) -> None:
-        """Begin with `mode` anew; a running goal is preempted."""
+        """Start `mode` anew. A running goal is preempted."""
         self._search.abort(f"preempted: {reason}")
         self._pilot.start(mode, target, reason, time_limit)
         self._classifier.drop()
@@ -198,7 +198,7 @@ class Navigator(LifecycleNode):
             raise ValueError(f"the navigator is not active: ros2 lifecycle set {name} activate")
 
     def _start_goal(self, goal: SearchTarget.Goal) -> None:
-        """Search for the target of an action's goal; ValueError says why not."""
+        """Start the search of an action's goal. Raises ValueError if it cannot start."""
         limit = goal.time_limit
         self._check_active()
         target = self._classifier.check_target(goal.target)
@@ -207,7 +207,7 @@ class Navigator(LifecycleNode):
         self._start("search", target, f"the new goal is {target}", limit)
         self._state_publisher.announce()
 
-    # Asking
+    # Questions
 
     def _ask_when_due(self) -> None:
         values, classifier = self._table.values, self._classifier
@@ -254,10 +254,10 @@ class Navigator(LifecycleNode):
             self._search.give_feedback(self._pilot.decision.state, message)
         self._ask_when_due()
 
-    # Moving
+    # Motion
 
     def _control(self) -> None:
-        """One step: look at the answers, decide, limit, publish."""
+        """Do one control step: read the answers, decide, limit, publish."""
         if self._search.is_cancel_requested:
             self._search.cancel()
             self._start("idle", self._pilot.target, "the goal was cancelled")
@@ -290,7 +290,7 @@ class Navigator(LifecycleNode):
             return
         self._pilot.see(sensor, points, time.monotonic())
 
-    # Telling
+    # Reports
 
     def _check(self) -> Health:
         pilot, decision = self._pilot, self._pilot.decision
@@ -329,14 +329,14 @@ class Navigator(LifecycleNode):
         return Health(Level.OK, f"{decision.state}: {decision.reason}", values)
 
     def _missing_depth(self) -> str | None:
-        """Return which sensor is meant to be used and is not, or None."""
+        """Return a message about a sensor that should be used and is not, or None."""
         depth = self._settings.depth
         wanted = ((depth.image, self._pilot.depth_image), (depth.scan, self._pilot.laser_scan))
         missing = [sensor.name for used, sensor in wanted if used and not sensor.in_use]
         return f"driving as without depth: no {' and no '.join(missing)} comes" if missing else None
 
     def _doubtful_odometry(self, now: float) -> str | None:
-        """Return why odometry that comes is not used, or None."""
+        """Return why received odometry is not used, or None."""
         problem = self._pilot.odometry.odometry_problem(now)
         return f"driving by the commands, as odometry is not usable: {problem}" if problem else None
 
@@ -347,15 +347,15 @@ class Navigator(LifecycleNode):
         return f"not used, the commands are integrated: {problem}" if problem else "no, the commands are integrated"
 
     def _now(self) -> float:
-        """The clock of the stamps [s]."""
+        """Return the time by the clock of the stamps [s]."""
         return self.get_clock().now().nanoseconds * 1e-9
 
 
 def _answers_to(questions: Iterable[str], answers: Sequence[AnswerMessage]) -> dict[str, Answer]:
-    """Return the answers by name; raises UnusableAnswerError unless there is one to each of the named questions."""
+    """Return the answers by name. Raises UnusableAnswerError unless each of the named questions has one."""
     expected, given = list(questions), [answer.name for answer in answers]
     if given != expected:
-        raise UnusableAnswerError(f"there are answers to {given}, asked was {expected}")
+        raise UnusableAnswerError(f"there are answers to {given}, expected answers to {expected}")
     return {answer.name: answer_from_message(answer) for answer in answers}
 
 

@@ -1,4 +1,4 @@
-"""The parameters of the navigator, and what became of old names."""
+"""The parameters of the navigator, and hints for names of earlier versions."""
 
 from __future__ import annotations
 

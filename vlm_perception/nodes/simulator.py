@@ -1,4 +1,4 @@
-"""Node `simulator`: a MuJoCo room with a robot in it, in real time, behind the topics of a real one."""
+"""The node `simulator`: a MuJoCo room with a robot, in real time, with the topics of a real robot."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ MAX_LAG = 0.2  # [s] of simulated time to catch up at once after a pause of the 
 
 
 class Simulator(Node):
-    """Steps the physics by the wall clock; publishes the camera, the odometry and, for tests, the truth.
+    """The node: steps the physics by the wall clock, and publishes the camera, the odometry and, for tests, the truth.
 
-    Everything runs in the executor's thread, because an OpenGL context belongs to one thread.
+    All code runs in the executor's thread, because an OpenGL context belongs to one thread.
     """
 
     def __init__(self, **node_arguments: Any) -> None:
@@ -70,19 +70,19 @@ class Simulator(Node):
     def _build(self, seed: int) -> World:
         values = self._table.values
         world = World(make_room(seed), values.width, values.height, values.multisampling)
-        world.image()  # builds the renderer now: a missing driver shows at once, and the first frame is not late
+        world.image()  # build the renderer now, to report a missing driver at once and have no late first frame
         return world
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
 
     def _subscribe(self, message_type: type) -> Subscription:
-        # Best effort hears reliable publishers too, and an old command is worth nothing.
+        # A best-effort subscriber hears reliable publishers too, and an old command must not be delivered late.
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         return self.create_subscription(message_type, "cmd_vel", self._on_command, qos)
 
     def _follow_command_type(self) -> None:
-        """Listen to Twist or TwistStamped, whichever is spoken: one participant cannot have both on one topic."""
+        """Subscribe to Twist or TwistStamped, as the publishers do: a participant cannot have both on one topic."""
         spoken = {info.topic_type for info in self.get_publishers_info_by_topic("cmd_vel")}
         names = {Twist: "geometry_msgs/msg/Twist", TwistStamped: "geometry_msgs/msg/TwistStamped"}
         if names[self._command_type] in spoken:
@@ -101,7 +101,7 @@ class Simulator(Node):
         except ValueError as error:
             self.get_logger().error(f"{error}: the wheels stop", throttle_duration_sec=5.0)
             self._world.drive(0.0, 0.0)
-        self._command_at = time.monotonic()  # the wheels must stop even when the clock is set back
+        self._command_at = time.monotonic()  # the wheels must stop even if the clock is set back
 
     def _on_reset(
         self, request: ResetSimulation.Request, response: ResetSimulation.Response

@@ -1,4 +1,4 @@
-"""What the navigator does, on the latched topic `navigation_state` and in the log."""
+"""The state of the navigator, on the latched topic `navigation_state` and in the log."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vlm_perception.navigation.pilot import Pilot
 from vlm_perception.text import without_numbers
 
 STATE_PERIOD = 1.0
-"""[s] between two messages about a state that stays as it is."""
+"""Time between two messages about an unchanged state [s]."""
 TOLD_AGAIN = 5.0
-"""[s] until the log tells a state again that comes and goes."""
+"""Shortest time between two lines of the log about a state that comes and goes [s]."""
 
 
 class StatePublisher:
-    """Publishes the state of `pilot`: at a change, and every `STATE_PERIOD`."""
+    """Publisher of the state of `pilot`: at a change, and every `STATE_PERIOD`."""
 
     def __init__(self, node: Node, pilot: Pilot) -> None:
         self._node = node
@@ -30,16 +30,16 @@ class StatePublisher:
         self._told: dict[tuple[str, ...], float] = {}
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._publisher = node.create_publisher(NavigationState, "navigation_state", latched)
-        # A subscriber that is volatile, as rqt is, hears the state too, however long it stays the same.
+        # Volatile subscribers, such as rqt, get an unchanged state too.
         node.create_timer(STATE_PERIOD, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def announce(self) -> None:
-        """Publish the state if it changed, by more than a number in its reason."""
+        """Publish the state if it changed by more than a number in its reason."""
         pilot, decision = self._pilot, self._pilot.decision
         state = (pilot.mode, pilot.target, decision.state, without_numbers(decision.reason))
         if state == self._announced:
             return
-        # While a target is looked for the reason changes often; what is wrong then, the diagnostics log.
+        # During a search the reason changes often. The diagnostics log its problems.
         told = state if pilot.mode == "idle" else state[:3]
         now = time.monotonic()
         if told != self._announced[: len(told)] and now - self._told.get(told, -math.inf) > TOLD_AGAIN:
