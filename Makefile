@@ -3,6 +3,7 @@
 
 TARGET ?= present
 SEED ?= 1
+KIND ?= room
 ROOMS ?= 20
 FIRST_SEED ?= 0
 DELAY ?= 0
@@ -18,11 +19,11 @@ RUN := .venv/bin/vlm_perception
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: TARGET=\"blue box\" (present and absent: one by the room's ground truth), SEED=7, ARGS=\"...\","
+	@echo "Variables: TARGET=\"blue box\" (present and absent: one by the room's ground truth), SEED=7, KIND=chambers, ARGS=\"...\","
 	@echo "PYTHON=python3.12. To spare the download of CUDA: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
 
 demo: setup  ## Watch the robot find TARGET in the room of SEED
-	@$(RUN) demo --target "$(TARGET)" --seed "$(SEED)" $(ARGS)
+	@$(RUN) demo --target "$(TARGET)" --seed "$(SEED)" --kind "$(KIND)" $(ARGS)
 
 test: setup  ## Run all tests
 	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -50,7 +51,7 @@ doctor: setup  ## Say what is wrong with ROS, camera, libraries, GPU and model, 
 	@$(RUN) doctor $(ARGS)
 
 evaluate: setup  ## Search in ROOMS rooms from FIRST_SEED on, answers DELAY seconds late, beside a baseline controller
-	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --delay "$(DELAY)" $(ARGS)
+	@$(RUN) evaluate --rooms "$(ROOMS)" --first-seed "$(FIRST_SEED)" --kind "$(KIND)" --delay "$(DELAY)" $(ARGS)
 
 train: setup  ## Train the nano model again (hours)
 	@$(RUN) train $(ARGS)

@@ -121,21 +121,31 @@ def test_a_command_that_is_no_number_stops_the_wheels(ros, simulator):
     ros.until(lambda: send(math.nan, lambda speed: abs(speed) < 0.02), "standing still")
 
 
-def test_reset_builds_the_room_that_was_asked_for(ros, simulator):
+@pytest.mark.parametrize("kind", ["", "chambers"])
+def test_reset_builds_the_room_that_was_asked_for(ros, simulator, kind):
     truth = ros.collect(Odometry, "simulator/ground_truth")
     collisions = ros.collect(UInt32, "simulator/collisions")
     client = ros.node.create_client(ResetSimulation, "simulator/reset")
     ros.until(client.service_is_ready, "the reset service")
-    future = client.call_async(ResetSimulation.Request(seed=9))
+    room = make_room(9, kind or "room")
+    future = client.call_async(ResetSimulation.Request(seed=9, kind=kind))
     ros.until(future.done, "an answer")
     assert future.result().success
-    assert all(thing.name in future.result().message for thing in make_room(9).things)
+    assert all(thing.name in future.result().message for thing in room.things)
     truth.clear()
     ros.until(lambda: truth and collisions, "the new room")
-    start = make_room(9).start
     position = truth[-1].pose.pose.position
-    assert math.dist((position.x, position.y), (start.x, start.y)) < 0.05
+    assert math.dist((position.x, position.y), (room.start.x, room.start.y)) < 0.05
     assert collisions[-1].data == 0
+
+
+def test_a_kind_that_there_is_not_leaves_the_room_as_it_is(ros, simulator):
+    client = ros.node.create_client(ResetSimulation, "simulator/reset")
+    ros.until(client.service_is_ready, "the reset service")
+    future = client.call_async(ResetSimulation.Request(seed=9, kind="maze"))
+    ros.until(future.done, "an answer")
+    assert not future.result().success
+    assert future.result().message == "the kind of room is 'maze', expected one of room, chambers"
 
 
 def test_a_parameter_out_of_its_range_is_named(ros):

@@ -58,6 +58,7 @@ def test_what_is_not_there_ends_in_an_honest_no(tmp_path):
         (["--target", " ", "--time-limit", "5"], "the target is empty"),
         (["--target", "red motorcycle", "--time-limit", "5"], "the target 'red motorcycle', expected one of red ball"),
         (["--seed", "-1"], "seed is -1"),
+        (["--kind", "maze"], "'maze', expected one of room, chambers"),
     ],
 )
 def test_a_target_or_room_that_makes_no_sense_is_refused(tmp_path, arguments, words):

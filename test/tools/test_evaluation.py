@@ -14,6 +14,7 @@ from vlm_perception.simulation.room import make_room
 from vlm_perception.tools import cli
 from vlm_perception.tools.baseline_law import BaselineLaw, obey
 from vlm_perception.tools.episode import Episode
+from vlm_perception.tools.evaluation import Setting
 from vlm_perception.tools.summary import KEYS, Trial, bootstrap, failures_in_words, path_share, summarize, table, wilson
 
 
@@ -132,6 +133,11 @@ def test_the_baseline_controller_obeys_until_it_has_arrived():
 # The command
 
 
+def test_the_kind_of_rooms_is_chosen():
+    setting = Setting(0.0, 120.0, 30.0, ("ours",), False, "nano", kind="chambers")
+    assert setting.room(3) == make_room(3, "chambers")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -139,6 +145,8 @@ def test_the_baseline_controller_obeys_until_it_has_arrived():
         (["--first-seed", "999999", "--rooms", "2"], "kept for judging"),
         (["--rooms", "0"], "expected at least 1"),
         (["--first-seed", "-1"], "no seeds"),
+        (["--kind", "maze"], "'maze', expected one of room, chambers"),
+        (["--kind", "chambers", "--first-seed", "1000000"], "kept for judging"),
         (["--delay", "-1"], "the delay is -1.0 s"),
         (["--time-limit", "nan"], "the time limit is nan s"),
         (["--absent-time-limit", "0"], "the time limit is 0.0 s"),

@@ -54,7 +54,7 @@ class Simulator(Node):
         create_service(
             self, ResetSimulation, "~/reset", self._on_reset, lambda error: self.get_logger().error(one_line(error))
         )
-        self._world = self._build(values.seed)
+        self._world = self._build(values.seed, values.kind)
         self._depth_at = -math.inf
         self._command_at = -math.inf
         self._command_type: type = Twist
@@ -67,9 +67,9 @@ class Simulator(Node):
     def close(self) -> None:
         self._world.close()
 
-    def _build(self, seed: int) -> World:
+    def _build(self, seed: int, kind: str) -> World:
         values = self._table.values
-        world = World(make_room(seed), values.width, values.height, values.multisampling)
+        world = World(make_room(seed, kind), values.width, values.height, values.multisampling)
         world.image()  # build the renderer now, to report a missing driver at once and have no late first frame
         return world
 
@@ -107,7 +107,7 @@ class Simulator(Node):
         self, request: ResetSimulation.Request, response: ResetSimulation.Response
     ) -> ResetSimulation.Response:
         try:
-            world = self._build(request.seed)
+            world = self._build(request.seed, request.kind or self._table.values.kind)
         except (ValueError, OSError) as error:
             response.message = str(error)
             return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlm_perception.parameters import START, parameter
+from vlm_perception.simulation.room import KINDS
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,12 @@ class Parameters:
     """The parameters of the simulator."""
 
     seed: int = parameter(0, "Number of the room", minimum=0, maximum=2**32 - 1, when=START)
+    kind: str = parameter(
+        "room",
+        "room: one, with a corridor; chambers: three to five that doorways connect",
+        choices=KINDS,
+        when=START,
+    )
     width: int = parameter(640, "Width of the image", unit="pixels", minimum=32, maximum=1920, when=START)
     height: int = parameter(480, "Height of the image", unit="pixels", minimum=32, maximum=1080, when=START)
     multisampling: int = parameter(

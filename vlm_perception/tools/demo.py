@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="number of the room (default: %(default)s)")
     parser.add_argument(
+        "--kind", default="room", help="kind of room: room, or chambers that doorways connect (default: %(default)s)"
+    )
+    parser.add_argument(
         "--time-limit", type=float, default=TIME_LIMIT, help="time limit in seconds (default: %(default)s)"
     )
     parser.add_argument("--model", default="nano", help="nano, or a model folder (default: %(default)s)")
@@ -75,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"{time.monotonic() - began:6.1f} s  {words}", flush=True)
 
     try:
-        room = make_room(arguments.seed)
+        room = make_room(arguments.seed, arguments.kind)
         target = choose_target(arguments.target, room)
         scope = Scope.from_folder(check_folder(arguments.model)[0])
         if scope and scope.targets and target not in scope.targets:
@@ -95,7 +98,7 @@ def main(arguments: argparse.Namespace) -> int:
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
     video, image = arguments.output / f"{name}.webm", arguments.output / f"{name}.png"
     parameters: dict[str, dict[str, object]] = {
-        "simulator": {"seed": room.seed},
+        "simulator": {"seed": room.seed, "kind": room.kind},
         "classifier": {"model": arguments.model},
     }
     if arguments.trace:

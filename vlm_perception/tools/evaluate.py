@@ -21,6 +21,9 @@ TIME_FOR_DELAY = 60.0  # [s] more for each second of delay
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rooms", type=int, default=20, help="how many rooms (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first room (default: %(default)s)")
+    parser.add_argument(
+        "--kind", default="room", help="kind of rooms: room, or chambers that doorways connect (default: %(default)s)"
+    )
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that every answer takes longer (default: 0)")
     parser.add_argument(
         "--time-limit", type=float, help="seconds for a present target (default: 120, and 60 a second of delay)"
@@ -82,6 +85,7 @@ def main(arguments: argparse.Namespace) -> int:
         with_absent="absent" not in arguments.skip,
         model=arguments.model,
         clock=REAL if arguments.real_time else SIMULATED,
+        kind=arguments.kind,
     )
     evaluation = Evaluation(setting, len(seeds), arguments.output)
     broken_down: list[int] = []
@@ -103,6 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def wrong(arguments: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments, else None."""
+    from vlm_perception.simulation.room import KINDS
     from vlm_perception.training.dataset import RESERVED_FROM
 
     first, last = arguments.first_seed, arguments.first_seed + arguments.rooms - 1
@@ -115,6 +120,8 @@ def wrong(arguments: argparse.Namespace) -> str | None:
             f"rooms from {RESERVED_FROM} on are kept for judging what was made without them: expected seeds below, "
             "or --reserved (make: ARGS=--reserved)"
         )
+    if arguments.kind not in KINDS:
+        return f"the kind of rooms is {arguments.kind!r}, expected one of {', '.join(KINDS)}"
     if not 0.0 <= arguments.delay <= 60.0:
         return f"the delay is {arguments.delay} s, expected 0 to 60"
     for limit in (arguments.time_limit, arguments.absent_time_limit):

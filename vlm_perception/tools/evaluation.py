@@ -40,7 +40,7 @@ Search = Callable[[Room, str, str, float], Episode]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is evaluated, and on which `clock`. Times in [s]."""
+    """What is evaluated, in which `kind` of rooms, and on which `clock`. Times in [s]."""
 
     delay: float
     time_limit: float
@@ -49,10 +49,11 @@ class Setting:
     with_absent: bool
     model: str
     clock: str = SIMULATED
+    kind: str = "room"
 
     def room(self, seed: int) -> Room:
         """Return the room of `seed`."""
-        return make_room(seed)
+        return make_room(seed, self.kind)
 
     def parameters(self) -> dict[str, dict[str, object]]:
         """Those of the nodes that differ from the shipped ones.
@@ -145,6 +146,7 @@ class Evaluation:
             **figures[OURS],
             BASELINE: figures.get(BASELINE),
             "first_seed": min(rooms),
+            "kind": setting.kind,
             "clock": setting.clock,
             "delay": setting.delay,
             "time_limit": setting.time_limit,

@@ -123,7 +123,8 @@ class Spectator(Node):
 
     def reset(self, room: Room) -> None:
         """Put the robot to the start of `room`."""
-        response = self._call(self._reset, ResetSimulation.Request(seed=room.seed), "the simulator's reset")
+        request = ResetSimulation.Request(seed=room.seed, kind=room.kind)
+        response = self._call(self._reset, request, "the simulator's reset")
         if not response.success:
             raise RuntimeError(f"the simulator refused room {room.seed}: {response.message}")
         start = room.start
