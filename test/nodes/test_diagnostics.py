@@ -116,8 +116,8 @@ def test_a_node_tells_it_in_its_log_and_waits_for_no_clock(ros):
 def test_a_still_image_is_a_fault_of_a_camera_and_none_of_a_simulator(ros, simulated):
     node = ros.add(LifecycleNode("classifier"))
     topics = CameraTopics(node, "camera", "camera/image_raw", False, False)
-    monitor = SimpleNamespace(form="32x24 rgb8")
-    topics.camera = SimpleNamespace(monitor=monitor, problem=None, unchanged=60.0, doubt="")
+    monitor = SimpleNamespace(form="32x24 rgb8", problem=None)
+    topics.camera = SimpleNamespace(monitor=monitor, unchanged=60.0, doubt=None)
     ros.node.create_publisher(Image, "camera/image_raw", 1)
     if simulated:
         ros.node.create_service(ResetSimulation, "reset", lambda request, response: response)

@@ -202,7 +202,7 @@ class CameraTopics:
 
     def watch(self) -> None:
         """Count new problems of the stream. Call this some times per second."""
-        for problem in self.camera.watch() if self.camera else ():
+        for problem in self.camera.monitor.watch() if self.camera else ():
             self.faults.add(*problem)
 
     @property
@@ -212,7 +212,7 @@ class CameraTopics:
         assert camera, "only a configured node has cameras"
         if silence := self.silence:
             return Health(Level.ERROR, silence)
-        if lasting := camera.problem:
+        if lasting := camera.monitor.problem:
             gone = "" if self._node.count_publishers(self._full_topic) else f" {self._why_no_image()}"
             return Health(Level.ERROR, lasting.words + gone)
         if fault := self.faults.recent:

@@ -1,4 +1,4 @@
-"""The questions of others that wait for the model, or for a newer frame."""
+"""Questions of other nodes that wait for the model, or for a newer frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm_perception.questions import Question
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """Somebody's `questions` about the newest frame of `camera`, once that is newer than `newer_than` [ns]."""
+    """`questions` about the newest frame of `camera`, once that is newer than `newer_than` [ns]."""
 
     camera: Camera
     questions: Sequence[Question]
@@ -23,7 +23,7 @@ class Ask:
 
 
 class AskQueue:
-    """The asks that wait, oldest first. Any thread may put; one takes."""
+    """The asks that wait, oldest first. Any thread may put; one thread takes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,14 +33,14 @@ class AskQueue:
         return len(self._asks)
 
     def put(self, ask: Ask) -> None:
-        """Let `ask` wait."""
+        """Add `ask` at the end."""
         with self._lock:
             self._asks.append(ask)
 
     def take(self, most: int) -> dict[Camera, list[Ask]]:
-        """Return the asks about the first `most` cameras that were asked about; they cannot be cancelled any more.
+        """Return the asks about the first `most` cameras; they cannot be cancelled any more.
 
-        An ask waits on while its camera has no newer frame than it wants.
+        An ask stays while its camera has no frame as new as it wants.
         """
         with self._lock:
             taken: dict[Camera, list[Ask]] = {}
@@ -56,18 +56,18 @@ class AskQueue:
         return {camera: [ask for ask in asks if _begin(ask)] for camera, asks in taken.items()}
 
     def put_back(self, asks: Sequence[Ask]) -> None:
-        """Let `asks` wait on before all others: the newer image was a corrupt one."""
+        """Add `asks` at the front: the newer image could not be decoded."""
         with self._lock:
             self._asks[:0] = asks
 
     @property
     def is_pressing(self) -> bool:
-        """Whether any ask waits for the model, and not for a frame."""
+        """Whether an ask waits for the model, and not for a frame."""
         with self._lock:
             return any(ask.camera.has_newer(ask.newer_than) for ask in self._asks if not ask.reply.done())
 
     def fail(self, error: Exception) -> None:
-        """Fail all that wait."""
+        """Fail all asks with `error`."""
         with self._lock:
             asks, self._asks = self._asks, []
         for ask in asks:
@@ -76,5 +76,5 @@ class AskQueue:
 
 
 def _begin(ask: Ask) -> bool:
-    """Whether `ask` is still wanted; from now on it cannot be cancelled."""
+    """Whether `ask` was not cancelled; from now on it cannot be."""
     return ask.reply.running() or ask.reply.set_running_or_notify_cancel()

@@ -1,4 +1,4 @@
-"""Which cameras go to the model together. Pure: time comes in."""
+"""Which cameras go to the model together. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from vlm_perception.perception.camera import Camera
 
 
 class DynamicBatcher:
-    """Collects the cameras that are ready into batches, in turn."""
+    """Collects cameras that are ready into batches, in turn."""
 
     def __init__(self) -> None:
         self._since: float | None = None
-        """When the first of those that are collected was ready [s]."""
+        """Time [s] at which the first camera of the next batch was ready."""
 
     def next(self, cameras: Collection[Camera], now: float, window: float, most: int) -> tuple[list[Camera], float]:
-        """Return at most `most` of the `cameras` to look at now, those first whose last turn is the longest ago.
+        """Return the next batch, at most `most` of the `cameras`, and how long [s] to wait if it is empty.
 
-        There are none when none is ready, and while, for at most `window` [s], others are worth waiting for; the second
-        value says how long [s] until that may change by itself, inf if it will not.
+        The batch is empty while no camera is ready, and while, for at most `window` [s], another camera is expected.
+        The longest ago a camera was looked at, the earlier it is in the batch. The wait is inf if time alone will not
+        make a camera ready.
         """
         ready = [camera for camera in cameras if camera.is_ready(now)]
         if not ready:

@@ -10,7 +10,6 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -32,16 +31,6 @@ MAX_CHUNKS = 100_000
 WEBCAM_PADDING = 16
 """Most extra bytes before a JPEG's markers. Many webcams write some; more are damage."""
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: np.rot90(image, -1),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: np.rot90(image),
-}
-"""How an image is turned upright, by the orientation in its EXIF data."""
 
 
 def decode_file(data: bytes, name: str) -> np.ndarray:
@@ -51,7 +40,7 @@ def decode_file(data: bytes, name: str) -> np.ndarray:
         orientation = _orientation(data) if data[:2] == JPEG else 1
     except (cv2.error, MemoryError) as error:
         raise FrameError(f"{name} cannot be decoded: {' '.join(str(error).split())}") from None
-    return np.ascontiguousarray(UPRIGHT.get(orientation, lambda image: image)(image))
+    return np.ascontiguousarray(_upright(image, orientation))
 
 
 def unpack(data: np.ndarray, what: str, formats: tuple[str, ...] = MESSAGE_FORMATS) -> np.ndarray:
@@ -161,6 +150,13 @@ def check_size(what: str, width: int, height: int) -> None:
 
 def _either(formats: tuple[str, ...]) -> str:
     return f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Return `image` turned and mirrored as its EXIF `orientation` says: 1 to 8, anything else is upright."""
+    if 5 <= orientation <= 8:
+        image = image.swapaxes(0, 1)
+    return image[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
 
 
 def _orientation(data: bytes) -> int:

@@ -1,6 +1,6 @@
-"""One step of perception: the asks and recurring questions that are due, about the newest frames, to the model.
+"""One step of perception: the model is asked what is due about the newest frames.
 
-There is no thread and no ROS in it. `Engine.step` yields what came of it, as values.
+There is no thread and no ROS here. `Engine.step` yields the outputs as values.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from vlm_perception.perception.settings import Settings
 from vlm_perception.questions import Answer, Question, Usage
 
 ASKED_AGAIN = 0.05
-"""After an answer, the next ask of the same client comes within this time [s]."""
+"""Time [s] within which the next ask of a client follows its last answer."""
 LOOK_AGAIN = 0.1
-"""Period [s] of the check whether an ask for a newer frame still waits with good reason."""
+"""Period [s] of the check whether an ask for a newer frame should still wait."""
 LATE = 60.0
-"""An answer about an image that came longer ago [s] is not published: nobody waits for it."""
+"""Age [s] of an image from which on its answer is not published: nobody waits for it."""
 
 
 class Engine:
     """Asks a model about the newest frames of `cameras`.
 
-    `wait` [s]: after how long the next step has something to do if nothing comes before. `frames_at_once`: how many
-    frames were asked about together last, which took `inference_time` [s].
+    The next step has something to do after `wait` [s], or when something comes before. The last call was about
+    `frames_at_once` frames and took `inference_time` [s].
     """
 
     def __init__(self, cameras: Sequence[Camera]) -> None:
@@ -38,38 +38,32 @@ class Engine:
         self.wait = threading.TIMEOUT_MAX
         self.frames_at_once = 0
         self.inference_time = 0.0
-        self._closed_usage: Usage | None = None
-        self._text_usage: Usage | None = None
+        self._usage: dict[bool, Usage | None] = {}
+        """What the last answers cost: of closed questions (True), of texts (False)."""
         self._cameras = {camera.name: camera for camera in cameras}
         self._batcher = DynamicBatcher()
         self._failed: set[str] = set()
-        """The cameras about whose frames the model failed in this step."""
+        """Names of the cameras about whose frames the model failed in this step."""
 
     def metrics(self) -> dict[str, object]:
-        """Return what the last answers cost, as far as the model tells, for diagnostics."""
+        """Return what the last answers cost, as far as the model reports it, for diagnostics."""
         figures: dict[str, object] = {
             "inference time [s]": self.inference_time,
             "images at once": self.frames_at_once,
             "questions waiting": len(self.asks),
         }
-        if closed := self._closed_usage:
+        if closed := self._usage.get(True):
             figures["decision time [s]"] = closed.seconds
             figures["decision peak memory [MiB]"] = closed.peak_memory >> 20
-        if text := self._text_usage:
+        if text := self._usage.get(False):
             figures["description time to first token [s]"] = text.time_to_first_token
             figures["description tokens per second"] = text.tokens_per_second
             figures["description tokens"] = text.tokens
             figures["description peak memory [MiB]"] = text.peak_memory >> 20
         return figures
 
-    def forget(self, reason: Exception) -> None:
-        """Forget what was seen, and fail all asks with the `reason`."""
-        for camera in self._cameras.values():
-            camera.forget()
-        self.asks.fail(reason)
-
     def step(self, model: OomBackoff, settings: Settings) -> Iterator[Output]:
-        """Do whatever is due, once; yield what is to be published as soon as it is known."""
+        """Do what is due, once; yield every output as soon as it is known."""
         for camera in self._cameras.values():
             camera.adopt(settings)
         self._failed.clear()
@@ -84,18 +78,18 @@ class Engine:
         )
         if not model.pause:
             frames |= yield from self._look(model, dict.fromkeys(due, ()), settings)
-        # Words take long: while somebody waits for an answer, the descriptions have to.
+        # A description takes long, so it waits while an ask does.
         if not self.asks.is_pressing and not model.pause:
             yield from self._describe(model, list(frames.values())[: settings.max_batch], settings)
         if not frames:
-            self.wait = min(seconds, LOOK_AGAIN) if self.asks else seconds
+            self.wait = min(seconds, LOOK_AGAIN if self.asks else threading.TIMEOUT_MAX)
 
     def _look(
         self, model: OomBackoff, asks: Mapping[Camera, Sequence[Ask]], settings: Settings
     ) -> Generator[Output, None, dict[str, Frame]]:
-        """Answer the `asks` about the newest frame of each camera, and label it where that is due; return the frames.
+        """Answer the `asks` about the newest frame of each camera and label it if that is due; return the frames.
 
-        A camera that has none keeps nobody from the others' answers; its asks fail with the reason.
+        The asks of a camera without a frame fail with the reason; the other cameras are not affected.
         """
         frames: dict[str, Frame] = {}
         jobs: list[Job] = []
@@ -105,7 +99,7 @@ class Engine:
                 try:
                     if doubt := camera.refresh():
                         yield Fault(camera.name, "doubtful image", doubt)
-                except Exception as error:  # a broken message must not stop the good ones
+                except Exception as error:  # a corrupt message must not stop the good ones
                     yield Fault(camera.name, "corrupt image", error)
                 frame = camera.frame(now)
                 answerable = [ask for ask in asked if camera.is_newer(frame.stamp, ask.newer_than)]
@@ -114,7 +108,7 @@ class Engine:
                 if camera.schedule.take("label", now, frame.stamp):
                     part = camera.pipeline.focused(frame)
                     jobs += yield from self._recurring(part, settings.label.question, settings.label.rate)
-            except Exception as error:  # it is this camera's alone
+            except Exception as error:  # it concerns this camera only
                 if not isinstance(error, NotAnsweredError):
                     yield Fault(camera.name, "internal", error)
                 for ask in asked:
@@ -137,16 +131,19 @@ class Engine:
         yield from self._serve(model, jobs)
 
     def _recurring(self, frame: Frame, question: Question, rate: float) -> Generator[Output, None, list[Job]]:
-        """Return the job for what is asked at `rate` [Hz]; none when an earlier answer is good for this frame, too."""
+        """Return the job for a `question` asked at `rate` [Hz]; no job when an earlier answer fits this frame too.
+
+        Only recurring questions are answered so: a robot may move by the answer to an ask.
+        """
         job = Job(frame, [question])
-        known = self._cameras[frame.camera].pipeline.known(frame, question, rate)
+        known = self._cameras[frame.camera].pipeline.cache.find(question, frame.image, frame.taken, 1 / rate)
         if known is None:
             return [job]
         yield from self._deliver(job, [known], time.monotonic())
         return []
 
     def _serve(self, model: OomBackoff, jobs: Sequence[Job]) -> Iterator[Output]:
-        """Do all `jobs`, and deliver what comes of each."""
+        """Do all `jobs` and deliver their results."""
         if not jobs:
             return
         self.frames_at_once = len({id(job.frame.image) for job in jobs})
@@ -159,21 +156,22 @@ class Engine:
                 yield from self._fail(model, job, result)
             else:
                 if job.reply is None:
-                    self._cameras[job.frame.camera].pipeline.keep(job.frame, job.questions[0], result[0])
+                    cache = self._cameras[job.frame.camera].pipeline.cache
+                    cache.keep(job.questions[0], job.frame.image, result[0], job.frame.taken)
                 yield from self._deliver(job, result, asked)
         if not self._failed:
             model.recovered()
 
     def _deliver(self, job: Job, answers: list[Answer], asked: float) -> Iterator[Output]:
-        """Hand on what was `asked` [s, monotonic] and answered."""
+        """Reply to an ask, or yield what is published; the model was `asked` at that time [s, monotonic]."""
         frame, camera, answered = job.frame, self._cameras[job.frame.camera], time.monotonic()
         if job.reply is None and (age := answered - frame.arrival) > LATE:
-            yield Fault(camera.name, "late answer", f"what came {age:.0f} s after its image is not published")
+            yield Fault(camera.name, "late answer", f"an answer that came {age:.0f} s after its image is not published")
             return
         if job.reply is None and frame.arrival < camera.begun:
-            return  # it was paused meanwhile
-        if not answers[-1].age:  # else the model was not asked
-            self._note(answers)
+            return  # the node was inactive meanwhile
+        if not answers[-1].age:  # else the answer is from the cache
+            self._usage.update((bool(given.options), given.usage) for given in answers)
             camera.spans.answered(frame.stamp, answers[-1], asked, answered)
         if job.reply:
             camera.pipeline.counts["asks"] += 1
@@ -183,15 +181,8 @@ class Engine:
             yield camera.pipeline.output(frame, answers[0])
         camera.spans.told(frame.stamp, frame.arrival, answered, time.monotonic())
 
-    def _note(self, answers: Sequence[Answer]) -> None:
-        for given in answers:
-            if given.options:
-                self._closed_usage = given.usage
-            else:
-                self._text_usage = given.usage
-
     def _fail(self, model: OomBackoff, job: Job, error: Exception) -> Iterator[Output]:
-        if job.reply is None or not isinstance(error, ValueError):  # else the asker's question is wrong
+        if job.reply is None or not isinstance(error, ValueError):  # else the question of the ask is wrong
             self._failed.add(job.frame.camera)
             if isinstance(error, OUT_OF_MEMORY):
                 model.failed()

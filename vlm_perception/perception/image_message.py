@@ -18,18 +18,12 @@ from vlm_perception.perception.frame import FrameError
 
 TWELVE_BITS = 4096
 """Number of values of a 12-bit image."""
+BAYER = tuple(f"bayer_{pattern}8" for pattern in ("rggb", "bggr", "gbrg", "grbg"))
 BYTES_PER_PIXEL = {
-    "rgb8": 3,
-    "bgr8": 3,
-    "rgba8": 4,
-    "bgra8": 4,
-    "mono8": 1,
-    "bayer_rggb8": 1,
-    "bayer_bggr8": 1,
-    "bayer_gbrg8": 1,
-    "bayer_grbg8": 1,
-    "yuv422": 2,
-    "yuv422_yuy2": 2,
+    **dict.fromkeys(("mono8", *BAYER), 1),
+    **dict.fromkeys(("yuv422", "yuv422_yuy2"), 2),
+    **dict.fromkeys(("rgb8", "bgr8"), 3),
+    **dict.fromkeys(("rgba8", "bgra8"), 4),
 }
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 SIXTEEN_BITS = {name[:-1] + "16": name for name in BYTES_PER_PIXEL if name.endswith("8")}

@@ -1,6 +1,6 @@
-"""All questions of a moment to the model: few calls, and nobody suffers from the image or question of another.
+"""Jobs become few calls of the model. A bad image or question of one job does not cost another job its answers.
 
-`answer` is the one way to the model. It yields results as they come, so that labels do not wait for texts.
+`answer` is the only way to the model. It yields results as they come, so that labels do not wait for texts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,20 +21,14 @@ from vlm_perception.questions import Answer, ClosedQuestion, MirroredChoice, Que
 
 OUT_OF_MEMORY = (ModelOutOfMemoryError, MemoryError)
 FULL_AGAIN = 30.0
-"""Time [s] after the last lack of memory until everything is asked at once again."""
+"""Time [s] after the last shortage of memory until everything is asked at once again."""
 PAUSE = (1.0, 30.0)
-"""First and longest pause [s] after there was no memory even for one question about one image."""
-
-
-class Answering(Protocol):
-    """What `answer` needs: a `Model`, or an `OomBackoff` around it."""
-
-    def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]: ...
+"""First and longest pause [s] after memory was short even for one question about one image."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """`questions` about one `frame`: somebody's ask with its `reply`, or else the camera's own recurring question."""
+    """`questions` about one `frame`: an ask, which has a `reply`, or a recurring question, which has none."""
 
     frame: Frame
     questions: Sequence[Question]
@@ -42,24 +36,24 @@ class Job:
 
 
 class TextFailed(NamedTuple):
-    """The closed questions' `answers`, and no words for the texts, at which the model failed with `error`."""
+    """The `answers` to closed questions, and empty ones to the texts, at which the model failed with `error`."""
 
     answers: list[Answer]
     error: Exception
 
 
 Known = dict[int, dict[Question, Answer]]
-"""The answers that are there, by the identity of the image and the question."""
+"""Answers by the identity of the image, and by question."""
 
 
 def answer(
-    model: Answering, jobs: Sequence[Job], known: Known | None = None
+    model: Model | OomBackoff, jobs: Sequence[Job], known: Known | None = None
 ) -> Iterator[tuple[Job, list[Answer] | TextFailed | Exception]]:
-    """Yield each of `jobs` once, with its answers or with the error that kept it from them.
+    """Yield each of `jobs` once, with its answers or its error.
 
-    One call of the model for everything that has options, for all images of which the same is asked; then one for the
+    One call of the model has all closed questions, for all images about which the same is asked. Another call has the
     texts, which take longer. Equal questions about an image are asked once. When a joint call fails, each image is
-    asked about alone, and then each job.
+    asked about alone, and then each job. `known` are answers that need not be asked again.
     """
     known = {} if known is None else known
     waiting = list(jobs)
@@ -87,10 +81,10 @@ def answer(
 
 
 def _rest(job: Job, known: Known, error: Exception) -> TextFailed | Exception:
-    """Return what a job gets at whose last questions the model failed: a text does not cost the other answers."""
+    """Return the result of a `job` whose last questions failed with `error`: a text does not cost the other answers."""
     found = known.get(id(job.frame.image), {})
     lacking = [question for question in job.questions if question not in found]
-    # The asker's mistakes are told as such.
+    # An error that is not the model's is a mistake in the question, and is reported as such.
     if (
         not isinstance(error, ModelError)
         or len(lacking) == len(job.questions)
@@ -108,14 +102,14 @@ def _by_image(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _answers_to(job: Job, known: Known) -> list[Answer] | None:
-    """Return what is known of the job's questions, in their order; None while one is missing."""
+    """Return the answers to the job's questions, in their order; None while one is missing."""
     found = known.get(id(job.frame.image), {})
     answers = [found[question] for question in job.questions if question in found]
     return answers if len(answers) == len(job.questions) else None
 
 
-def _ask(model: Answering, jobs: Sequence[Job], known: Known, with_texts: bool) -> None:
-    """Add to `known` what is missing: one call for all images of which the same is to be asked."""
+def _ask(model: Model | OomBackoff, jobs: Sequence[Job], known: Known, with_texts: bool) -> None:
+    """Add the missing answers to `known`: one call for all images about which the same is asked."""
     calls: dict[tuple[bool, tuple[Question, ...]], list[np.ndarray]] = {}
     for group in _by_image(jobs):
         image = group[0].frame.image
@@ -137,7 +131,7 @@ def _ask(model: Answering, jobs: Sequence[Job], known: Known, with_texts: bool) 
 
 
 def _checked(found: list[list[Answer]], images: int, questions: Sequence[Question]) -> list[list[Answer]]:
-    """Return what the model `found`; raises ModelError when it is not what was asked for."""
+    """Return what the model `found`. Raises ModelError unless it has an answer to each question about each image."""
     if len(found) != images:
         raise ModelError(f"the model gave answers about {len(found)} images, expected {images}")
     for answers in found:
@@ -152,14 +146,12 @@ def _checked(found: list[list[Answer]], images: int, questions: Sequence[Questio
 def _check(question: ClosedQuestion, given: Answer) -> None:
     """Raise ModelError unless the answer is one of the options, with a probability for each.
 
-    One that is not a number would stay in every belief that it is mixed into.
+    NaN would stay in every belief that it is mixed into.
     """
     if given.value not in question.options:
         raise ModelError(f"the model answered {given.value!r:.100} to {question}, expected one of its options")
-    if len(given.probabilities) != len(question.options) or not all(
-        -1e-3 <= p <= 1 + 1e-3
-        for p in given.probabilities  # NaN is neither
-    ):
+    are_valid = all(-1e-3 <= p <= 1 + 1e-3 for p in given.probabilities)  # NaN is not
+    if len(given.probabilities) != len(question.options) or not are_valid:
         raise ModelError(
             f"the model answered {question} with the probabilities {list(given.probabilities)!r:.200}, expected one "
             f"from 0 to 1 for each of its {len(question.options)} options"
@@ -167,11 +159,11 @@ def _check(question: ClosedQuestion, given: Answer) -> None:
 
 
 class OomBackoff:
-    """A `model` that is asked less at once while memory is short; `noticed` hears of each such failure.
+    """A `model` that is asked less at once while memory is short; `noticed` is called with each such error.
 
-    What counts is how many pairs of an image and a question there are at once: after a failure, half of them. When
-    there is no memory even for one pair, the error is raised, and `pause` says for how long nothing should be asked.
-    `busy_since` [s, monotonic] is when the call under way began, None between calls.
+    Each failure halves the number of pairs of an image and a question in one call. When memory is short even for one
+    pair, the error is raised, and `pause` says for how long nothing should be asked. `busy_since` [s, monotonic] is the
+    time at which the present call began, None between calls.
     """
 
     def __init__(self, model: Model, noticed: Callable[[Exception], None]) -> None:
@@ -185,17 +177,17 @@ class OomBackoff:
 
     @property
     def pause(self) -> float:
-        """For how long [s] nothing should be asked; 0 when the model may be asked now."""
+        """Time [s] for which nothing should be asked; 0 when the model may be asked now."""
         return max(0.0, self._retry_at - time.monotonic())
 
     def failed(self) -> None:
-        """Begin a pause, twice as long as the last; a failure in the same pause changes nothing."""
+        """Begin a pause, twice as long as the last one; during a pause, do nothing."""
         if not self.pause:
             self._pause = min(max(2 * self._pause, PAUSE[0]), PAUSE[1])
             self._retry_at = time.monotonic() + self._pause
 
     def recovered(self) -> None:
-        """Begin with the shortest pause the next time."""
+        """Make the next pause the shortest one."""
         self._pause = 0.0
 
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
@@ -217,7 +209,7 @@ class OomBackoff:
                 self._noticed(error)
             finally:
                 self.busy_since = None
-        # Out of the handler, where the exception no longer holds what has to be freed.
+        # Outside the handler: there, the exception would keep alive what has to be freed.
         if len(images) > 1:
             step = max(1, int(self._most // len(questions)))
             portions = [images[start : start + step] for start in range(0, len(images), step)]

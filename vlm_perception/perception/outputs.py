@@ -1,4 +1,4 @@
-"""What comes out of perception, as values."""
+"""What perception hands over to be published or counted, as values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm_perception.questions import Answer
 
 @dataclass(frozen=True)
 class Label:
-    """What a frame's scene is called: the model's `answer` about it, and the label `smoothed` over time."""
+    """The label of a frame's scene: the model's `answer`, and the label `smoothed` over time."""
 
     frame: Frame
     answer: Answer
@@ -30,19 +30,19 @@ class Description:
 
 
 class Reply(NamedTuple):
-    """The answers to somebody's questions, in their order, and the frame that they are about."""
+    """The answers to an ask, in the order of its questions, and the frame that they are about."""
 
     frame: Frame
     answers: list[Answer]
 
 
 class NotAnsweredError(Exception):
-    """Why a question could not be answered now, in words."""
+    """An ask that cannot be answered now; the text says why."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong, by `kind`: with a `camera`, or, when that is None, with what all of them share."""
+    """A fault of this `kind` in what comes from a `camera`, or, if that is None, in what all cameras share."""
 
     camera: str | None
     kind: str
@@ -51,7 +51,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model is there; `facts` about it for people, and the `scope` of what it was taught, if that is closed."""
+    """The model is ready. `facts` are for people; `scope` is what it was taught, where that is a closed list."""
 
     facts: Mapping[str, str]
     scope: Scope | None = None
@@ -59,7 +59,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Failed:
-    """The model cannot be used because of this `error`, and nothing more will come."""
+    """The model cannot be used because of this `error`. It is the worker's last output."""
 
     error: BaseException
 

@@ -1,4 +1,4 @@
-"""From the model's answers about a camera's frames to what is published: cache, region of motion, smoothing. Pure."""
+"""From the model's answers about a camera's frames to outputs: cache, region of motion, smoothing. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vlm_perception.perception.outputs import Description, Label
 from vlm_perception.perception.region import Motion
 from vlm_perception.perception.settings import Settings
 from vlm_perception.perception.smoothing import LabelSmoother
-from vlm_perception.questions import Answer, Question
+from vlm_perception.questions import Answer
 
 
 class Pipeline:
-    """What one camera's answers become, over time; `counts` says how many of each kind there were."""
+    """Turns one camera's answers into outputs. `cache` holds answers to recurring questions; `counts` are by kind."""
 
     def __init__(self, settings: Settings) -> None:
         self.cache = AnswerCache(settings.cache)
@@ -38,7 +38,7 @@ class Pipeline:
         self.cache.clear()
 
     def focused(self, frame: Frame) -> Frame:
-        """Return `frame` as its label is to be about it: where something moves, if that is to be followed."""
+        """Return `frame` with the region to label: where something moves, if `follow_motion` is set."""
         if not self._settings.label.follow_motion:
             self._motion.clear()
             return frame
@@ -46,19 +46,8 @@ class Pipeline:
         self.counts["regions"] += region is not None
         return replace(frame, region=region)
 
-    def known(self, frame: Frame, question: Question, rate: float) -> Answer | None:
-        """Return an earlier answer that is good for `frame`, too, to a question asked at `rate` [Hz]; None: ask.
-
-        Only what recurs is answered so. What others ask may steer a robot.
-        """
-        return self.cache.find(question, frame.image, frame.taken, 1 / rate)
-
-    def keep(self, frame: Frame, question: Question, answer: Answer) -> None:
-        """Remember what the model answered to the recurring `question`."""
-        self.cache.keep(question, frame.image, answer, frame.taken)
-
     def output(self, frame: Frame, answer: Answer) -> Label | Description:
-        """Return what is published of the `answer` to a recurring question, taking it in."""
+        """Take in the `answer` to a recurring question; return what is published of it."""
         if not answer.options:
             self.counts["descriptions"] += 1
             return Description(frame, answer)

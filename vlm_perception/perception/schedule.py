@@ -1,4 +1,4 @@
-"""Which recurring question is due for which camera. Pure: time comes in."""
+"""Which recurring question of a camera is due. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 EARLY = 0.01
-"""A question may be asked this much [s] before its time: images do not come evenly."""
+"""Time [s] by which a question may be asked early, since images do not come evenly."""
 
 
 class Schedule:
@@ -22,28 +22,27 @@ class Schedule:
         self._rates = dict(rates)
 
     def wait(self, now: float) -> float:
-        """Seconds from `now` [s] until the next is due: 0 when one is, inf when none will be."""
-        return min(
-            (max(0.0, self._begins(name, now) - now) for name, rate in self._rates.items() if rate), default=math.inf
-        )
+        """Return the seconds from `now` [s] until the next question is due: 0 when one is, inf when none will be."""
+        waits = (max(0.0, self._begins(name, now) - now) for name, rate in self._rates.items() if rate)
+        return min(waits, default=math.inf)
 
     def is_due(self, now: float, stamp: int) -> bool:
-        """Whether any name is due at `now` [s] for the image of `stamp` [ns]."""
+        """Whether any question is due at `now` [s] for the image of `stamp` [ns]."""
         return any(self._is_due(name, now, stamp) for name in self._rates)
+
+    def take(self, name: str, now: float, stamp: int) -> bool:
+        """Whether `name` is due at `now` [s] for the image of `stamp` [ns]; if it is, it counts as asked."""
+        if not self._is_due(name, now, stamp):
+            return False
+        period = 1 / self._rates[name]
+        # Keep the beat after a small delay; after a long one, do not catch up.
+        beat = self._due.get(name, now) + period
+        self._due[name] = beat if beat > now else now + period
+        self._stamps[name] = stamp
+        return True
 
     def _is_due(self, name: str, now: float, stamp: int) -> bool:
         return bool(self._rates.get(name)) and now >= self._begins(name, now) and stamp != self._stamps.get(name)
 
     def _begins(self, name: str, now: float) -> float:
         return self._due[name] - EARLY if name in self._due else now
-
-    def take(self, name: str, now: float, stamp: int) -> bool:
-        """Whether `name` is due at `now` [s] for the image of `stamp` [ns]; if so, it counts as asked."""
-        if not self._is_due(name, now, stamp):
-            return False
-        rate = self._rates[name]
-        # Keep the beat when one comes a little late; when it comes very late, do not catch up.
-        beat = self._due.get(name, now) + 1 / rate
-        self._due[name] = beat if beat > now else now + 1 / rate
-        self._stamps[name] = stamp
-        return True

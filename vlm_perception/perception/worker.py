@@ -1,4 +1,4 @@
-"""The one thread that owns the model: it loads, warms up, and steps the engine. No ROS."""
+"""The thread that owns the model: it loads the model, warms it up and steps the engine. No ROS."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from vlm_perception.perception.settings import Settings
 from vlm_perception.questions import Question
 
 USUAL_SHAPE = (480, 640, 3)
-"""Shape of the warm-up's image while no other has come."""
+"""Shape of the warm-up's image if no image has come yet."""
 
 
 class Worker(threading.Thread):
-    """Loads a model by `load` and asks it about the newest frames of `cameras`, while it is told to `look`.
+    """Loads a model by calling `load`, and asks it about the newest frames of `cameras` while it is told to `look`.
 
-    `publish` gets every output, in the worker's thread. A worker that came `before` is waited for, so that there are
-    never two models in memory. `state` and `since` [s, monotonic] say what it is at; `scope` is what the model was
-    taught, where that is a closed list.
+    `publish` is called with every output, in the worker's thread. The worker waits until the one `before` has ended, so
+    that there are never two models in memory. `state` says what it does, since `since` [s, monotonic]; `scope` is what
+    the model was taught, where that is a closed list.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Worker(threading.Thread):
 
     @property
     def busy_since(self) -> float | None:
-        """When the call of the model that is under way began [s, monotonic]; None when there is none."""
+        """Time [s, monotonic] at which the present call of the model began; None between calls."""
         return self._model.busy_since if self._model else None
 
     @property
     def frames_at_once(self) -> int:
-        """How many frames the model was asked about together last."""
+        """Number of frames in the last call of the model."""
         return self._engine.frames_at_once
 
     def metrics(self) -> dict[str, object]:
@@ -76,13 +76,13 @@ class Worker(threading.Thread):
         return {**self.facts, **self._engine.metrics(), **state}
 
     def wake(self) -> None:
-        """Look at once: a camera has a new message."""
+        """Look now: a camera has a new message."""
         self._wake.set()
 
     def ask(self, camera: Camera, questions: Sequence[Question], newer_than: int = 0) -> Future[Reply]:
         """Ask about the camera's newest frame, once there is a newer one than that of `newer_than` [ns].
 
-        The future can be cancelled until the model is asked. It fails with NotAnsweredError or with the model's error.
+        The future can be cancelled until the model is asked. It raises NotAnsweredError or the model's error.
         """
         ask = Ask(camera, questions, newer_than)
         self._engine.asks.put(ask)
@@ -103,7 +103,7 @@ class Worker(threading.Thread):
         self._wake.set()
 
     def stop(self) -> None:
-        """End as soon as the model lets go, and free it; does not wait."""
+        """End after the present call of the model, and free it; do not wait for that."""
         self._looking = False
         self._stopping = True
         self._wake.set()
@@ -119,7 +119,7 @@ class Worker(threading.Thread):
             self.state, self.since = "loading", time.monotonic()
         try:
             self._run()
-        except BaseException as error:  # a library that exits must not leave a node that looks well and never answers
+        except BaseException as error:  # also when a library exits: a node must not look well and never answer
             self.state = "failed"
             self._publish(Failed(error))
         finally:
@@ -137,34 +137,33 @@ class Worker(threading.Thread):
         self.state, self.since = "ready", time.monotonic()
         self._publish(Loaded(self.facts, self.scope))
         while not self._stopping:
-            seconds = threading.TIMEOUT_MAX
-            if self._looking:
-                seconds = min(self._step(model), seconds)
-            else:
-                self._engine.forget(NotAnsweredError("the classifier is not active"))
-            self._wake.wait(seconds)
+            if not self._looking:
+                for camera in self._cameras:
+                    camera.forget()
+                self._engine.asks.fail(NotAnsweredError("the classifier is not active"))
+            self._wake.wait(self._step(model) if self._looking else threading.TIMEOUT_MAX)
             self._wake.clear()
 
     def _step(self, model: OomBackoff) -> float:
-        """Step the engine once, and publish what comes; return after how long [s] to do it again."""
+        """Step the engine once and publish its outputs; return after how long [s] to do it again."""
         try:
             for output in self._engine.step(model, self._settings):
                 if self._looking or isinstance(output, Fault):
-                    self._hand_on(output)
-        except Exception as error:  # whatever it is, the next frame may be better
+                    self._deliver(output)
+        except Exception as error:  # the next frame may be better
             self._publish(Fault(None, "internal", error))
             return threading.TIMEOUT_MAX
         return self._engine.wait
 
-    def _hand_on(self, output: Output) -> None:
+    def _deliver(self, output: Output) -> None:
         try:
             self._publish(output)
-        except Exception as error:  # the other cameras' answers are waiting
+        except Exception as error:  # the outputs of other cameras follow
             camera = output.frame.camera if isinstance(output, Label | Description) else None
             self._publish(Fault(camera, "internal", error))
 
     def _warm_up(self, model: OomBackoff, settings: Settings) -> None:
-        """Ask what will be asked, so that the first frames do not wait for what is only done once."""
+        """Ask what will be asked, so that the first frames do not wait for what a model does only once."""
         shape: tuple[int, ...] = USUAL_SHAPE
         for waiting in filter(None, (camera.slot.peek() for camera in self._cameras)):
             with contextlib.suppress(FrameError):
@@ -175,10 +174,12 @@ class Worker(threading.Thread):
         if (most := min(len(self._cameras), settings.max_batch)) > 1:
             model.answer_batch([black] * most, [settings.label.question])
         if settings.description.rate:
-            words = replace(settings.description.question, max_new_tokens=2)  # one more is like the second
+            words = replace(
+                settings.description.question, max_new_tokens=2
+            )  # the second token runs what all later ones do
             try:
                 model.answer_batch([black], [words])
             except ModelError as error:
                 if isinstance(error, ModelOutOfMemoryError):
                     raise
-                self._publish(Fault(None, "description", error))  # labels and answers do without
+                self._publish(Fault(None, "description", error))  # labels and asks work without descriptions
