@@ -26,8 +26,9 @@ from std_msgs.msg import String
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.profile import VARIABLES
 from vlm_perception.tools.checks import graph, middleware
+from vlm_perception.tools.checks import seen as observing
 from vlm_perception.tools.checks.finding import Finding, Severity
-from vlm_perception.tools.checks.seen import ImageStream, Observation, TopicEndpoint, look
+from vlm_perception.tools.checks.seen import ImageStream, Observation, Observer, TopicEndpoint, look
 
 pytestmark = pytest.mark.ros
 
@@ -211,6 +212,12 @@ class Robot:
         rclpy.shutdown(context=self.context)
 
 
+@pytest.fixture(autouse=True)
+def free_cores(monkeypatch):
+    """What other tests take of this machine does not prolong the observations."""
+    monkeypatch.setattr(observing.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 SECONDS = 1.0
 
@@ -329,6 +336,26 @@ def test_a_camera_that_is_known_late_is_waited_for(ros):
         seen = look(SECONDS, [])
         late.join()
     assert says(graph.cameras(seen), (GREEN, "/front/image: 32x24 rgb8 at"))
+
+
+def test_a_busy_machine_gets_more_time_to_discover_nodes(monkeypatch, ros):
+    observer = Observer()
+    observer.find()
+    later = observing.time.monotonic() + 1.5 * observing.SETTLED
+    for load, settled in ((0.0, True), (1.2, True), (3.0, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(observing.os, "getloadavg", lambda load=load: (load * observing.os.cpu_count(), 0.0, 0.0))
+            patch.setattr(observing.time, "monotonic", lambda: later)
+            assert observer.settled is settled, load
+    observer.close()
+
+
+def test_a_node_that_tells_its_health_and_is_not_in_the_graph_yet_is_waited_for(ros):
+    observer = Observer()
+    assert not observer.misses_something()
+    observer.seen.health["/robot1/navigator"] = DiagnosticStatus()
+    assert observer.misses_something()
+    observer.close()
 
 
 # What is seen, judged

@@ -1,4 +1,4 @@
-"""Looks at the running ROS system for some seconds: the nodes, the images that come, and what the nodes say."""
+"""Observation of the running ROS system for some seconds: its nodes, their images and their health."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from vlm_perception.perception.frame import FrameError, stamp_of
 from vlm_perception.perception.image_message import decode, form_of
 
 SETTLED = 1.5
-"""Everybody is known when nobody new has come for so long [s]."""
+"""Time without a change of the graph after which all nodes are known [s], on a machine with free cores."""
 STEP = 0.25
-"""Between two looks at the graph [s]."""
+"""Time between two readings of the graph [s]."""
 ASK_AGAIN = 0.5
-"""A node that has not told a parameter is asked again after this time [s]."""
+"""Time until a node is asked again for a parameter [s]."""
 PATIENCE = 4.0
-"""What is missing is waited for by so many times the time of listening; a busy machine needs it."""
+"""Largest factor by which waiting is prolonged while something is missing, or on a busy machine."""
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
-"""What rmw calls a node of which it knows only an endpoint, for a moment after it has come."""
+"""Name by rmw of a new node of which it knows only an endpoint yet."""
 IMAGES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 PARAMETERS = {"classifier": ("use_sim_time", "max_frame_age"), "navigator": ("use_sim_time",)}
-"""Those of our nodes that matter here."""
+"""Parameters to ask our nodes for."""
 BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 
 
 @dataclass(frozen=True)
 class TopicEndpoint:
-    """A publisher or subscriber: the full name of its `node`, the message's `type`, and with what quality."""
+    """A publisher or subscriber: the full name of its `node`, the `type` of its messages, its quality of service."""
 
     node: str
     type: str
@@ -50,10 +50,11 @@ class TopicEndpoint:
 
 @dataclass
 class ImageStream:
-    """What came on a camera's topic.
+    """The images received on a camera's topic.
 
-    `ages` [s] of each image by the system's clock and by /clock, which may be silent; `lost` on the way to us, by the
-    publisher's count; in what `form`, and why one cannot be decoded, or may not show what the camera sees.
+    `ages` are those of each image [s], by the system's clock and by /clock, which may be silent. `numbers` are the
+    publisher's sequence numbers. `form` is size and encoding. `problem` says why an image cannot be decoded.
+    `doubt` says why it may not show what the camera sees.
     """
 
     stamps: list[int] = field(default_factory=list)
@@ -66,20 +67,20 @@ class ImageStream:
 
     @property
     def rate(self) -> float:
-        """Hz; 0 for less than two."""
+        """Images per second; 0 for less than two images."""
         spent = self.arrivals[-1] - self.arrivals[0] if self.arrivals else 0.0
         return (len(self.arrivals) - 1) / spent if spent > 0 else 0.0
 
     @property
     def lost(self) -> float:
-        """The share that was published and did not come; 0 where the middleware does not count."""
+        """Share of the published images that did not come; 0 if the middleware does not count them."""
         published = self.numbers[-1] - self.numbers[0] + 1 if self.numbers else 0
         return max(0.0, 1.0 - len(self.numbers) / published) if published > 0 else 0.0
 
 
 @dataclass
 class Observation:
-    """All that was seen: `publishers` and `subscribers` by topic, `parameters` and `health` by a node's full name."""
+    """All observations: `publishers` and `subscribers` by topic, `parameters` and `health` by the node's full name."""
 
     nodes: list[str] = field(default_factory=list)
     publishers: dict[str, list[TopicEndpoint]] = field(default_factory=dict)
@@ -89,18 +90,18 @@ class Observation:
     health: dict[str, DiagnosticStatus] = field(default_factory=dict)
 
     def called(self, name: str) -> list[str]:
-        """The full names of the nodes of this name, in any namespace."""
+        """Return the full names of the nodes `name` in all namespaces."""
         return [node for node in self.nodes if node.rpartition("/")[2] == name]
 
     def topics(
         self, endpoints: dict[str, list[TopicEndpoint]], nodes: Sequence[str], types: Sequence[str]
     ) -> list[str]:
-        """The topics on which one of `nodes` is among the `endpoints`, with one of `types`."""
+        """Return the topics on which one of `nodes` is among the `endpoints`, with one of `types`."""
         return [topic for topic, ends in endpoints.items() if any(e.node in nodes and e.type in types for e in ends)]
 
 
 class Observer:
-    """Listens in the ROS context that there is; see `Observation`."""
+    """A node in the current ROS context that makes an `Observation`."""
 
     def __init__(self) -> None:
         self.seen = Observation()
@@ -112,6 +113,7 @@ class Observer:
         self._clients: dict[str, AsyncParameterClient] = {}
         self._asked: dict[str, float] = {}
         self._told: dict[str, set[str]] = {}
+        self._changed = time.monotonic()
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 100)
         self._node.create_subscription(Clock, "/clock", self._on_clock, QoSProfile(depth=1, reliability=BEST_EFFORT))
 
@@ -125,7 +127,8 @@ class Observer:
             self._executor.spin_once(timeout_sec=left)
 
     def find(self) -> None:
-        """Note the nodes, publishers and subscribers."""
+        """Note the nodes, publishers and subscribers, and when they changed."""
+        before = self._graph()
         own = self._node.get_fully_qualified_name()
         found = [_full(space, name) for name, space in self._node.get_node_names_and_namespaces()]
         self.seen.nodes = sorted(name for name in found if name != own)
@@ -140,23 +143,33 @@ class Observer:
                     for info in infos
                 ]
                 ends[topic] = [end for end in everybody if end.node != own]
+        if self._graph() != before or self._has_unknown_nodes():
+            self._changed = time.monotonic()
 
-    def discover(self, limit: float) -> None:
-        """Wait until everybody is known, at most `limit` [s]."""
-        end, settled = time.monotonic() + limit, time.monotonic() + SETTLED
-        known: Any = None
-        while time.monotonic() < min(end, settled):
+    def _graph(self) -> tuple[Any, ...]:
+        return self.seen.nodes, self.seen.publishers, self.seen.subscribers
+
+    def _has_unknown_nodes(self) -> bool:
+        everybody = [*self.seen.publishers.values(), *self.seen.subscribers.values()]
+        return any(UNKNOWN in end.node for ends in everybody for end in ends)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the graph has not changed for long enough. On a busy machine nodes are discovered later."""
+        return time.monotonic() - self._changed >= SETTLED * busyness()
+
+    def discover(self) -> None:
+        """Wait until all nodes are known, at most `PATIENCE` times the time in which the graph settles."""
+        end = time.monotonic() + PATIENCE * SETTLED * busyness()
+        while time.monotonic() < end and not self.settled:
             self.spin(STEP)
             self.find()
-            now = (self.seen.nodes, self.seen.publishers, self.seen.subscribers)
-            if now != known or any(UNKNOWN in e.node for ends in now[1:] for each in ends.values() for e in each):
-                known, settled = now, time.monotonic() + SETTLED
 
     def follow(self, image_topics: Sequence[str]) -> None:
-        """Begin to receive cameras that are new, and ask our nodes that are new for their parameters.
+        """Subscribe to new cameras, and ask our new nodes for their parameters. The answers come while this node spins.
 
-        Cameras are those named, else those that classifiers subscribe to, without any classifier the usual one. The
-        answers come while we spin.
+        The cameras are the topics named. Without them, they are the topics that classifiers subscribe to, and without a
+        classifier camera/image_raw.
         """
         listened = self.seen.topics(self.seen.subscribers, self.seen.called("classifier"), tuple(IMAGES))
         guess = [] if self.seen.called("classifier") else ["camera/image_raw"]
@@ -168,7 +181,7 @@ class Observer:
                 self._followed[topic] = time.monotonic()
                 qos = QoSProfile(depth=10, reliability=BEST_EFFORT)
                 self._node.create_subscription(kinds[0], topic, partial(self._on_image, images), qos)
-        if not image_topics:  # the usual one was a guess
+        if not image_topics:  # camera/image_raw was a guess
             self.seen.images = {topic: self.seen.images[topic] for topic in wanted}
         for name, parameters in PARAMETERS.items():
             for node in self.seen.called(name):
@@ -178,36 +191,40 @@ class Observer:
                 now = time.monotonic()
                 if now - self._asked.get(node, -math.inf) < ASK_AGAIN or not client.services_are_ready():
                     continue
-                # A response is lost when its node does not know our side of the service yet, so it is asked again.
+                # A response is lost if its node does not know this client yet, so the question is repeated. The
+                # parameters are asked for one by one: a node that lacks one of several returns none of them.
                 self._asked[node] = now
-                for parameter in parameters:  # one by one: a node that lacks one of several answers none of them
+                for (
+                    parameter
+                ) in parameters:  # one by one: a node that lacks one of several parameters returns none of them
                     if parameter not in self._told.get(node, ()):
                         answer = client.get_parameters([parameter])
                         answer.add_done_callback(partial(self._on_parameter, node, parameter))
 
     def listen(self, seconds: float, image_topics: Sequence[str]) -> None:
-        """Listen to each camera for `seconds` [s], and `PATIENCE` times as long to what is silent."""
+        """Listen to each camera for `seconds`, and up to `PATIENCE` times as long while something is missing."""
         begun = time.monotonic()
         while True:
             self.find()
             self.follow(image_topics)
             now = time.monotonic()
             enough = all(now - since >= seconds for since in (begun, *self._followed.values()))
-            if now - begun >= PATIENCE * seconds or (enough and not self.misses_something()):
+            if now - begun >= PATIENCE * seconds or (enough and self.settled and not self.misses_something()):
                 return
             self.spin(STEP)
 
     def misses_something(self) -> bool:
-        """Whether nothing has come yet of a camera or a node that should be heard by now."""
+        """Return whether a camera or a node that must be there has sent nothing yet, or is not in the graph yet."""
         nodes = {node for name in PARAMETERS for node in self.seen.called(name)}
         heard = self.seen.health.keys() & self.seen.parameters.keys()
+        hidden = [node for node in self.seen.health if node.rpartition("/")[2] in PARAMETERS and node not in nodes]
         wanted = [
             images
             for topic, images in self.seen.images.items()
             if self.seen.publishers.get(topic) or self.seen.subscribers.get(topic)
         ]
         unknown = bool(self.seen.called("classifier")) and not self.seen.images
-        return unknown or not nodes <= heard or not all(images.arrivals for images in wanted)
+        return unknown or bool(hidden) or not nodes <= heard or not all(images.arrivals for images in wanted)
 
     def _on_parameter(self, node: str, name: str, answer: Future) -> None:
         self._told.setdefault(node, set()).add(name)
@@ -238,15 +255,20 @@ class Observer:
                 images.problem = str(error)
 
 
+def busyness() -> float:
+    """Return by which factor this machine is slower than one with free cores: its load per core, 1 to `PATIENCE`."""
+    return min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), PATIENCE)
+
+
 def _full(namespace: str, name: str) -> str:
     return f"{namespace.rstrip('/')}/{name}"
 
 
 def look(seconds: float, image_topics: Sequence[str]) -> Observation:
-    """What is there and what comes within `seconds` [s], or longer while something is silent that should be heard."""
+    """Observe the ROS system for `seconds`, or longer while something is missing; return the observation."""
     observer = Observer()
     try:
-        observer.discover(PATIENCE * SETTLED)
+        observer.discover()
         observer.listen(seconds, image_topics)
     finally:
         observer.close()
