@@ -185,6 +185,7 @@ class Simulation:
         self._phases = rng.uniform(0.0, 1.0, 2).tolist()
         self._now = 0.0
         self._stamp = 0.0  # of the newest image
+        self._shown = -math.inf  # stamp of the newest image that the model was asked about
         self._commanded = -math.inf
         self._asked = -math.inf
         self._requests = 0
@@ -230,6 +231,7 @@ class Simulation:
         odometry, pose = world.odometry, world.pose
         self._controller.see_odometry(now, Pose(odometry.x, odometry.y, odometry.yaw))
         self._record.see_robot(pose.x, pose.y, world.collisions)
+        self._answer_next()
 
     def _control(self) -> None:
         self._ask_when_due()
@@ -245,7 +247,8 @@ class Simulation:
         if self._pending is not None and self._now - self._asked >= limit:
             self._pending = None
             self._controller.fail("time-out", f"the classifier did not answer within {limit:g} s (ask_timeout)")
-        if self._pending is not None or self._now - self._asked < 1.0 / self._navigator.ask_rate:
+        rate = self._navigator.ask_rate
+        if self._pending is not None or (rate and self._now - self._asked < 1.0 / rate):
             return
         self._asked = self._now + ASKING
         self._requests += 1
@@ -254,9 +257,15 @@ class Simulation:
         self._answer_next()
 
     def _answer_next(self) -> None:
-        """Let the model begin with the next request, if it is free, about the newest image."""
+        """Let the model begin with the next request, if it is free, about the newest image.
+
+        Without a rate of questions each is about a newer image than the last, and waits for it.
+        """
         if self._reply is not None or not self._waiting:
             return
+        if not self._navigator.ask_rate and self._stamp <= self._shown:
+            return
+        self._shown = self._stamp
         due = self._now + SERVICE[0] + self._rng.exponential(SERVICE[1]) + self._delay
         self._reply = DelayedReply(self._waiting.popleft(), self._stamp, self._look(), due)
 
