@@ -44,6 +44,7 @@ class KinematicRoom:
 
     seed: int
     target: str = ""
+    kind: str = "room"
     wrong: float = 0.0
     delay: float = 0.2
     period: float = 0.1
@@ -55,7 +56,7 @@ class KinematicRoom:
     path: list[Pose] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.room = rooms.make_room(self.seed)
+        self.room = rooms.make_room(self.seed, self.kind)
         self.pose = Pose(self.room.start.x, self.room.start.y, self.room.start.yaw)
         self.target = self.target or self.room.things[self.seed % len(self.room.things)].name
 
@@ -86,7 +87,8 @@ class KinematicRoom:
         others = [thing for thing in self.room.things if thing is not target]
         angle = self.pose.heading + bearing
         c, s, x, y = math.cos(angle), math.sin(angle), np.array([eye[0]]), np.array([eye[1]])
-        return any(float(truth._ray_thing(x, y, c, s, other)[0]) < far for other in others)
+        things = (float(truth._ray_thing(x, y, c, s, other)[0]) for other in others)
+        return any(distance < far for distance in things) or truth._ray_walls(x, y, c, s, self.room).min() < far
 
     def truth(self) -> tuple[str, str, str]:
         """Return the right answers to the target, the label and the way question."""

@@ -7,7 +7,9 @@ from collections import deque
 
 import numpy as np
 import pytest
+from kinematic_room import KinematicRoom
 
+from vlm_perception.navigation.motion import Pose
 from vlm_perception.simulation import truth
 from vlm_perception.simulation.floor_plan import WALL_THICKNESS, Doorway, Rectangle, connected_chambers
 from vlm_perception.simulation.room import NAMES, ROBOT_RADIUS, RobotPose, Room, Thing, make_room
@@ -115,6 +117,17 @@ def test_the_shortest_path_leads_through_the_doorways():
 )
 def test_labels_follow_their_definitions_with_several_doorways(pose, things, label):
     assert truth.label(row_of_three(*things), pose) == label
+
+
+def test_a_room_without_images_hides_behind_walls_what_the_camera_would_not_see():
+    view = KinematicRoom(0, "red ball", kind="chambers")
+    assert view.room == make_room(0, "chambers")
+    view.room = row_of_three(ball(4.1, -1.0))
+    view.pose = Pose(0.0, -1.0, 0.0)
+    assert view.where() == "no"
+    view.room = row_of_three(ball(4.1, 1.0))
+    view.pose = Pose(0.0, 1.0, 0.0)
+    assert view.where() == "center far"
 
 
 @pytest.mark.parametrize("kind", ["room", "chambers"])
