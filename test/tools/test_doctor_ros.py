@@ -407,7 +407,7 @@ def camera(**changes) -> Observation:
     ("changes", "level", "words"),
     [
         ({}, GREEN, "640x480 rgb8 at 10.0 Hz from /camera, best effort, 100 ms old"),
-        ({"numbers": list(range(1, 60, 3))}, YELLOW, "66% of 640x480 rgb8 were lost on the way here, 10.0 Hz came"),
+        ({"numbers": list(range(1, 60, 3))}, YELLOW, "66% of 640x480 rgb8 were lost on the way, 10.0 Hz came"),
         ({"numbers": []}, GREEN, "10.0 Hz"),
         ({"arrivals": [n / 2 for n in range(20)]}, YELLOW, "2.0 Hz, which makes every answer late"),
         ({"stamps": [7] * 20}, RED, "all its images have the same stamp"),

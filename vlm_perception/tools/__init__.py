@@ -1,1 +1,1 @@
-"""The commands behind `vlm_perception <command>`."""
+"""The commands of `vlm_perception <command>`."""

@@ -1,4 +1,4 @@
-"""The baseline: ask a vision-language model with `generate`, clean the string, look it up among the options."""
+"""The baseline: the stock `generate`, whose text is cleaned and looked up among the options."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ MOST_TOKENS = 10
 
 @dataclass(frozen=True)
 class Said:
-    """What was said: the cleaned `words`, None when they are none of the options.
+    """A generated answer: the cleaned `words`, or None if they are none of the options.
 
-    `tokens` counts what they took, the end included; the rest is when the first of them was known, from the call on
-    [s].
+    `tokens` counts the generated tokens with the end. `time_to_first_token` is from the call to the first of them [s].
     """
 
     words: str | None
@@ -35,16 +34,16 @@ class Said:
 
 
 class Baseline:
-    """One greedy `generate` of a stock transformers `model` for each question; `processor` is the stock one, too.
+    """One greedy `generate` for each question, with the stock `model` and `processor` of transformers.
 
-    A chat model reads the options behind the prompt; one without a chat template, such as PaliGemma, the prompt alone.
+    A chat model gets the prompt and the options. A model without a chat template, such as PaliGemma, gets the prompt.
     """
 
     def __init__(self, model: Any, processor: Any, **template_options: Any) -> None:
         self._model, self._processor, self._template_options = model, processor, template_options
 
     def ask(self, image: np.ndarray, question: Question, most: int = MOST_TOKENS, least: int = 0) -> Said:
-        """Ask about an RGB image, uint8 (height, width, 3); `most` and `least` are the tokens of a closed answer."""
+        """Ask about an RGB image, uint8 (height, width, 3); `most` and `least` limit the tokens of a closed answer."""
         if isinstance(question, Text):
             most = question.max_new_tokens
         first = FirstToken()
@@ -81,7 +80,7 @@ class Baseline:
 
 
 class FirstToken(StoppingCriteria):
-    """Stops nothing; remembers how many `seconds` after its making the first token was there."""
+    """A criterion that stops nothing, and notes the `seconds` from its construction to the first token."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -95,7 +94,7 @@ class FirstToken(StoppingCriteria):
 
 
 def baseline_of(model: Model) -> Baseline | None:
-    """Return the baseline for `model`; None for one that does not generate, or not here."""
+    """Return the baseline for `model`; None for a model that does not generate or runs elsewhere."""
     if isinstance(model, PaliGemma):
         return Baseline(model._model, model._processor)
     if isinstance(model, ChatModel):
@@ -104,6 +103,6 @@ def baseline_of(model: Model) -> Baseline | None:
 
 
 def clean(words: str, options: tuple[str, ...]) -> str | None:
-    """The option that `words` are but for case, blanks and a full stop; None when they are none."""
+    """Return the option that equals `words` except for case, blanks and a full stop; None without such an option."""
     words = words.strip().strip(".!").lower()
     return next((option for option in options if option.lower() == words), None)

@@ -1,7 +1,7 @@
-"""Measure what models answer in which time: each in several precisions and resolutions, our way beside the usual one.
+"""Measure answers and time of models in several precisions and resolutions, beside the stock `generate`.
 
-Writes report.md, results.csv, results.json and chart.png. The exit status is 0 when all was measured, 1 when something
-could not be, 2 for wrong arguments.
+The results are report.md, results.csv, results.json and chart.png. The exit status is 0 if everything was measured, 1
+if something could not be measured, and 2 for wrong arguments.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["nano"],
         metavar="MODEL",
-        help="nano, folders, servers; the others are compared with the first (default: %(default)s)",
+        help="nano, folders or servers; the first is the reference of the comparison (default: %(default)s)",
     )
     parser.add_argument(
         "--precisions",
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=[0],
         metavar="PIXELS",
-        help="edges of the square image that the model looks at; 0: its own (default: %(default)s)",
+        help="edge lengths of the model's square input image; 0: its own (default: %(default)s)",
     )
     parser.add_argument(
         "--questions",
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure one setup after the other, say what cannot be, and write down the rest."""
+    """Measure one setup after the other, print the problems, and write the results."""
     from vlm_perception.tools import benchmark_report
     from vlm_perception.tools.benchmark_images import find_images
     from vlm_perception.tools.machine import describe
@@ -99,7 +99,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def setups(arguments: argparse.Namespace) -> Iterator[Setup]:
-    """Every model in every precision at every resolution; a server has its own. Raises ValueError."""
+    """Return every model in every precision at every resolution; a server has only its own. Raises ValueError."""
     for model in dict.fromkeys(arguments.models):
         is_server = is_address(model)
         for precision in ["auto"] if is_server else dict.fromkeys(arguments.precisions):
@@ -112,7 +112,7 @@ def setups(arguments: argparse.Namespace) -> Iterator[Setup]:
 def measure_all(
     planned: Sequence[Setup], kinds: Sequence[str], images: Sequence[np.ndarray], rounds: int
 ) -> tuple[list[Measured], list[str]]:
-    """What was measured, and why the rest was not; a progress bar is shown meanwhile."""
+    """Measure with a progress bar; return the measurements, and the reasons for missing ones."""
     measured, problems = [], []
     bar = tqdm(total=len(planned) * rounds, unit="round", disable=None)
     for number, setup in enumerate(planned):

@@ -1,4 +1,4 @@
-"""The images that a benchmark asks about: the user's, else rendered rooms, else drawn shapes."""
+"""Images for a benchmark: the user's, else rendered rooms, else drawn shapes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ POSES = 4
 
 
 def find_images(source: Path | None, count: int) -> tuple[list[np.ndarray], str]:
-    """At most `count` RGB images, uint8 (height, width, 3), and what they are, in words.
+    """Return at most `count` RGB images, uint8 (height, width, 3), and their description in words.
 
-    `source` is a folder of images, or a video, from all over which they are taken. Raises SourceError when there is
-    none in it.
+    They are spread evenly over `source`, a folder of images or a video. Raises SourceError for a source without images.
     """
     if source is None:
         try:
             return rendered(count), "rooms that no model was trained on, rendered at 640x480"
-        except Exception as error:  # a machine that cannot render still has a model to measure
+        except Exception as error:  # a machine that cannot render can still measure a model
             reason = " ".join(str(error).split())
             return drawn(count), f"drawn shapes at 640x480, as the simulator cannot render ({reason:.120})"
     images = sample(source, count)
@@ -32,7 +31,7 @@ def find_images(source: Path | None, count: int) -> tuple[list[np.ndarray], str]
 
 
 def rendered(count: int) -> list[np.ndarray]:
-    """What the simulator's robot sees. Raises whatever a renderer that does not work raises."""
+    """Render images of rooms. Raises the exception of a renderer that does not work."""
     from vlm_perception.simulation.room import make_room
     from vlm_perception.simulation.world import World
     from vlm_perception.training.dataset import TEST_SEEDS, random_pose
@@ -48,7 +47,7 @@ def rendered(count: int) -> list[np.ndarray]:
 
 
 def drawn(count: int) -> list[np.ndarray]:
-    """Coloured balls on a grey ground, as good as others for times, and for nothing else."""
+    """Draw coloured balls on a grey ground, which are good for measuring time only."""
     rng = np.random.default_rng(0)
     images = []
     for _ in range(count):

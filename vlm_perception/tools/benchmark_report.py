@@ -1,4 +1,4 @@
-"""What a benchmark has measured as rows, and those as CSV, JSON, Markdown and one chart."""
+"""Results of a benchmark as rows, and the rows as CSV, JSON, Markdown and a chart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PANELS = 12
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkRow:
-    """One way of answering one kind of question. Times in milliseconds, memory in MiB; None where nobody tells.
+    """One way of answering one kind of question. Times are in milliseconds, memory in MiB, unknown values None.
 
     `calls` were measured. `answers_per_second` are questions, of which `together` asks several at once;
     `tokens_per_second` those of a text after the first. `baseline_over_ours`, of our rows: the median over the rounds,
@@ -84,11 +84,11 @@ COLUMNS = {
     "valid": ("valid", "{:.0%}"),
     "agreement": ("agreement", "{:.0%}"),
 }
-"""Heading and form of each column of the table; those that hold nothing are left out."""
+"""Heading and format of each column of the table. Empty columns are left out."""
 
 
 def rows(measured: Sequence[Measured]) -> list[BenchmarkRow]:
-    """One row for each case of each setup; the first setup is what the others are compared with."""
+    """Return one row for each case of each setup. The first setup is the reference of the comparison."""
     reference = measured[0].samples if measured else {}
     return [
         _row(
@@ -141,7 +141,7 @@ def _mean(values: Sequence[bool]) -> float | None:
 
 
 def write(folder: Path, rows: Sequence[BenchmarkRow], about: dict[str, Any]) -> list[Path]:
-    """Write results.csv, results.json, report.md and, with matplotlib, chart.png. Returns the files."""
+    """Write results.csv, results.json, report.md and, with matplotlib, chart.png; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [field.name for field in dataclasses.fields(BenchmarkRow)])
@@ -157,7 +157,7 @@ def write(folder: Path, rows: Sequence[BenchmarkRow], about: dict[str, Any]) -> 
 
 
 def markdown(rows: Sequence[BenchmarkRow], about: dict[str, Any], has_chart: bool = False) -> str:
-    """The report, ready to be pasted; `about` are the lines of the machine, what was asked about, and `problems`."""
+    """Return the report in Markdown. `about` has the lines about the machine, the images and the `problems`."""
     lines = ["# Benchmark", "", *[f"- {line}" for line in about["machine"]]]
     lines += [f"- images: {about['images']}", f"- {about['rounds']} rounds, all questions of a model in turn", ""]
     lines += [table(rows), ""]
@@ -170,7 +170,7 @@ def markdown(rows: Sequence[BenchmarkRow], about: dict[str, Any], has_chart: boo
 
 
 def table(rows: Sequence[BenchmarkRow]) -> str:
-    """The rows in Markdown, without what no row has."""
+    """Return the rows as a Markdown table without empty columns."""
     shown = [row for row in rows if row.calls]
     names = [name for name in COLUMNS if any(getattr(row, name) not in (None, 0) for row in shown)]
     lines = ["| " + " | ".join(COLUMNS[name][0] for name in names) + " |", "|" + " --- |" * len(names)]
@@ -183,7 +183,7 @@ def table(rows: Sequence[BenchmarkRow]) -> str:
 
 
 def draw(rows: Sequence[BenchmarkRow], file: Path) -> bool:
-    """Write a chart of the medians, with whiskers to the 95th percentile; False without matplotlib."""
+    """Write a chart of the medians, with whiskers to the 95th percentile; return False without matplotlib."""
     try:
         import matplotlib
     except ImportError:

@@ -1,7 +1,7 @@
-"""Measures one model in one precision at one resolution: every kind of question, our way beside the usual one.
+"""Measurement of one model in one precision at one resolution: every kind of question, beside the baseline.
 
-It happens in a process of its own, so that peaks of memory are that model's, and one that does not fit ends nothing
-but itself.
+It runs in a process of its own. So the peaks of memory are those of this model, and a model that does not fit ends only
+this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUESTIONS: dict[str, Question] = {
     "text": Text(DESCRIPTION_PROMPT, max_new_tokens=60),
 }
 TOGETHER = "together"
-"""The closed questions in one call, as the classifier asks them."""
+"""Name of the closed questions in one call, as the classifier asks them."""
 OURS, BASELINE = "ours", "baseline"
 WARM_UP = 2
 """Rounds before the first that counts."""
@@ -36,7 +36,7 @@ PRECISIONS = (*DTYPES, *QUANTIZATIONS[1:])
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured: `precision` is a dtype or a quantization, `image_size` [px] 0 for the model's own."""
+    """A model to measure. `precision` is a dtype or a quantization; `image_size` [px] is 0 for the model's own."""
 
     model: str
     precision: str
@@ -44,7 +44,7 @@ class Setup:
     device: str = "auto"
 
     def options(self) -> LoadOptions:
-        """As the loader takes it."""
+        """Return the options for the loader."""
         options = LoadOptions(device=self.device, image_size=self.image_size)
         if self.precision in DTYPES:
             return replace(options, dtype=self.precision)
@@ -57,11 +57,11 @@ class Setup:
 
 @dataclass
 class Samples:
-    """What one way of answering did, call by call.
+    """Measurements of one way of answering, for each call.
 
-    `seconds` of a call, and until the `first` token; of words the `rates` [tokens/s] after it; what was said about each
-    image, None what is no option; the highest peaks of memory [bytes] of the process and of the GPU, which is 0 without
-    one. `problem`: why it could not be asked.
+    `seconds` are the times of the calls, `first` those until the first token, `rates` the tokens per second after it.
+    The answers about each image are there too, with None for one that is no option. The peaks of memory [bytes] are
+    those of the process and of the GPU, 0 without one. `problem` says why the question could not be asked.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Case:
-    """Which question, answered which way."""
+    """A kind of question and a way of answering it."""
 
     question: str
     way: str
@@ -83,7 +83,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a setup: the model's `facts`, seconds to load it, the samples of each case, what was drawn."""
+    """Measurements of a setup: the model's `facts`, the seconds to load it, the samples of each case, the power."""
 
     setup: Setup
     facts: dict[str, str]
@@ -94,7 +94,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Answered:
-    """One call: what was said to each question, seconds until the first token, tokens per second after it, or 0."""
+    """Result of one call: the answers, the seconds until the first token, the tokens per second after it or 0."""
 
     said: list[str | None]
     first: float
@@ -102,7 +102,7 @@ class Answered:
 
 
 def asked(kinds: Sequence[str]) -> dict[str, list[Question]]:
-    """The questions of each call: one of every kind, and the closed ones together where there are several."""
+    """Return the questions of each call: one of every kind, and several closed ones together."""
     calls = {kind: [QUESTIONS[kind]] for kind in kinds}
     closed = [QUESTIONS[kind] for kind in kinds if isinstance(QUESTIONS[kind], ClosedQuestion)]
     return calls | ({TOGETHER: closed} if len(closed) > 1 else {})
@@ -111,12 +111,11 @@ def asked(kinds: Sequence[str]) -> dict[str, list[Question]]:
 def measure(
     send: Callable[[Any], None], setup: Setup, kinds: Sequence[str], images: Sequence[np.ndarray], rounds: int
 ) -> None:
-    """Send how many rounds are done, again and again, and at last what was `Measured`.
+    """Send the number of finished rounds after each round, and at the end the `Measured`.
 
-    Every round is about another image, and all cases take turns in it. Raises ModelError when the model cannot be
-    loaded.
+    Every round is about another image, and all cases take turns in it. Raises ModelError if the model cannot be loaded.
     """
-    from vlm_perception.tools.baseline import baseline_of  # not above: the command's --help does not wait for torch
+    from vlm_perception.tools.baseline import baseline_of  # here, so that the command's --help need not import torch
 
     started = time.perf_counter()
     model = load_first(setup.model, setup.options())
@@ -149,17 +148,19 @@ def _round(
     problems: dict[Case, Samples],
     gpu: Any,
 ) -> None:
-    """Every case once, about the same image; those that have failed before are left out."""
+    """Run every case once about the same image, except those that have failed before."""
     place = number % len(images)
     for case, questions in calls.items():
         if problems[case].problem:
             continue
-        image = images[place].copy()  # a new one each time: what is known of the last one must not help
+        image = images[
+            place
+        ].copy()  # a new image for each call: the model must not use what it has kept of the last one
         _reset_peaks(gpu)
         started = time.perf_counter()
         try:
             answered = ways[case.way](image, questions)
-        except Exception as error:  # the other cases are worth measuring
+        except Exception as error:  # go on with the other cases
             problems[case].problem = " ".join(str(error).split()) or type(error).__name__
             continue
         seconds = time.perf_counter() - started
@@ -181,13 +182,13 @@ def _ours(model: Any, image: np.ndarray, questions: list[Question]) -> Answered:
 
 
 def _baseline(baseline: Any, image: np.ndarray, questions: list[Question]) -> Answered:
-    """One question after the other, as there is no other way."""
+    """Ask one question after the other: `generate` takes only one."""
     started = time.perf_counter()
     said = [baseline.ask(image, question) for question in questions]
     first, rest, rate = said[0], time.perf_counter() - started - said[0].time_to_first_token, 0.0
     if isinstance(question := questions[0], Text) and rest > 0:
         ended = first.tokens < question.max_new_tokens
-        rate = max(0, first.tokens - ended - 1) / rest  # as in `Usage`, the end is no token
+        rate = max(0, first.tokens - ended - 1) / rest  # as in `Usage`, the end does not count
     return Answered([one.words for one in said], first.time_to_first_token, rate)
 
 

@@ -1,4 +1,4 @@
-"""Measure how far a model's probabilities can be trusted, before and after the calibration that is fitted for it."""
+"""Measure the quality of a model's probabilities, before and after a calibration that is fitted for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the table and, as one line of JSON, what is worth keeping; write that if asked to."""
+    """Print the table and, as one line of JSON, the useful part of the calibration; write it with --write."""
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.calibration import TYPES
     from vlm_perception.models.loader import check_folder, load_model

@@ -1,4 +1,4 @@
-"""A function in a process of its own: what it does cannot hang, crash or print in ours."""
+"""A function in a process of its own, which cannot block or crash this one, or print in its place."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from typing import Any
 
 START = "from vlm_perception.tools.child import run; run()"
 NOISE = 2000
-"""Characters that are kept from the end of what it printed."""
+"""Number of the last printed characters that are kept."""
 
 
 class ChildError(RuntimeError):
-    """The function has not ended as it should; the message says how."""
+    """The function did not end normally; the message says how it ended."""
 
 
 class Child:
-    """Runs `function(send, *arguments)`, which is found by its name in its module; `messages` are what it sends.
+    """A process that runs `function(send, *arguments)`, found by its name in its module; `messages` are what it sends.
 
-    It ends with this context at the latest. What it prints goes to nobody but `noise`. (multiprocessing would run the
-    main script of this process once more, which scripts without a guard do not survive.)
+    It ends with this context at the latest. `noise` keeps what it prints. (multiprocessing would run the main script of
+    this process again, which fails for scripts without a guard.)
     """
 
     def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -41,18 +41,18 @@ class Child:
             stderr=subprocess.STDOUT,
             pass_fds=(sender.fileno(),),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,  # Ctrl-C is ours, and then we end it
+            start_new_session=True,  # Ctrl-C goes to this process, which then ends the child
         )
         sender.close()
         assert self._process.stdin
         try:
             pickle.dump((function, arguments), self._process.stdin)
             self._process.stdin.close()
-        except BrokenPipeError:  # then it has ended, which `messages` says
+        except BrokenPipeError:  # it has ended; `messages` reports that
             pass
 
     def messages(self, seconds: float | None = None) -> Iterator[Any]:
-        """What is sent, as it comes. Raises ChildError when the function raised, or has not ended after `seconds`."""
+        """Yield the messages as they come. Raises ChildError if the function fails or does not end in `seconds`."""
         end = None if seconds is None else time.monotonic() + seconds
         while self._receiver.poll(None if end is None else max(0.0, end - time.monotonic())):
             try:
@@ -74,7 +74,7 @@ class Child:
         return f"{how}: {last[0]}" if last else how
 
     def noise(self) -> str:
-        """The end of what it has printed until now."""
+        """Return the end of what it has printed until now."""
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), NOISE, max(0, size - NOISE)).decode(errors="replace").strip()
 
@@ -89,10 +89,10 @@ class Child:
 
 
 def run() -> None:
-    """The other process: run what stdin says, send to the descriptor that the last argument names."""
+    """Run the function that stdin names in this process; send to the descriptor in the last argument."""
     sender = Connection(int(sys.argv[-1]), readable=False)
     try:
         function, arguments = pickle.load(sys.stdin.buffer)
         function(sender.send, *arguments)
-    except Exception as error:  # whatever it is, the parent says it in one line
+    except Exception as error:  # for any error: the parent reports it in one line
         sender.send(ChildError(" ".join(str(error).split()) or type(error).__name__))

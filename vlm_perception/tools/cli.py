@@ -1,7 +1,7 @@
-"""`vlm_perception <command>`: one module of this package per command, imported when it is asked for.
+"""The program `vlm_perception <command>`. Each command is a module of this package, imported on demand.
 
-Such a module has a docstring, whose first line is the command's help, `add_arguments(parser)` and
-`main(arguments) -> int`, the exit status.
+Such a module has `add_arguments(parser)`, `main(arguments) -> int`, which returns the exit status, and a docstring
+whose first line is the help of the command.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 from vlm_perception.packages import needs
 
 INTERRUPTED, NOBODY_READS = 130, 141
-"""The exit status after Ctrl-C, and when nobody reads the output any more, as shells have them."""
+"""Exit status after Ctrl-C, and after the reader of the output has ended, by the convention of shells."""
 
 COMMANDS = {
     "look": "label every frame of a video, a folder or an image, without ROS: annotated video, contact sheet, table",
-    "demo": "watch the robot find a thing by its name in a simulated room",
+    "demo": "watch the robot find an object by its name in a simulated room",
     "evaluate": "search in many rooms, compared with a baseline controller: figures, a table, images of the paths",
     "train": "train the nano model",
-    "figures": "measure the nano model on rooms it has never seen",
-    "calibrate": "measure how far the nano model's probabilities can be trusted, and fit its calibration",
+    "figures": "measure the nano model in rooms that it was not trained on",
+    "calibrate": "measure the quality of the nano model's probabilities, and fit its calibration",
     "parameters": "print the tables of all parameters, or write the generated files",
     "export": "export a model's vision tower to ONNX, float32 or INT8, compared with the original",
     "minigpt4": "assemble MiniGPT-4 from its published pieces into one model folder",
-    "benchmark": "measure answers and time of models, compared with the usual way: tables, a chart",
+    "benchmark": "measure answers and time of models, compared with the stock generate: tables, a chart",
     "doctor": "say what is wrong, and what to do about it: ROS, camera, libraries, GPU, model, memory",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (default: the process's) name and return its exit status.
+    """Run the command that `arguments` (default: those of the process) name; return its exit status.
 
-    An executable that is called as a command is that command: `ros2 run vlm_perception doctor`.
+    An executable with the name of a command runs that command: `ros2 run vlm_perception doctor`.
     """
     if arguments is None:
         name = Path(sys.argv[0]).name
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+    except BrokenPipeError:  # `... | head` has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drop the rest of the buffer
         return NOBODY_READS
 
 
@@ -71,7 +71,7 @@ def _run_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> i
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, words in COMMANDS.items():
         command = commands.add_parser(name, help=words, description=words)
-        # Only the command that is asked for is imported: `--help` must not wait for torch.
+        # Import only the requested command: `--help` must not wait for torch.
         if name in arguments[:1]:
             module = importlib.import_module(f"vlm_perception.tools.{name}")
             module.add_arguments(command)

@@ -1,4 +1,4 @@
-"""Watch the robot find a thing by its name: the real nodes, a simulated room, the shipped model."""
+"""Watch the robot find an object by its name, with the real nodes, a simulated room and the shipped model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIME_LIMIT = 120.0  # [s]
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo prints as its last line. `distance_m` ends at the target's nearest point."""
+    """The last line that the demo prints. `distance_m` is measured to the target's nearest point."""
 
     found: bool
     target: str
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """0 when the robot stands within 1 m of the target and touched nothing, 2 for wrong arguments, else 1."""
+    """Return 0 if the robot stands within 1 m of the target and touched nothing, 2 for wrong arguments, else 1."""
     from vlm_perception.tools.environment import end_as_if_interrupted, prepare_environment
 
     where = prepare_environment(arguments.domain)
@@ -85,16 +85,16 @@ def main(arguments: argparse.Namespace) -> int:
             raise ValueError(unknown_target(target, scope.targets, scope.about))
         check_output(arguments.output)
         with World(room, 64, 48) as world:
-            world.image()  # now, not in a process whose log nobody reads, it shows whether there is a renderer
+            world.image()  # report a missing renderer now, not in the log of a node
         if arguments.trace:
             arguments.trace.parent.mkdir(parents=True, exist_ok=True)
-            arguments.trace.write_text("")  # now, not when everything runs, it shows whether it can be written
+            arguments.trace.write_text("")  # report an unwritable file now, not when everything runs
     except (ValueError, ModelError, OSError) as error:
         print(f"vlm_perception demo: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     things = ", ".join(thing.name for thing in room.things)
     say(f"room {room.seed} ({room.plan}) with {things}; the robot is to find: {target}")
-    say(f"starting simulator, classifier and navigator; to look on: {where}")
+    say(f"starting simulator, classifier and navigator; to watch: {where}")
     name = f"demo-{room.seed}-{'-'.join(target.split())}"[:60].replace("/", "_")
     video, image = arguments.output / f"{name}.webm", arguments.output / f"{name}.png"
     parameters: dict[str, dict[str, object]] = {

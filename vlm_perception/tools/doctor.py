@@ -1,7 +1,7 @@
-"""Say what is wrong before anybody asks: ROS, middleware, camera, commands, libraries, GPU, model, memory, clock.
+"""Examine ROS, middleware, camera, velocity commands, libraries, GPU, model, memory and clock.
 
-Green, yellow or red with a remedy, one finding a line; the exit status is 1 when anything is red, else 0. Checks run
-beside each other in processes of their own, so that whatever hangs or crashes is one more finding.
+Each line is a finding: green, or yellow or red with a remedy. The exit status is 1 if a finding is red, else 0. The
+checks run in parallel in processes of their own, so that a check that hangs or crashes is a finding too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlm_perception.tools.checks.finding import Finding, Severity, red
 from vlm_perception.tools.child import Child, ChildError
 
 TIME_LIMIT = 90.0
-"""For all [s]; libraries that are read from a slow card take long."""
+"""Time limit of all checks together [s]. Importing libraries from a slow memory card takes long."""
 COLOURS = {Severity.GREEN: 32, Severity.YELLOW: 33, Severity.RED: 31}
 
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """1 when anything is red, 2 for wrong arguments, else 0."""
+    """Print the findings; return 1 if one is red, 2 for wrong arguments, else 0."""
     if not 0.5 <= arguments.seconds <= 60:
         print(f"vlm_perception doctor: --seconds is {arguments.seconds:g}, expected 0.5 to 60", file=sys.stderr)
         return 2
@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def examine(model: str, image_topics: list[str], seconds: float) -> Iterable[Finding]:
-    """What all checks find, in the order of the report."""
+    """Yield the findings of all checks, in the order of the report."""
     with ExitStack() as stack:
         rooms = {
             "ROS": stack.enter_context(Child(look_at_ros, image_topics, seconds)),
@@ -72,7 +72,9 @@ def examine(model: str, image_topics: list[str], seconds: float) -> Iterable[Fin
             try:
                 yield from child.messages(max(0.0, end - time.monotonic()))
             except ChildError as error:
-                remedy = "run `vlm_perception doctor` again; if it stays, what the line names is broken or hangs"
+                remedy = (
+                    "run `vlm_perception doctor` again; if this stays, the part that the line names is broken or hangs"
+                )
                 yield red(name, f"the rest was not examined: {error}", remedy)
 
 
@@ -80,7 +82,7 @@ Send = Callable[[Finding], None]
 
 
 def look_at_ros(send: Send, image_topics: list[str], seconds: float) -> None:
-    """Send what there is to say of ROS, the middleware and the nodes that run."""
+    """Send the findings about ROS, the middleware and the running nodes."""
     from vlm_perception.tools.checks import middleware
 
     if not report(send, middleware.ros, os.environ):
@@ -93,7 +95,7 @@ def look_at_ros(send: Send, image_topics: list[str], seconds: float) -> None:
     from vlm_perception.tools.checks import graph
     from vlm_perception.tools.checks.seen import look
 
-    use_profile()  # else we lose what others receive
+    use_profile()  # without it images get lost that other processes receive
     rclpy.init(args=[])
     seen = look(seconds, image_topics)
     for check in (graph.nodes, graph.cameras, graph.velocity, graph.simulated_time):
@@ -101,7 +103,7 @@ def look_at_ros(send: Send, image_topics: list[str], seconds: float) -> None:
 
 
 def look_at_machine(send: Send) -> None:
-    """Send what there is to say of libraries and hardware."""
+    """Send the findings about libraries and hardware."""
     from vlm_perception.tools.checks import machine
 
     if report(send, machine.packages):
@@ -114,26 +116,28 @@ def look_at_machine(send: Send) -> None:
 
 
 def look_at_model(send: Send, models: str) -> None:
-    """Send what there is to say of the model."""
+    """Send the findings about the model."""
     from vlm_perception.tools.checks import model
 
     report(send, model.models, models)
 
 
 def report(send: Send, check: Callable[..., list[Finding]], *arguments: Any) -> bool:
-    """Send what `check(*arguments)` finds; whether nothing of it is red."""
+    """Send the findings of `check(*arguments)`; return whether none of them is red."""
     try:
         findings = check(*arguments)
-    except Exception as error:  # the others are worth hearing, whatever is broken
+    except Exception as error:  # go on with the other checks
         words = f"cannot be examined: {' '.join(str(error).split()) or type(error).__name__}"
-        findings = [red(check.__name__.replace("_", " "), words, "if the line does not say it: please report it")]
+        findings = [
+            red(check.__name__.replace("_", " "), words, "if the line does not name the cause, please report it")
+        ]
     for finding in findings:
         send(finding)
     return all(finding.level is not Severity.RED for finding in findings)
 
 
 def line(finding: Finding, coloured: bool) -> str:
-    """The finding as one line, and its remedy as one more."""
+    """Return the finding as one line, and its remedy as a second one."""
     level = f"{finding.level.value:7}"
     if coloured:
         level = f"\033[{COLOURS[finding.level]}m{level}\033[0m"

@@ -9,15 +9,15 @@ import socket
 
 from vlm_perception.nodes.profile import use_profile
 
-# Domains that neither users (mostly 0) nor the tests (40 to 99) have.
+# Domains that users (mostly 0) and the tests (40 to 99) do not use.
 DOMAINS = range(10, 40)
 
 
 def prepare_environment(domain: int | None = None) -> str:
-    """Set what this process and its children need, call it before the first node; returns in words where they talk.
+    """Set the environment of this process and its children, before the first node; return the ROS domain in words.
 
-    Images over DDS need the shipped Fast DDS profile in every process. A demonstration neither hears nor moves
-    a real robot, whatever the shell has set: it takes `domain`, else a free one, and stays on this machine.
+    Images over DDS need the shipped Fast DDS profile in every process. A demonstration must not hear or move a real
+    robot. So it uses `domain`, else a free one, and stays on this machine, whatever the shell has set.
     """
     use_profile()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -26,7 +26,7 @@ def prepare_environment(domain: int | None = None) -> str:
 
 
 def end_as_if_interrupted() -> None:
-    """A closed terminal and a polite kill end this process as Ctrl-C does, so that no node is left behind."""
+    """Make SIGHUP and SIGTERM end this process as Ctrl-C does, so that no node is left behind."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -36,7 +36,7 @@ def end_as_if_interrupted() -> None:
 
 
 def free_domains(count: int) -> list[int]:
-    """Return `count` ROS domains that nobody on this machine uses. Raises RuntimeError when there are fewer."""
+    """Return `count` ROS domains that no process of this machine uses. Raises RuntimeError if there are fewer."""
     free = []
     for domain in random.sample(DOMAINS, len(DOMAINS)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

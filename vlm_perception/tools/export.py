@@ -1,4 +1,4 @@
-"""Export a model's vision tower to ONNX, compare it with the original, and keep it if it answers alike."""
+"""Export a model's vision tower to ONNX, compare its answers with the original's, and keep it if they agree."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print how the export compares with the original; exit status 1, and no folder, when it does not do."""
+    """Print the comparison with the original; return 1 and keep no folder if the export does not agree."""
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.onnx_export import export
 
@@ -82,9 +82,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def images(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
-    """Those to calibrate with, and others to compare on, with their questions. Raises ValueError when there are none.
+    """Return images for the calibration, and others for the comparison, with their questions.
 
-    Of a folder or a video, every other one is for calibration.
+    Every other image of a folder or a video is for the calibration. Raises ValueError without images.
     """
     if arguments.images < 2:
         raise ValueError(f"--images is {arguments.images}, expected at least 2")
@@ -104,7 +104,7 @@ def images(arguments: argparse.Namespace) -> tuple[list[np.ndarray], Asked]:
 
 
 def rendered(seeds: range) -> Iterator[tuple[np.ndarray, list[ClosedQuestion]]]:
-    """Images of rooms, with what the nano model is asked about each: label, way, and where things are."""
+    """Yield images of rooms, with the questions about each: the label, the clear way, and the places of objects."""
     from vlm_perception.simulation import truth
     from vlm_perception.training.figures import frames, targets
 

@@ -1,4 +1,4 @@
-"""Measure a model on rooms it was never trained on: a table, a confusion matrix, and the model card's figures."""
+"""Measure a model in rooms that it was not trained on: a table, a confusion matrix, the figures of the model card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the figures as a table and as one line of JSON, and draw the confusion matrix."""
-    import matplotlib  # noqa: F401 - what the end needs is missed before the work begins
+    import matplotlib  # noqa: F401 - report a missing package before the work begins
 
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.loader import load_model

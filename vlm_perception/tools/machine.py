@@ -1,4 +1,4 @@
-"""The machine in words, to stand beside figures that were measured on it."""
+"""Description of the machine, for reports of measurements."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 FAST_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
-"""What makes matrix products fast, as /proc/cpuinfo names it."""
+"""Instruction sets for fast matrix products, by their names in /proc/cpuinfo."""
 
 
 def describe(threads: int | None = None) -> list[str]:
-    """Return lines that say what was measured on: processor, memory, load now, GPUs, libraries.
+    """Return lines about the processor, the memory, the load, the GPUs and the libraries.
 
-    `threads` of torch, if it was told to use so many.
+    `threads` is the number of threads of torch, if it was set.
     """
     name, fast = processor()
     cores = f"{name}, {os.cpu_count()} cores" + (f" ({', '.join(fast)})" if fast else "")
@@ -26,7 +26,7 @@ def describe(threads: int | None = None) -> list[str]:
 
 
 def processor() -> tuple[str, list[str]]:
-    """The processor's name, and which of `FAST_INSTRUCTIONS` it has."""
+    """Return the processor's name, and those of `FAST_INSTRUCTIONS` that it has."""
     facts: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -40,7 +40,7 @@ def processor() -> tuple[str, list[str]]:
 
 
 def _device_tree() -> str | None:
-    """What a board such as a Jetson or a Raspberry Pi calls itself."""
+    """Return the name of a board such as a Jetson or a Raspberry Pi; empty on other machines."""
     try:
         return Path("/proc/device-tree/model").read_text().rstrip("\0\n")
     except OSError:
@@ -48,12 +48,12 @@ def _device_tree() -> str | None:
 
 
 def memory_in_all() -> int:
-    """Bytes of memory that the machine has."""
+    """Return the bytes of memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def gpus() -> list[str]:
-    """Name and memory of each GPU that torch can use."""
+    """Return a line with name and memory of each GPU that torch can use."""
     try:
         import torch
     except ImportError:

@@ -1,17 +1,17 @@
-"""Assemble MiniGPT-4 from its published pieces into one model folder, which then loads as any other.
+"""Assemble MiniGPT-4 from its published pieces into one model folder, which loads as any other.
 
 MiniGPT-4 (https://arxiv.org/abs/2304.10592) is BLIP-2's vision tower and Q-Former, one linear layer of its own and
-Vicuna, all of which transformers has as `Blip2ForConditionalGeneration`. Published are:
+Vicuna. Transformers has all of them as `Blip2ForConditionalGeneration`. The published pieces are:
 
 - tower and Q-Former, those of blip2-flan-t5-xxl: the folder `Salesforce/blip2-flan-t5-xxl`, or LAVIS's two files
   `eva_vit_g.pth` and `blip2_pretrained_flant5xxl.pth`;
 - Vicuna v0 of 7 or 13 billion parameters, a folder (`Vision-CAIR/vicuna-7b`, `Vision-CAIR/vicuna`);
 - the linear layer, `pretrained_minigpt4_7b.pth` or `pretrained_minigpt4.pth` (13B).
 
-What becomes of each tensor follows LAVIS (models/blip2_models), MiniGPT-4 (models/minigpt4.py) and the conversion of
-BLIP-2 in transformers. Left out are the last block of EVA-CLIP's tower and its head, the Q-Former's way for text,
-and the language models of BLIP-2; every other tensor has to find its place. Tensors are read one by one, and
-written in files of at most 2 GiB, so that is about all the memory it takes.
+The place of each tensor follows LAVIS (models/blip2_models), MiniGPT-4 (models/minigpt4.py) and the conversion of
+BLIP-2 in transformers. The last block and the head of EVA-CLIP's tower, the Q-Former's layers for text and the language
+models of BLIP-2 are left out. Every other tensor must have a place. Tensors are read one by one and written in files of
+at most 2 GiB, which is about the memory that this needs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Assemble, then load what was written and ask it a question; prints what becomes of each piece."""
+    """Assemble the folder and print the use of each piece; then load the model and ask it a question."""
     from transformers.utils import logging
 
     from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
@@ -91,10 +91,10 @@ def assemble(
     dtype: str = "float16",
     say: Callable[[str], None] = lambda words: None,
 ) -> None:
-    """Write the model folder `output`; what a later one of `blip2` and `projection` holds replaces what came before.
+    """Write the model folder `output`. A tensor in a later one of `blip2` and `projection` replaces an earlier one.
 
-    Raises ModelError when a file cannot be read, a tensor is missing, has the wrong shape or no place, when the
-    projection is of a MiniGPT-4 without Q-Former or of another width, or the disk is too full.
+    Raises ModelError if a file cannot be read, if a tensor is missing, has the wrong shape or no place, if the
+    projection is of a MiniGPT-4 without Q-Former or of another width, and if the disk is too full.
     """
     import torch
     from transformers import AutoTokenizer, Blip2ForConditionalGeneration
@@ -137,5 +137,5 @@ def assemble(
     partial_output.rename(output)
     _, report = Blip2ForConditionalGeneration.from_pretrained(output, device_map="meta", output_loading_info=True)
     if wrong := {kind: names for kind, names in report.items() if names}:
-        raise ModelError(f"{output} was written, but transformers does not find its way in it: {wrong}")
+        raise ModelError(f"{output} was written, but transformers cannot load it: {wrong}")
     say(f"wrote {output}")

@@ -1,4 +1,4 @@
-"""What goes with the weights of MiniGPT-4: its configuration, tokenizer, prompt and image processor."""
+"""Configuration, tokenizer, prompt and image processor of MiniGPT-4."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from vlm_perception.tools.minigpt4_pieces import Pieces
 
 TOWER_HEAD, QFORMER_HEAD = 88, 64
-"""Width of an attention head, which no tensor's shape tells."""
+"""Width of an attention head, which does not follow from the shapes of the tensors."""
 IMAGE = "<image>"
 END = "###"
-"""How MiniGPT-4 ends an answer."""
+"""Text with which MiniGPT-4 ends an answer."""
 TEMPLATE = (
     "{% for message in messages %}"
     "{{ '###Human: ' if message['role'] == 'user' else '###Assistant: ' }}"
@@ -29,7 +29,7 @@ TEMPLATE = (
 
 
 def stock(auto: Any, folder: Path) -> Any:
-    """What transformers' class `auto` makes of the folder."""
+    """Return the object that the class `auto` of transformers loads from `folder`. Raises ModelError."""
     from vlm_perception.models.base import ModelError
 
     try:
@@ -39,7 +39,7 @@ def stock(auto: Any, folder: Path) -> Any:
 
 
 def stock_config(folder: Path, kind: str) -> Any:
-    """The folder's configuration, of the model type `kind`."""
+    """Return the configuration in `folder`. Raises ModelError if its model type is not `kind`."""
     from transformers import AutoConfig
 
     from vlm_perception.models.base import ModelError
@@ -51,7 +51,7 @@ def stock_config(folder: Path, kind: str) -> Any:
 
 
 def build_config(settings: dict[str, Any], pieces: Pieces, text: Any, tokenizer: Any, rows: int, dtype: str) -> Any:
-    """The configuration, from the folder of BLIP-2 where there is one, else from the shapes of its tensors."""
+    """Return the configuration, from the folder of BLIP-2 if there is one, else from the shapes of its tensors."""
     from transformers import Blip2Config
 
     from vlm_perception.models.base import ModelError
@@ -74,7 +74,7 @@ def build_config(settings: dict[str, Any], pieces: Pieces, text: Any, tokenizer:
         "num_hidden_layers": layers(r"vision_model\.encoder\.layers"),
         "num_attention_heads": width // TOWER_HEAD,
         "patch_size": patch,
-        "image_size": math.isqrt(places - 1) * patch,  # one place is the class token's
+        "image_size": math.isqrt(places - 1) * patch,  # one position is that of the class token
     }
     qformer = {
         "hidden_size": reader,
@@ -97,7 +97,7 @@ def build_config(settings: dict[str, Any], pieces: Pieces, text: Any, tokenizer:
 
 
 def _written_ends(tokenizer: Any) -> list[int]:
-    """The tokens that `###` begins with, as a word of its own and right behind one."""
+    """Return the tokens with which `###` begins, alone and directly behind a word."""
 
     def tokens(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""The tensors of checkpoints, read one by one, and written in files that memory can hold."""
+"""Tensors of checkpoints, read one by one and written in files that fit into memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 FILE_SIZE = 2 * 2**30
-"""The most that one file of weights holds [bytes]."""
+"""Largest size of a file of weights [bytes]."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A tensor in a file, which is not read before `read` is called."""
+    """A tensor in a file, read by `read` only."""
 
     shape: tuple[int, ...]
     read: Callable[[], Any]
@@ -27,7 +27,7 @@ Pieces = dict[str, Piece]
 
 
 def open_pieces(path: Path) -> Pieces:
-    """The tensors of a model folder or a checkpoint file, none of which is read yet."""
+    """Return the tensors of a model folder or a checkpoint file, without reading them. Raises ModelError."""
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.weights import INDEX, WHOLE, weight_files
 
@@ -60,7 +60,7 @@ def _open_safetensors(file: Path) -> Pieces:
 
 
 def _open_checkpoint(file: Path) -> Pieces:
-    """The tensors of a file by `torch.save`, which may hold nothing but tensors and plain values: code is refused."""
+    """Return the tensors of a file by `torch.save`. A file with more than tensors and plain values is refused."""
     import pickle
 
     import torch
@@ -70,7 +70,7 @@ def _open_checkpoint(file: Path) -> Pieces:
     try:
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # of the days before torch 1.6, which cannot be mapped
+        except RuntimeError:  # a file from before torch 1.6, which cannot be mapped
             saved = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
@@ -85,14 +85,14 @@ def _open_checkpoint(file: Path) -> Pieces:
 
 
 def write(pieces: Pieces, dtype: Any, folder: Path, say: Callable[[str], None]) -> None:
-    """Write model*.safetensors and their index, one file in memory at a time."""
+    """Write model*.safetensors and their index, with one file in memory at a time. Raises ModelError."""
     import torch
     from safetensors.torch import save_file
 
     from vlm_perception.models.base import ModelError
     from vlm_perception.models.weights import INDEX, WHOLE
 
-    def dtype_of(name: str) -> Any:  # the Q-Former stays as it is, transformers wants it so
+    def dtype_of(name: str) -> Any:  # transformers needs the Q-Former in its own precision
         return torch.float32 if name.startswith(("qformer.", "query_tokens")) else dtype
 
     sizes = {name: math.prod(piece.shape) * dtype_of(name).itemsize for name, piece in pieces.items()}
@@ -114,7 +114,7 @@ def write(pieces: Pieces, dtype: Any, folder: Path, say: Callable[[str], None]) 
             tensor = pieces[name].read()
             tensors[name] = tensor.to(dtype_of(name)).contiguous()
             if not torch.isfinite(tensors[name]).all():
-                raise ModelError(f"{name} has numbers that {dtype} cannot hold: choose another --dtype")
+                raise ModelError(f"{name} has numbers that {dtype} cannot represent: choose another --dtype")
         save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(names, file)
         say(f"wrote file {number} of {len(files)}")

@@ -1,4 +1,4 @@
-"""Where each tensor of the published pieces belongs in `Blip2ForConditionalGeneration`, and whether all are there."""
+"""Place of each tensor of the published pieces in `Blip2ForConditionalGeneration`, and a check for missing ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from vlm_perception.tools.minigpt4_pieces import Piece, Pieces
 
 BLOCKS = 39
-"""Of EVA-CLIP's 40 blocks, BLIP-2 uses the output of the last but one."""
+"""Number of EVA-CLIP's 40 blocks that BLIP-2 uses."""
 Rules = tuple[tuple[str, str | None], ...]
-"""Pattern of a tensor's name, and the name in `Blip2ForConditionalGeneration`, or None for what is left out."""
+"""Patterns of tensor names, with the name in `Blip2ForConditionalGeneration`, or None for tensors that are left out."""
 _LAYER = r"Qformer\.bert\.encoder\.layer\."
 LAVIS: Rules = (
     (r"visual_encoder\.cls_token", "vision_model.embeddings.class_embedding"),
@@ -46,7 +46,7 @@ LLAMA: Rules = (
 
 
 def placed(path: Path, found: Pieces, rules: Rules, say: Callable[[str], None]) -> Pieces:
-    """The tensors by their name in `Blip2ForConditionalGeneration`. Raises ModelError for one that has no place."""
+    """Return the tensors by their name in `Blip2ForConditionalGeneration`. Raises ModelError for one without place."""
     from vlm_perception.models.base import ModelError
 
     if rules == LAVIS and "cls_token" in found:  # the tower's own file
@@ -83,15 +83,15 @@ def _kinds(names: Iterable[str]) -> str:
 
 
 def note_other_qformer(path: Path, found: Mapping[str, Piece], say: Callable[[str], None]) -> None:
-    """What language model a Q-Former was trained for, its own tensors do not tell, but those beside it do."""
+    """Say a note if the tensors beside the Q-Former show that it was trained for another language model."""
     if not any("former" in name for name in found):
         return
     encodes = "t5_proj.weight" in found or any(name.startswith("language_model.encoder.") for name in found)
     beside = found.get("t5_proj.weight") or found.get("language_projection.weight")
     if not (encodes and beside and beside.shape[0] == 4096):
         say(
-            f"note: the Q-Former in {path} was not trained for Flan-T5 XXL. MiniGPT-4's projection was trained behind "
-            "that of blip2-flan-t5-xxl: behind any other, expect nonsense"
+            f"note: the Q-Former in {path} was not trained for Flan-T5 XXL. MiniGPT-4's projection was trained "
+            "with that of blip2-flan-t5-xxl: with any other, the answers mean nothing"
         )
 
 
@@ -118,7 +118,7 @@ def check_projection(pieces: Pieces, width: int, projection: Path) -> None:
 
 
 def with_whole_bias(pieces: Pieces) -> Pieces:
-    """LAVIS keeps the biases of queries and values; keys have none."""
+    """Return `pieces` with whole biases of queries, keys and values. LAVIS has those of queries and values only."""
     import torch
 
     def whole(q: Piece, v: Piece) -> Any:
@@ -134,7 +134,7 @@ def with_whole_bias(pieces: Pieces) -> Pieces:
 
 
 def grown(words: Pieces, rows: int, like: int) -> Pieces:
-    """The language model with `rows` words; new ones are as improbable as the word `like`, the unknown one."""
+    """Return the language model with `rows` words. New words are as improbable as `like`, the unknown word."""
     import torch
 
     def more(piece: Piece) -> Any:

@@ -1,4 +1,4 @@
-"""Where a command writes: found out before it works, not after hours."""
+"""The output folder of a command, checked before the work begins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def check_output(folder: Path) -> None:
-    """Make `folder`; raise OSError, in words, when nothing can be written there."""
+    """Make `folder`. Raises OSError with an explanation if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

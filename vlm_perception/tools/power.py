@@ -1,4 +1,4 @@
-"""What the GPU does and what is drawn while something runs, where the system tells without asking for rights."""
+"""Use of the GPU and power during a run, from sources that need no special rights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ _BOARD_GPU = re.compile(r"\bGR3D_FREQ (\d+)%")
 
 @dataclass(frozen=True)
 class Draw:
-    """Means over the time that was measured, None where nobody tells.
-
-    Of the GPU its use (0 to 1) and watts, of the processor's package and of a whole board watts.
-    """
+    """Means over the measured time, None if unknown: use of the GPU (0 to 1), watts of GPU, processor and board."""
 
     gpu_use: float | None = None
     gpu_watts: float | None = None
@@ -32,10 +29,10 @@ class Draw:
 
 
 class PowerMeter:
-    """Listens, while its context lasts, to all that tells the power; then there is `draw`.
+    """A context that measures power while it lasts; afterwards `draw` has the means.
 
-    It listens to nvidia-smi (about the GPU of this `index`), to a Jetson's tegrastats, and to the energy counters of
-    x86 processors (RAPL).
+    Its sources are nvidia-smi (for the GPU of this `index`), tegrastats of a Jetson, and the energy counters of x86
+    processors (RAPL).
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -67,7 +64,7 @@ class PowerMeter:
 
 
 class _Listener:
-    """The lines that a command prints until it is stopped; none where there is no such command."""
+    """The lines that a command prints until it is stopped; none without that command."""
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
@@ -95,7 +92,7 @@ class _Listener:
 
 
 def _energy() -> dict[Path, int]:
-    """The counters [microjoules] of all processor packages that may be read."""
+    """Return the readable counters of all processor packages [microjoules]."""
     counters = {}
     for zone in RAPL.glob("intel-rapl:*"):
         if zone.name.count(":") == 1:  # the others are parts of these
@@ -107,7 +104,7 @@ def _energy() -> dict[Path, int]:
 
 
 def _since(zone: Path, before: int, now: int) -> int:
-    """What the counter has counted; it begins anew at a limit."""
+    """Return how far the counter has advanced; it restarts at a limit."""
     return now - before if now >= before else now - before + int((zone / "max_energy_range_uj").read_text())
 
 
@@ -117,7 +114,7 @@ def _found(pattern: re.Pattern[str], line: str) -> float | None:
 
 
 def _number(cell: str) -> float | None:
-    """None for [N/A]."""
+    """Return the number, or None for [N/A]."""
     try:
         return float(cell)
     except ValueError:

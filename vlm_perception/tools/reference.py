@@ -1,4 +1,4 @@
-"""The reference pages of interfaces and commands, in Markdown, made of what declares them."""
+"""The reference pages of interfaces and commands, in Markdown, made from their declarations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the package's own executables, as a launch file would, and ends them again."""
+"""The package's nodes as processes, started and ended as a launch file does."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STOP_SECONDS = 5.0
 
 
 class Stack:
-    """The nodes of the demo as processes; each writes to its log in `logs`.
+    """The nodes of the demo as processes, each with a log in `logs`.
 
-    `parameters` are by node and name. `commands` are those of further nodes, or of nodes that take another's place.
-    Their ROS domain is that of the environment, unless there is a `domain`.
+    `parameters` are by node and name. `commands` are those of additional nodes, or of nodes that replace others. The
+    ROS domain is `domain`, else that of the environment.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Stack:
                 command += ["-p", f"{name}:={value}"]
             try:
                 with open(self._logs / f"{node}.log", "wb") as log:
-                    # A group of its own: Ctrl-C reaches only us, and we end the nodes in order.
+                    # A process group of its own: Ctrl-C reaches only this process, which ends the nodes in order.
                     self._processes[node] = subprocess.Popen(
                         command,
                         stdout=log,
@@ -71,12 +71,12 @@ class Stack:
                 process.wait()
 
     def kill(self, node: str) -> None:
-        """End `node` as a crash would: at once and without a last word."""
+        """Kill `node` at once, as a crash does."""
         self._processes[node].kill()
         self._processes[node].wait()
 
     def check(self) -> None:
-        """Raise RuntimeError, with the end of its log, when a node has died."""
+        """Raise RuntimeError, with the end of the log, if a node has died."""
         for node, process in self._processes.items():
             if process.poll() is not None:
                 log = self._logs / f"{node}.log"

@@ -1,1 +1,1 @@
-"""What `vlm_perception doctor` looks at. Each check is a function that returns its findings."""
+"""The checks of `vlm_perception doctor`. Each is a function that returns its findings."""

@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""Findings of the checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Severity(Enum):
-    """Green: as it should be. Yellow: it works, but not as well as it could, or not everything. Red: it cannot work."""
+    """Severity of a finding. Green: it is right. Yellow: it works, but not fully or not well. Red: it cannot work."""
 
     GREEN = "green"
     YELLOW = "yellow"
@@ -16,7 +16,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What is so about something, in `words`, and what to do about it unless it is green."""
+    """A finding `about` something in `words`, with a `remedy` unless it is green."""
 
     level: Severity
     about: str
@@ -31,15 +31,15 @@ class Finding:
 
 
 def green(about: str, words: str) -> Finding:
-    """As it should be."""
+    """Return a finding that something is right."""
     return Finding(Severity.GREEN, about, words)
 
 
 def yellow(about: str, words: str, remedy: str) -> Finding:
-    """It works, but not as well as it could, or not everything."""
+    """Return a finding that something works, but not fully or not well."""
     return Finding(Severity.YELLOW, about, words, remedy)
 
 
 def red(about: str, words: str, remedy: str) -> Finding:
-    """It cannot work."""
+    """Return a finding that something cannot work."""
     return Finding(Severity.RED, about, words, remedy)

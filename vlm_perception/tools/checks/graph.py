@@ -1,4 +1,4 @@
-"""The running ROS system: publishers of the camera, sources of velocity, and what the nodes say of themselves."""
+"""Checks of the running ROS system: its nodes, cameras, velocity commands and clocks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vlm_perception.tools.checks.seen import BEST_EFFORT, IMAGES, ImageStream, O
 TWISTS = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
 NODES = ("classifier", "navigator")
 MAX_AGE = 1.0
-"""Oldest image [s], where no classifier gives `max_frame_age`."""
+"""Largest age of an image [s], without a classifier's `max_frame_age`."""
 SLOW = 5.0
-"""A camera at a lower rate [Hz] makes everything late."""
+"""Rate of images below which every answer is late [Hz]."""
 LOST = 0.01
-"""A share of lost images that is worth a word."""
+"""Share of lost images above which there is a finding."""
 START_CLASSIFIER = "ros2 launch vlm_perception bringup.launch.py image_topic:=/your/topic"
 
 
 def nodes(seen: Observation) -> list[Finding]:
-    """Whether classifier and navigator run, once each, and what they say of themselves."""
+    """Check that classifier and navigator run, once each, and report their health."""
     if not seen.nodes:
         words = "no node is there, neither ours nor another"
         remedy = f"{START_CLASSIFIER}; if some should be there: the same ROS_DOMAIN_ID and discovery range"
@@ -57,7 +57,7 @@ def _health(name: str, node: str, status: DiagnosticStatus | None) -> Finding:
 
 
 def cameras(seen: Observation) -> list[Finding]:
-    """Check the publishers of each camera's topic, and what came."""
+    """Check the publishers of each camera's topic, and the images received."""
     return [finding for topic in seen.images for finding in (_camera(seen, topic) or [])]
 
 
@@ -96,7 +96,7 @@ def _camera(seen: Observation, topic: str) -> list[Finding]:
     if stream.doubt:
         findings.append(yellow(about, stream.doubt, "the settings of the camera's driver"))
     if stream.lost > LOST and len(images) == 1:
-        words = f"{stream.lost:.0%} of {stream.form} were lost on the way here, {stream.rate:.1f} Hz came"
+        words = f"{stream.lost:.0%} of {stream.form} were lost on the way, {stream.rate:.1f} Hz came"
         findings.append(
             yellow(about, words, "the shared-memory profile in every process (see profile), or smaller images")
         )
@@ -130,7 +130,7 @@ def _quality(seen: Observation, topic: str, images: Sequence[TopicEndpoint]) -> 
 
 
 def _age(seen: Observation, images: ImageStream) -> float:
-    """The median age [s], by the clock that the classifier goes by."""
+    """Return the median age of the images [s], by the clock of the classifier."""
     simulated = any(values.get("use_sim_time") for values in seen.parameters.values())
     return statistics.median(clock if simulated and clock is not None else system for system, clock in images.ages)
 

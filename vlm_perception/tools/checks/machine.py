@@ -1,4 +1,4 @@
-"""Libraries, GPU, memory, disk and clock: what there has to be before any node starts."""
+"""Checks of libraries, GPU, memory, disk, clock and renderer, before any node starts."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ LEAST = {
     "opencv-python-headless": "0",
     "pyyaml": "0",
 }
-"""The packages that nothing works without, and the oldest that will do."""
+"""Required packages, with the oldest version that works."""
 MODULES = {"pillow": "PIL", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
-"""Their modules, where those are called otherwise."""
+"""Modules of packages with another name."""
 GIB = 2**30
 LITTLE_MEMORY, LITTLE_DISK = 1 * GIB, 1 * GIB
 BUILT = 1_760_000_000
-"""A time [s since 1970] before which this package cannot run: a clock that says so was never set."""
+"""Time before this package existed [s since 1970]. A clock before it was never set."""
 NVIDIA_DRIVER, NVIDIA_BOARD = Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release")
 
 
 def packages(version_of: Callable[[str], str] = version) -> list[Finding]:
-    """Whether everything is there, can be imported and is new enough; `version_of` is importlib.metadata's."""
+    """Check that every package can be imported and is new enough; `version_of` is that of importlib.metadata."""
     findings, there = [], [f"Python {platform.python_version()}"]
     for package, least in LEAST.items():
         module, wanted = MODULES.get(package, package), package if least == "0" else f"'{package}>={least}'"
@@ -48,7 +48,7 @@ def packages(version_of: Callable[[str], str] = version) -> list[Finding]:
             continue
         try:
             found = version_of(package)
-        except PackageNotFoundError:  # another packager's, such as Ubuntu's OpenCV
+        except PackageNotFoundError:  # installed without metadata, such as Ubuntu's OpenCV
             continue
         there.append(f"{package} {found}")
         if _numbers(found) < _numbers(least):
@@ -59,7 +59,7 @@ def packages(version_of: Callable[[str], str] = version) -> list[Finding]:
 
 
 def torch_and_numpy() -> list[Finding]:
-    """Whether torch takes NumPy's arrays: one that was built for NumPy 1 imports under NumPy 2, and then does not."""
+    """Check that torch takes NumPy's arrays. A torch for NumPy 1 can be imported with NumPy 2, but refuses them."""
     import numpy as np
     import torch
 
@@ -72,7 +72,7 @@ def torch_and_numpy() -> list[Finding]:
 
 
 def gpu() -> list[Finding]:
-    """Whether torch reaches the GPU that is there."""
+    """Check that torch can use the GPU."""
     import torch
 
     return judge_gpu(
@@ -85,7 +85,7 @@ def gpu() -> list[Finding]:
 
 
 def judge_gpu(torch: str, cuda: str | None, gpus: list[Any], kernels: list[str], driver: bool) -> list[Finding]:
-    """What torch's version, its CUDA, the `gpus` it sees, the architectures of its `kernels` and a driver come to."""
+    """Judge the version of torch, its CUDA, its `gpus`, the architectures of its `kernels`, and the driver."""
     if not gpus and not driver:
         if cuda:
             words = f"torch {torch} is a CUDA build and there is no NVIDIA driver: models run on the CPU"
@@ -115,14 +115,14 @@ def judge_gpu(torch: str, cuda: str | None, gpus: list[Any], kernels: list[str],
 
 
 def _runs(kernel: str, major: int, minor: int) -> bool:
-    """Whether code for `kernel`, such as sm_86 or compute_90, runs: binaries in their generation, PTX in later ones."""
+    """Return whether code for `kernel` runs: a binary (sm_86) in its generation, PTX (compute_90) in later ones too."""
     kind, _, number = kernel.partition("_")
     built = divmod(int(re.sub(r"\D", "", number) or 0), 10)
     return built <= (major, minor) and (kind == "compute" or built[0] == major)
 
 
 def images() -> list[Finding]:
-    """Whether there is something that decodes camera messages."""
+    """Check that a decoder of camera messages is installed."""
     from vlm_perception.perception.colour_conversion import cv_bridge_works
 
     bridge, rosbags = _is_there("cv_bridge"), _is_there("rosbags.image")
@@ -130,7 +130,7 @@ def images() -> list[Finding]:
 
 
 def judge_images(cv_bridge: bool, works: bool, rosbags: bool) -> list[Finding]:
-    """What a cv_bridge that is there and works, and a rosbags-image that is there, come to."""
+    """Judge whether cv_bridge is there and works, and whether rosbags-image is there."""
     if works:
         return [green("images", "cv_bridge converts them")]
     if cv_bridge:
@@ -147,8 +147,8 @@ def judge_images(cv_bridge: bool, works: bool, rosbags: bool) -> list[Finding]:
 
 
 def free(folder: Path) -> list[Finding]:
-    """Whether there is memory, and room on the disk of `folder`, where commands write to."""
-    from vlm_perception.models import memory  # here, as above: it needs packages that may be missing
+    """Check the free memory, and the free space on the disk of `folder`, to which commands write."""
+    from vlm_perception.models import memory  # here, since it needs packages that may be missing
 
     memory_left, disk_left = memory.free_memory("cpu"), shutil.disk_usage(folder).free
     findings = []
@@ -166,7 +166,7 @@ def free(folder: Path) -> list[Finding]:
 
 
 def clock(now: float | None = None) -> list[Finding]:
-    """Whether the system's clock, `now` [s since 1970], was ever set."""
+    """Check that the system's clock, `now` [s since 1970], was set."""
     now = time.time() if now is None else now
     day = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
     if now < BUILT:
@@ -176,7 +176,7 @@ def clock(now: float | None = None) -> list[Finding]:
 
 
 def renderer() -> list[Finding]:
-    """Whether the simulator can draw."""
+    """Check that the simulator can render."""
     try:
         from vlm_perception.simulation.room import make_room
         from vlm_perception.simulation.world import World
@@ -185,7 +185,7 @@ def renderer() -> list[Finding]:
             world.image()
     except ImportError as error:
         return [yellow("simulator", str(error), "pip install mujoco, or do without demo and simulator")]
-    except Exception as error:  # drivers fail in their own ways
+    except Exception as error:  # any exception of a driver
         words = f"it cannot draw: {' '.join(str(error).split())}"
         return [yellow("simulator", words, "apt install libegl1 libegl-mesa0 libgl1-mesa-dri, or do without it")]
     return [green("simulator", "draws")]

@@ -1,4 +1,4 @@
-"""ROS itself, the middleware below it, and the settings that decide whether images arrive."""
+"""Checks of ROS, its middleware, and the settings for the transport of images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SHARED_MEMORY = Path("/dev/shm")
 RECEIVE_BUFFER = Path("/proc/sys/net/core/rmem_max")
 MIB = 2**20
 SEGMENT, LARGEST_MESSAGE = 64 * MIB, 16 * MIB
-"""What our profile gives each process, and what one message may take of it."""
+"""Shared memory of each process by our profile, and the largest message [bytes]."""
 ENOUGH_BUFFER = 4 * MIB
-"""Receive buffer of UDP for images, which come in thousands of packets [bytes]."""
+"""UDP receive buffer for images, which arrive in thousands of packets [bytes]."""
 SAFE_DOMAINS = range(0, 102)
-"""ROS domains whose ports lie below those that Linux gives away."""
+"""ROS domains whose ports lie below those that Linux gives to other programs."""
 RANGES = ("", "SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 
 
 def ros(environment: Mapping[str, str]) -> list[Finding]:
-    """Whether ROS is there, is sourced and has this package's messages."""
+    """Check that ROS is installed, sourced and has this package's messages."""
     if wanted := environment.get("RMW_IMPLEMENTATION"):
         try:
             ctypes.CDLL(f"lib{wanted}.so")  # rclpy would end the process
@@ -107,7 +107,7 @@ def domain(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def transport(environment: Mapping[str, str]) -> list[Finding]:
-    """Whether images get from one process to another whole."""
+    """Check that images get from one process to another without loss."""
     import rclpy
 
     if "fastrtps" not in (used := rclpy.get_rmw_implementation_identifier()):
@@ -119,12 +119,12 @@ def transport(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def profile(environment: Mapping[str, str]) -> list[Finding]:
-    """Whether Fast DDS has a profile with which images fit into its shared memory."""
-    from vlm_perception.nodes.profile import VARIABLES  # here, as this module must tell that there is no ROS
+    """Check that Fast DDS has a profile with enough shared memory for images."""
+    from vlm_perception.nodes.profile import VARIABLES  # here, since this module must work without ROS
 
     name = next((name for name in VARIABLES if environment.get(name)), "")
     if not name:
-        # Whether the camera's process has one shows by what is lost of its images.
+        # Lost images show whether the camera's process has one.
         words = "none in this shell; the launch files and this examination use the package's. For other cameras:"
         return [green("profile", f"{words} {_use_ours()}")]
     file = Path(environment[name])
@@ -149,7 +149,7 @@ def profile(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def shared_memory(folder: Path) -> list[Finding]:
-    """Whether there is room for the shared memory of a handful of processes."""
+    """Check that there is enough shared memory for a few processes."""
     try:
         total, _, left = shutil.disk_usage(folder)
     except OSError as error:
@@ -165,7 +165,7 @@ def shared_memory(folder: Path) -> list[Finding]:
 
 
 def network_buffer(middleware: str, file: Path) -> list[Finding]:
-    """Whether images that come as UDP packets have a buffer: those of other machines, of another middleware all."""
+    """Check the buffer for images in UDP packets: those of other machines, or all with another middleware."""
     try:
         size = int(file.read_text())
     except (OSError, ValueError):

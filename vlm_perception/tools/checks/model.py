@@ -1,4 +1,4 @@
-"""What model it is, and whether it fits; its weights are not loaded."""
+"""Checks of a model and its memory, without loading its weights."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vlm_perception.tools.checks.finding import Finding, Severity, green, red, y
 from vlm_perception.tools.machine import processor
 
 CONNECT_TIMEOUT = 3.0
-"""[s]"""
+"""Time limit of a connection [s]."""
 BIG = 1_000_000_000
-"""From so many parameters on bfloat16 is worth its rounding on a CPU that multiplies in it."""
+"""Number of parameters above which bfloat16 is worth its rounding, on a CPU that multiplies in it."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 QUANTIZING = ("accelerate", "bitsandbytes")
 PRECISIONS = (("bfloat16", "none"), ("float16", "none"), ("auto", "int8"), ("auto", "int4"))
-"""In this order smaller ones than the usual are advised: dtype and quantization."""
+"""Smaller formats of weights, dtype and quantization, in the order of advice."""
 
 
 def models(given: str) -> list[Finding]:
-    """What there is to say of each model that is `given`, separated by commas, up to the first that will be taken."""
+    """Check the models `given`, separated by commas, up to the first that will be used."""
     try:
         names = model_names(given)
     except ModelError as error:
@@ -65,7 +65,7 @@ def _server(url: str) -> Finding:
 
 
 def _folder(name: str) -> Finding:
-    """Everything that is found out before weights are loaded, in the loader's own words."""
+    """Run all checks of the loader that need no weights."""
     try:
         with explained(name):
             return _examined(name)
