@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
+from vlm_perception.models.calibration import EMPTY_IMAGE, Calibration
 from vlm_perception.models.loader import NANO_FOLDER, load_model
 from vlm_perception.models.paligemma import PaliGemma
 from vlm_perception.questions import Answer, Choice, Score, YesNo
@@ -40,9 +40,9 @@ def test_the_empty_picture_takes_out_what_is_said_without_looking():
     assert full.answer(BALL, seen, blind).probability("yes") == pytest.approx(20 / (20 + 80 / 99))
     half = Calibration({"yes_no": 0.5}, {"yes_no": 0.5})
     assert half.answer(BALL, seen, blind).probability("yes") == pytest.approx(4 / (4 + 0.64 / 0.99))
-    assert full.needs_empty_picture(BALL) and not full.needs_empty_picture(SIDE)
-    assert Calibration(empty_picture=0.5).needs_empty_picture(RISK)
-    assert not any(Calibration().needs_empty_picture(question) for question in (SIDE, BALL, RISK))
+    assert full.needs_empty_image(BALL) and not full.needs_empty_image(SIDE)
+    assert Calibration(empty_picture=0.5).needs_empty_image(RISK)
+    assert not any(Calibration().needs_empty_image(question) for question in (SIDE, BALL, RISK))
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_a_model_looks_at_the_empty_picture_once_for_each_question_that_needs_it
 
     side, ball = model.answer(image, [SIDE, BALL])
     raw_side, raw_ball = plain.answer(image, [SIDE, BALL])
-    (blind,) = plain.answer(EMPTY_PICTURE, [BALL])
+    (blind,) = plain.answer(EMPTY_IMAGE, [BALL])
     assert side == raw_side
     scores, prior = np.log(raw_ball.probabilities), np.log(blind.probabilities)
     expected = np.exp((scores - 0.5 * prior) / 2)
     assert ball.probabilities == pytest.approx(expected / expected.sum(), abs=1e-5)
-    assert len(encoded) == 2 and encoded[0] is EMPTY_PICTURE
+    assert len(encoded) == 2 and encoded[0] is EMPTY_IMAGE
     assert model.answer(image, [YesNo(BALL.prompt)])[0].probabilities == pytest.approx(ball.probabilities, abs=1e-5)
     assert len(encoded) == 3, "the empty image is known by now"
 
@@ -178,7 +178,7 @@ class AlwaysThere:
     name = "always there"
 
     def answer(self, image, questions):
-        return [self._answer(question, 0.4 if image is EMPTY_PICTURE else 0.8) for question in questions]
+        return [self._answer(question, 0.4 if image is EMPTY_IMAGE else 0.8) for question in questions]
 
     def _answer(self, question, p):
         best = question.options.index("left far") if "left far" in question.options else 0

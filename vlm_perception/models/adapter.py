@@ -1,7 +1,7 @@
-"""A low-rank adapter beside a model's weights, merged into them (Hu et al., LoRA, 2021).
+"""Low-rank adapters beside a model's weights, merged into these weights (Hu et al., LoRA, 2021).
 
-Phi-4-multimodal keeps in `vision-lora` what its language model has learnt of images; without it the model reads
-text as before and images badly. Merged, it costs nothing when the model answers.
+The language model of Phi-4-multimodal needs its adapter `vision-lora` to read images. A merged adapter costs no time
+when the model answers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VISION_ADAPTER = "vision-lora"
 def merge_adapter(model: Any, folder: Path) -> None:
     """Add the adapter in `folder`, as peft saves it, to the weights of `model`: scale * B @ A for each of its layers.
 
-    Raises ModelError when it is of another kind, or not for this model, or the model is quantised.
+    Raises ModelError when the adapter is of another kind or for another model, or when the model is quantised.
     """
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""What every model can do, whatever its family."""
+"""The interface of every model, and the errors that it raises."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Model(Protocol):
     name: str
     """Short name for messages and logs."""
     scope: Scope | None
-    """What it was taught, where that is a closed list."""
+    """What the model was taught, where that is a closed list; else None."""
 
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
         """Answer all `questions` about one image, in the order of the questions.
@@ -42,12 +42,12 @@ class Model(Protocol):
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
         """Answer all `questions` about every image; one list of answers for each image, as `answer` gives it.
 
-        Raises what `answer` raises. Memory may be short for all of them and do for some.
+        Raises what `answer` raises. Memory may be short for all images and enough for some of them.
         """
         ...
 
     def describe_self(self) -> dict[str, str]:
-        """Facts for diagnostics, as words: folder, family, device, dtype, parameters, memory."""
+        """Return facts for diagnostics, as words: folder, family, device, dtype, parameters, memory."""
         ...
 
 

@@ -1,21 +1,21 @@
 """BLIP-2, InstructBLIP and MiniGPT-4: a Q-Former reads the image into a few tokens for a language model.
 
-What is shared depends on the part that reads the question:
+What several questions share depends on the part of the model that reads the question:
 
 - BLIP-2 and MiniGPT-4 with a causal language model (OPT, Llama): the image's tokens do not depend on the question.
   All questions and all their options stand behind them in one row, as a tree (see `scoring`): one forward pass.
-- InstructBLIP with one (Vicuna): its Q-Former reads the question too. The vision tower is shared, the
-  Q-Former runs once for all questions as a batch, and so does the language model, a tree per question.
+- InstructBLIP with a causal language model (Vicuna): its Q-Former reads the question too. The vision tower is shared,
+  the Q-Former runs once for all questions as a batch, and so does the language model, with a tree per question.
 - An encoder-decoder (Flan-T5): its encoder is bidirectional, so the questions go as a batch; the decoder says the
   options of a question in one row, each a chain of its own behind the same encoded question (T5 measures distances
   between places in the row, so tokens that are shared would be at the wrong distance from those of other options).
 
-The image's tokens are few (32), so what a later call asks about the same image reads them again.
+The image has few tokens (32), so a later call about the same image reads them again.
 
 Prompts are those of the papers (https://arxiv.org/abs/2301.12597, https://arxiv.org/abs/2305.06500):
 
 - BLIP-2: `Question: {prompt} Answer:`, for closed questions to Flan-T5 `Question: {prompt} Short answer:`. A prompt
-  that begins with `a photo of` or ends with `answer:` is taken as it is, and `caption` stands for no prompt at all.
+  that begins with `a photo of` or ends with `answer:` is used as it is, and `caption` stands for an empty prompt.
 - InstructBLIP: a `Text` as it is, a closed question `Question: {prompt} Options: {options}. Short answer:`; `caption`
   stands for `A short image description:`.
 - A folder with a chat template that has a place for the image (MiniGPT-4, see `vlm_perception minigpt4`): what the
@@ -55,18 +55,18 @@ from vlm_perception.models.usage import Meter
 from vlm_perception.questions import ClosedQuestion, Question, Text
 
 Asked = tuple[ClosedQuestion, tuple[tuple[int, ...], ...]]
-"""A question, and the tokens of its options, or of some."""
+"""A question, and the tokens of all or some of its options."""
 CAPTION = "caption"
-"""The prompt that stands for none: BLIP-2 then says what it sees."""
+"""The prompt that stands for an empty one, with which BLIP-2 describes the image."""
 
 
 @dataclass(frozen=True, eq=False)
 class PackedQuestions:
-    """What closed questions need, whatever the images are.
+    """The model's inputs for closed questions that do not depend on the images.
 
-    `behind` are each question's tokens behind the image. `packed` are `trees` as rows, `mask` (rows, 1, L, L) is what
-    they see, to be added to the attention; `kept` are the places of the rows whose next token is asked for, and
-    `reads` where among them those of each tree are.
+    `behind` are each question's tokens behind the image. `packed` has the `trees` as rows, and `mask` (rows, 1, L, L)
+    is added to their attention. `kept` are the positions whose next token is needed; `reads` says for each tree which
+    of them are its own.
     """
 
     behind: list[tuple[int, ...]]
@@ -87,10 +87,10 @@ class Blip2(LocalModel):
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._language = model.language_model
-        self._reader: Any = getattr(processor, "qformer_tokenizer", None)  # of a Q-Former that reads the question
+        self._reader: Any = getattr(processor, "qformer_tokenizer", None)  # for a Q-Former that reads the question
         self._encodes = self._language.config.is_encoder_decoder
         self._ends = _ends(model, self._language) or (self._tokenizer.eos_token_id,)
-        # Pieces mark the beginning of a word by themselves; bytes want the space that comes before it.
+        # SentencePiece marks the beginning of a word itself; byte-level tokenizers need the space before it.
         self._space = "" if self._tokenizer.tokenize("a")[0].startswith("▁") else " "
         self._image = str(processor.image_token)
         self._template = self._image in str(self._tokenizer.chat_template)
@@ -101,7 +101,7 @@ class Blip2(LocalModel):
         self._moment = lru_cache(maxsize=64)(self._as_moment)
 
     def describe_self(self) -> dict[str, str]:
-        """Facts for diagnostics, as words. The Q-Former stays in float32 whatever the rest is in."""
+        """Return facts for diagnostics, as words. The Q-Former is always in float32."""
         return super().describe_self() | {
             "dtype": str(self._language.dtype).removeprefix("torch."),
             "language model": self._language.config.model_type,
@@ -110,7 +110,7 @@ class Blip2(LocalModel):
     # The prompt
 
     def _words(self, question: Question) -> str:
-        """What the language model reads about this question, behind the image."""
+        """Return the text of this question that the language model reads behind the image."""
         prompt = question.prompt
         if self._template:
             return chat_text(question)
@@ -129,7 +129,7 @@ class Blip2(LocalModel):
         return f"Question: {prompt} {'Short answer:' if short else 'Answer:'}"
 
     def _around_image(self, words: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens before and behind the image that the chat template makes; each side is text of its own."""
+        """Return the chat template's tokens before and behind the image; each side is tokenized separately."""
         content = [{"type": "image"}, {"type": "text", "text": words}]
         text = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -138,11 +138,11 @@ class Blip2(LocalModel):
         return self._tokens(before, special=True), self._tokens(behind)
 
     def _tokens(self, text: str, special: bool = False) -> tuple[int, ...]:
-        """Token ids; with the tokenizer's own `special` ones around if asked for, while those in the text are text."""
+        """Return token ids, with the tokenizer's special tokens around if `special`; those in `text` are plain text."""
         return tuple(self._tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
 
     def _as_behind(self, question: Question) -> tuple[int, ...]:
-        """The tokens behind the image. Raises ValueError when they are too many."""
+        """Return the tokens behind the image. Raises ValueError when they are too many."""
         words = self._words(question)
         tokens = self._around_image(words)[1] if self._template else self._tokens(words, special=True)
         option = max(map(len, self._options(question.options))) if isinstance(question, ClosedQuestion) else 1
@@ -165,12 +165,12 @@ class Blip2(LocalModel):
 
     @property
     def _most_tokens(self) -> int:
-        return getattr(self._language.config, "max_position_embeddings", None) or 2**31  # T5 knows no longest text
+        return getattr(self._language.config, "max_position_embeddings", None) or 2**31  # T5 has no limit
 
     # The image
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """What can be known before the questions: (images, queries, width), or for InstructBLIP the tower's features.
+        """Return the features that no question changes: (images, queries, width); of InstructBLIP, the tower's.
 
         The processor squashes each image to the model's square.
         """
@@ -181,7 +181,7 @@ class Blip2(LocalModel):
         return self._model.get_image_features(pixels).pooler_output
 
     def _images(self, encoded: Tensor, questions: Sequence[Question]) -> Tensor:
-        """The images as the language model sees them, (images, questions, tokens, width), with what stands before."""
+        """Return the language model's input for images and what is before, (images, questions, tokens, width)."""
         if self._reader:
             images = self._read(encoded, tuple(self._words(question) for question in questions))
         else:
@@ -191,7 +191,7 @@ class Blip2(LocalModel):
         return torch.cat([before.expand(*images.shape[:2], -1, -1), images], 2)
 
     def _read(self, encoded: Tensor, texts: tuple[str, ...]) -> Tensor:
-        """InstructBLIP: all questions read in all images, (images, texts, queries, width)."""
+        """Return what InstructBLIP's Q-Former reads for all texts in all images, (images, texts, queries, width)."""
         ids, mask = (_for_each(len(encoded), part) for part in self._texts(texts))
         queries = self._model.query_tokens.expand(len(ids), -1, -1)
         found = self._model.qformer(
@@ -203,7 +203,7 @@ class Blip2(LocalModel):
         return self._model.language_projection(found.to(encoded.dtype)).unflatten(0, (len(encoded), len(texts)))
 
     def _as_texts(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """The Q-Former's tokens and their mask, (texts, tokens). Raises ValueError when they are too many."""
+        """Return the Q-Former's tokens and their mask, (texts, tokens). Raises ValueError when they are too many."""
         read = self._reader(list(texts), padding=True, split_special_tokens=True, return_tensors="pt").to(self._device)
         most, longest = self._model.config.qformer_config.max_position_embeddings, read["input_ids"].shape[1]
         if longest > most:
@@ -243,7 +243,7 @@ class Blip2(LocalModel):
     def _as_moment(self, asked: tuple[Asked, ...]) -> PackedQuestions:
         behind = [self._behind(question) for question, _ in asked]
         options = [some for _, some in asked]
-        before = [0] * self._image_length  # a place for each; the image's are filled in later
+        before = [0] * self._image_length  # placeholders, replaced by the image's embeddings
         if self._encodes:
             before = []
             trees = [_chains(self._language.generation_config.decoder_start_token_id, some) for some in options]
@@ -259,7 +259,7 @@ class Blip2(LocalModel):
         return PackedQuestions(behind, trees, packed, mask.to(self._device), kept, reads)
 
     def _tree_logits(self, encoded: Tensor, moment: PackedQuestions) -> Tensor:
-        """Causal: the trees behind the images (images, trees, tokens, width). (images * trees, kept, vocabulary)."""
+        """Return a causal model's logits (images * trees, kept, vocabulary) of the trees behind the images."""
         images, _, start, _ = encoded.shape
         embeds = self._embed(moment.packed.ids).expand(images, -1, -1, -1).clone()
         embeds[:, :, :start] = encoded
@@ -272,7 +272,7 @@ class Blip2(LocalModel):
         ).logits
 
     def _chain_logits(self, encoded: Tensor, moment: PackedQuestions) -> Tensor:
-        """Encoder-decoder: every question encoded with every image, its options said by the decoder."""
+        """Return an encoder-decoder's logits: it encodes every question with every image and decodes the options."""
         images, _, start, _ = encoded.shape
         length = max(map(len, moment.behind))
         ids = torch.tensor([[*tokens] + [0] * (length - len(tokens)) for tokens in moment.behind])
@@ -290,7 +290,7 @@ class Blip2(LocalModel):
     # Words
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
-        """Greedy words about all images at once, by the language model's own `generate`."""
+        """Generate greedy text about all images at once, by the language model's own `generate`."""
         behind = self._behind(question)
         images = self._images(encoded, [question])[:, 0]
         embeds = torch.cat([images, self._embed(torch.tensor(behind)).expand(len(images), -1, -1)], dim=1)
@@ -305,7 +305,7 @@ class Blip2(LocalModel):
         said = self._language.generate(
             inputs_embeds=embeds,
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=self._device),
-            # One step more than words: it says how likely it was to end there.
+            # One step more than the text has: it gives the probability of the end.
             max_new_tokens=min(question.max_new_tokens + 1, self._most_tokens - embeds.shape[1]),
             do_sample=False,
             num_beams=1,
@@ -320,19 +320,19 @@ class Blip2(LocalModel):
 
 
 def _ends(*models: Any) -> tuple[int, ...]:
-    """The tokens that end an answer; published folders name them for the whole, for the language model, or for both."""
+    """Return the tokens that end an answer, as folders name them for the model, its language model, or both."""
     found = [getattr(model.generation_config, "eos_token_id", None) for model in models]
     listed = [ends if isinstance(ends, (list, tuple)) else [ends] for ends in found if ends is not None]
     return tuple(dict.fromkeys(end for ends in listed for end in ends))
 
 
 def _for_each(images: int, rows: Tensor) -> Tensor:
-    """The same rows for every image, image by image."""
+    """Return `rows` repeated for every image, image by image."""
     return rows.expand(images, *rows.shape).flatten(0, 1)
 
 
 def _chains(start: int, options: Sequence[Sequence[int]]) -> Tree:
-    """The options side by side, each behind a `start` token of its own."""
+    """Return the options side by side, each behind its own `start` token."""
     tokens: list[int] = []
     parents: list[int] = []
     depths: list[int] = []

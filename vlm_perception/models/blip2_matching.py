@@ -1,4 +1,4 @@
-"""BLIP-2's `Blip2ForImageTextRetrieval`: it writes nothing, it tells whether a phrase fits an image."""
+"""BLIP-2's `Blip2ForImageTextRetrieval`: it says whether a phrase fits an image, and cannot write."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vlm_perception.models.scoring import Scored
 from vlm_perception.questions import ClosedQuestion
 
 PAIRS = 64
-"""How many pairs of image and phrase go through the Q-Former at once."""
+"""Number of pairs of image and phrase that go through the Q-Former at once."""
 
 
 class Blip2Matching(Contrastive):
-    """`Blip2ForImageTextRetrieval`: phrases are matched with the image, see `Contrastive` for which ones.
+    """`Blip2ForImageTextRetrieval`, which matches phrases with the image; `Contrastive` says which phrases.
 
-    The matching head says for each phrase alone whether it fits; its log-odds are used as SigLIP's. Where
-    options compete, their similarity by the contrastive head (a cosine) is added, as in LAVIS's retrieval.
+    The matching head gives for each phrase the log-odds that it fits, used as those of SigLIP. Where options compete,
+    the cosine of the contrastive head is added, as in LAVIS's retrieval.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Blip2Matching(Contrastive):
         self._max_tokens = model.config.qformer_config.max_position_embeddings
 
     def _encode(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """The tower's features (images, places, width), and unit vectors (images, queries, dimensions), float32."""
+        """Return the tower's features (images, places, width) and unit vectors (images, queries, width), float32."""
         pixels = inputs_of(images, self._processor)["pixel_values"]
         seen = self._model.vision_model(pixel_values=pixels.to(self._device)).last_hidden_state
         queries = self._model.query_tokens.expand(len(images), -1, -1)
@@ -46,7 +46,7 @@ class Blip2Matching(Contrastive):
         return seen, normalize(found.float(), dim=-1)
 
     def _clean(self, text: str) -> str:
-        """The text as LAVIS's `BlipCaptionProcessor` hands it to the model."""
+        """Return the text as LAVIS's `BlipCaptionProcessor` gives it to the model."""
         return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split())
 
     def _score(self, encoded: tuple[Tensor, Tensor], questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
@@ -70,7 +70,7 @@ class Blip2Matching(Contrastive):
         ]
 
     def _compare(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
-        """The log-odds that each option's phrases fit each image, (images, options), float32."""
+        """Return the log-odds that each option's phrases fit each image, (images, options), float32."""
         texts, mask, owner = self._read(options)
         seen, _ = encoded
         queries = self._model.query_tokens
@@ -90,14 +90,14 @@ class Blip2Matching(Contrastive):
         return torch.cat(found).unflatten(0, (len(seen), len(texts))) @ owner
 
     def _resemble(self, encoded: tuple[Tensor, Tensor], options: tuple[Phrases, ...]) -> Tensor:
-        """The cosine between each image and each option's phrases, (images, options), float32."""
+        """Return the cosine between each image and each option's phrases, (images, options), float32."""
         texts, mask, owner = self._read(options)
         found = self._model.qformer(query_embeds=texts, query_length=0, attention_mask=mask).last_hidden_state[:, 0]
         found = self._model.text_projection(found.to(self._model.text_projection.weight.dtype))
         return (encoded[1] @ normalize(found.float(), dim=-1).T).amax(1) @ owner
 
     def _read(self, options: tuple[Phrases, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """The phrases' embeddings (phrases, tokens, width), their mask, and their share in each option."""
+        """Return the phrases' embeddings (phrases, tokens, width), their mask, and their share in each option."""
         phrases = [(text, number) for number, option in enumerate(options) for text in option]
         read = self._tokenizer(
             [text for text, _ in phrases], padding=True, split_special_tokens=True, return_tensors="pt"

@@ -1,11 +1,11 @@
-"""From an option's log-likelihood to a probability that can be trusted.
+"""Calibration: from an option's log-likelihood to a probability that can be trusted.
 
-Two corrections, each by type of question. *Temperature* divides the log-likelihoods, so that what is said with
-80 % is right in 80 % of the cases (Guo et al., On Calibration of Modern Neural Networks, 2017). The *empty image*
-takes out what the model would say without looking: of the log-likelihoods, a share of those that the same options get
-for a plain grey image is subtracted (Zhao et al., Calibrate Before Use, 2021, with an image in place of a text).
-It helps where a model leans to one word whatever it sees; where "nothing" is a true answer about a grey image, it
-takes away what was right. So measure before you use it: `vlm_perception calibrate`.
+There are two corrections, each by type of question. The *temperature* divides the log-likelihoods, so that answers with
+a confidence of 80 % are right in 80 % of the cases (Guo et al., On Calibration of Modern Neural Networks, 2017). The
+*empty image* removes what the model says without looking: a share of the log-likelihoods that the same options get for
+a grey image is subtracted (Zhao et al., Calibrate Before Use, 2021, with an image in place of a text). It helps where a
+model prefers one word for any image. It does harm where "nothing" is a true answer about a grey image. So measure
+before you use it: `vlm_perception calibrate`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from vlm_perception.questions import (
 TYPES: dict[type[ClosedQuestion], str] = {Choice: "choice", YesNo: "yes_no", Score: "score"}
 FILE = "decision.json"
 IN_FILE = {"choice": "choice", "yes_no": "noul", "score": "score"}
-"""The types as transformers calls them in that file."""
-EMPTY_PICTURE = np.full((224, 224, 3), 128, np.uint8)
-"""Grey, as RGB: nothing is to be seen in it."""
-EMPTY_PICTURE.flags.writeable = False
+"""Names of the types in that file, as transformers has them."""
+EMPTY_IMAGE = np.full((224, 224, 3), 128, np.uint8)
+"""A grey RGB image, which shows nothing."""
+EMPTY_IMAGE.flags.writeable = False
 
 
 @dataclass(frozen=True)
 class Calibration:
     """How log-likelihoods become probabilities.
 
-    `temperatures` by type of question ("choice", "yes_no", "score"), 1 where none is given; above 1 is less sure.
-    `empty_picture` by type: the share of the empty image's log-likelihoods that is subtracted, 0 to 1; 0, as where
-    none is given, does not look at an empty image. One number is meant for all types.
+    `temperatures` are by type of question ("choice", "yes_no", "score"), 1 by default; more than 1 makes the model less
+    sure. `empty_picture` is the share, 0 to 1, of the empty image's log-likelihoods that is subtracted, by type or one
+    number for all types; 0, the default, does not look at an empty image.
     """
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
@@ -67,10 +67,10 @@ class Calibration:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Calibration:
-        """Read `decision.json` beside the weights, as transformers' DecisionConfig writes it; no file changes nothing.
+        """Read `decision.json` beside the weights, as transformers' DecisionConfig writes it; the default without one.
 
-        Its `temperature` is by type (choice, noul, which is yes or no, score); `empty_picture`, by type too, is our
-        own addition, which transformers does not read. Raises ModelError when the file cannot be used.
+        Its `temperature` is by type (choice, score, and noul for yes or no). `empty_picture`, also by type, is our
+        addition, which transformers ignores. Raises ModelError when the file cannot be used.
         """
         path = folder / FILE
         if not path.is_file():
@@ -92,10 +92,10 @@ class Calibration:
             raise ModelError(f"{path}: {error}") from None
 
     def save(self, folder: Path) -> Path:
-        """Write `decision.json` into `folder` and return its path; what else the file holds stays.
+        """Write `decision.json` into `folder` and return its path; other content of the file stays.
 
-        In the folder of a chat model this file also says that closed questions are answered by letters, see
-        `decision.py`. Raises ModelError when a file that is there cannot be read.
+        In the folder of a chat model, this file also says that closed questions are answered by letters, see
+        `decision.py`. Raises ModelError when an existing file cannot be read.
         """
         path = folder / FILE
         content = _read(path) if path.is_file() else {}
@@ -105,7 +105,7 @@ class Calibration:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return path
 
-    def needs_empty_picture(self, question: ClosedQuestion) -> bool:
+    def needs_empty_image(self, question: ClosedQuestion) -> bool:
         """Whether `answer` needs the log-likelihoods for an empty image."""
         return self.share(TYPES[type(question)]) > 0
 
@@ -118,7 +118,7 @@ class Calibration:
         return answer_from_log_likelihoods(question, [score / temperature for score in scores])
 
     def share(self, kind: str) -> float:
-        """The share of the empty image for a type of question."""
+        """Return the share of the empty image for a type of question."""
         shares = self.empty_picture
         return shares.get(kind, 0.0) if isinstance(shares, Mapping) else shares
 

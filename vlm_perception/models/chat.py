@@ -1,15 +1,15 @@
-"""Any causal vision-language model with a chat template: the image is read once, and every question shares it.
+"""Causal vision-language models with a chat template: the image is read once for all questions.
 
-Where attention is causal, the image's keys and values do not depend on the question. So the model reads once what
-all prompts begin with (image included) into a key-value cache; behind it one row holds the rests of all prompts
+Where attention is causal, the image's keys and values do not depend on the question. So the model reads the common
+beginning of all prompts, image included, once into a key-value cache. Behind it one row holds the rests of all prompts
 and their options as a tree (see `scoring`). Not every architecture can do that, so `chat_scoring` has three ways:
 
-- *tree*: as above, two forward passes for a whole moment;
+- *tree*: as above, two forward passes for all questions;
 - *rows*: each option is a row of its own behind copies of the cache (recurrent and linear attention, whose state
   cannot branch inside a row; caches that have begun to forget);
 - *whole*: each option is a forward pass of its own from the beginning; for architectures whose cache cannot go on.
 
-For families that the tests do not hold, the first way that agrees with *whole* on a small image is taken.
+A family that the tests do not cover gets the first way that agrees with *whole* on a small image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vlm_perception.questions import ClosedQuestion, Text
 class ChatModel(LocalModel):
     """A causal chat model of the stock transformers classes, see `vlm_perception.models.base.Model`.
 
-    Raises ModelError when the processor has no chat template, or it does not tell where an answer stands.
+    Raises ModelError when the processor has no chat template, or the template does not show where an answer stands.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ChatModel(LocalModel):
 
     @property
     def template_options(self) -> dict[str, Any]:
-        """With which options the chat template writes a prompt."""
+        """Options with which the chat template writes a prompt."""
         return self._prompts.template_options
 
     def describe_self(self) -> dict[str, str]:
-        """Facts for diagnostics, as words."""
+        """Return facts for diagnostics, as words."""
         return super().describe_self() | {"sharing": f"{self._scorer.way} ({self._scorer.why})"}
 
     def _encode(self, images: Sequence[np.ndarray]) -> list[ImageGroup]:
@@ -91,7 +91,7 @@ class ChatModel(LocalModel):
     def _score_own_template(
         self, encoded: list[ImageGroup], questions: Sequence[ClosedQuestion], decision: DecisionFormat
     ) -> list[list[Scored]]:
-        """One pass per image and question, as the stock pipeline: the image may stand anywhere in such a prompt."""
+        """Score with one pass per image and question: the image may be anywhere in the prompt."""
         found: dict[int, list[Scored]] = {}
         for images in encoded:
             for number, image in zip(images.numbers, images.images, strict=True):
@@ -113,7 +113,7 @@ class ChatModel(LocalModel):
         return [found[number] for number in range(len(found))]
 
     def _say_about(self, images: ImageGroup, question: Text, meter: Meter) -> list[Generation]:
-        """Greedy words about all images of one size, token by token, behind a copy of what is read already."""
+        """Generate greedy text about all images of one size, behind a copy of the cache."""
         prompt = self._prompts.prompt(images, self._prompts.as_words(chat_text(question)))
         if self._scorer.way == WHOLE:
             return self._say_whole(images, prompt, question.max_new_tokens, meter)

@@ -14,7 +14,7 @@ from vlm_perception.models.turn import common_start
 
 
 class ChatForward:
-    """Runs the stock transformers `model` about one group of images at a time, whose cache it fills and cuts back."""
+    """Runs the stock transformers `model` for one group of images at a time, and fills and crops its cache."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -25,9 +25,9 @@ class ChatForward:
         return torch.device(self.model.device)
 
     def read(self, images: ImageGroup, prompts: Sequence[Sequence[int]], may_crop: bool) -> None:
-        """Have in the cache what all `prompts` begin with; at least one token of each is left.
+        """Read the common beginning of all `prompts` into the cache; at least one token of each is left.
 
-        A cache that has read more is cut back where it `may_crop`, else made anew.
+        A cache that has read more is cropped if it `may_crop`, else it is made anew.
         """
         shared = min(common_start(prompts), *(len(prompt) - 1 for prompt in prompts))
         known = common_start([images.prefix, prompts[0][:shared]])
@@ -48,12 +48,12 @@ class ChatForward:
         place = getattr(self.model.config, "image_token_id", None)
         if place in images.ids:
             behind = images.ids[::-1].index(place)
-        else:  # at the latest it ends where the prompt goes on as the template wrote it
+        else:  # it ends at the latest where the prompt is as the template wrote it
             behind = common_start([images.ids[::-1], images.bare[::-1]])
         return tokens >= len(images.ids) - behind
 
     def inputs(self, images: ImageGroup, ids: Sequence[int]) -> dict[str, Any]:
-        """The model's inputs for the images and other tokens, which begin with the image's."""
+        """Return the model's inputs for the images and the tokens `ids`, which begin with the image's."""
         rows, length = len(images.images), len(images.ids)
         last = torch.arange(len(ids)).clamp(max=length - 1)
         inputs = {}
@@ -65,7 +65,7 @@ class ChatForward:
         return self.on_device(inputs)
 
     def on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs where the model is; what is no whole number, in its precision."""
+        """Return the inputs on the model's device, floats in its precision."""
         return {
             name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
             if isinstance(value, Tensor)
@@ -74,11 +74,11 @@ class ChatForward:
         }
 
     def positions(self, images: ImageGroup, depths: Tensor) -> Tensor:
-        """Positions of tokens that come `depths` behind the cache: (images, tokens), or (3, images, tokens)."""
+        """Return the positions of tokens `depths` behind the cache: (images, tokens), or (3, images, tokens)."""
         positions = (depths + len(images.prefix)).expand(len(images.images), -1).to(self.device)
         if images.delta is None:
             return positions
-        return (positions + images.delta.to(self.device)).expand(3, -1, -1)  # time, height, width: alike for words
+        return (positions + images.delta.to(self.device)).expand(3, -1, -1)  # time, height, width: equal for text
 
     def forward(
         self,
@@ -89,7 +89,7 @@ class ChatForward:
         reads: Sequence[int],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The logits at `reads` of the tokens `ids` (rows, tokens) that go on behind the cache."""
+        """Return the logits at `reads` of the tokens `ids` (rows, tokens), which follow the cache."""
         wanted = torch.tensor(list(reads), device=self.device)
         keep = self.keep(wanted)
         logits = self.model(
@@ -104,7 +104,7 @@ class ChatForward:
         return logits if keep else logits[:, wanted]
 
     def _per_token(self, images: ImageGroup, ids: Tensor) -> dict[str, Any]:
-        """What tokens behind the prompt see of the image by themselves (cross attention): what its last one sees."""
+        """Return the inputs of cross attention for tokens behind the prompt: those of its last token."""
         count, length = len(images.images), len(images.ids)
         inputs = {
             name: value[:, -1:].repeat_interleave(ids.shape[1], 1).repeat_interleave(len(ids) // count, 0)
@@ -114,11 +114,11 @@ class ChatForward:
         return self.on_device(inputs)
 
     def keep(self, wanted: int | Tensor) -> dict[str, Any]:
-        """Ask for some logits only, the last ones or those at some places: with a big vocabulary that saves much."""
+        """Return the argument that limits the logits to the `wanted` ones: a large vocabulary makes them costly."""
         return {"logits_to_keep": wanted} if self._keeps else {}
 
     def is_beyond(self, tokens: int) -> bool:
-        """Whether so many tokens are more than a layer remembers: a sliding window, or a chunk as in Llama 4."""
+        """Whether `tokens` are more than a layer remembers: a sliding window, or a chunk as in Llama 4."""
         config = self.model.config.get_text_config()
         if getattr(config, "use_sliding_window", True) is False:
             return False

@@ -1,4 +1,4 @@
-"""How a chat model reads an image with a question: its template, its processor, and the tokens that they make."""
+"""The tokens that a chat model reads: an image and a question through its template and its processor."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vlm_perception.models.turn import PROMPT, Turn, common_start, read_turn, to
 from vlm_perception.questions import ClosedQuestion, Question, Score
 
 MAX_PROMPTS = 256
-"""How many texts are remembered as tokens."""
+"""Number of texts whose tokens are kept."""
 
 
 def chat_text(question: Question) -> str:
-    """What the user's message says after the image: the prompt and, of a closed question, what may be answered."""
+    """Return the user's message after the image: the prompt and, for a closed question, the possible answers."""
     if not isinstance(question, ClosedQuestion):
         return question.prompt
     lines = [question.prompt]
@@ -38,7 +38,7 @@ def chat_text(question: Question) -> str:
 class TokenizedQuestion:
     """A closed question as the model reads it: the message's text behind the image, and each option's tokens.
 
-    `replaced`: so many of the prompt's last tokens are other ones where an option stands behind it.
+    An option replaces the last `replaced` tokens of the prompt.
     """
 
     text: str
@@ -48,11 +48,11 @@ class TokenizedQuestion:
 
 @dataclass(eq=False)
 class ImageGroup:
-    """Images of one size, which a batch can hold without padding; `numbers` are their places in the call.
+    """Images of one size, which fit in a batch without padding; `numbers` are their indices in the call.
 
-    `inputs` are the stock processor's for the text `first`, `ids` its tokens with the image's expanded and
-    `bare` without. `prefix` are the tokens that `cache` has read, of the same for every image; `delta` is what
-    multi-dimensional rotary positions are ahead of the count of tokens, (images, 1).
+    `inputs` are the stock processor's for the text `first`. `ids` are its tokens with the image's placeholders
+    expanded, `bare` without. `cache` has read the tokens `prefix`, the same for every image. `delta` (images, 1) is the
+    difference of multi-dimensional rotary positions from the number of tokens.
     """
 
     numbers: list[int]
@@ -66,7 +66,7 @@ class ImageGroup:
 
 
 def group_by_size(images: Sequence[np.ndarray]) -> list[ImageGroup]:
-    """Return the images by size; nothing is computed before it is known what all prompts begin with."""
+    """Return the images grouped by size; nothing is computed before all prompts are known."""
     groups: dict[tuple[int, ...], ImageGroup] = {}
     for number, image in enumerate(images):
         group = groups.setdefault(image.shape, ImageGroup([], []))
@@ -76,9 +76,9 @@ def group_by_size(images: Sequence[np.ndarray]) -> list[ImageGroup]:
 
 
 class ChatPrompts:
-    """The prompts of a chat model with this stock `processor`; `decision` is how a decision checkpoint is asked.
+    """The prompts of a chat model with this stock `processor`; `decision` is the format of a decision checkpoint.
 
-    Raises ModelError when the processor has no chat template, or it does not tell where an answer stands.
+    Raises ModelError when the processor has no chat template, or the template does not show where an answer stands.
     """
 
     def __init__(self, name: str, folder: Path, processor: Any, decision: DecisionFormat | None) -> None:
@@ -108,12 +108,12 @@ class ChatPrompts:
     # The template
 
     def _read_turn(self, template: Any) -> Turn:
-        """Ask the template how it writes an answer, and have its generation prompt begin one from now on."""
+        """Return how the template writes an answer, and make its generation prompt begin one."""
         try:
             turn = read_turn(self._write, self._messages(PROMPT, None)[0], self._special)
         except ModelError as error:
             raise ModelError(f"{self._folder}: {error}") from None
-        if turn.opening and not self._decision:  # such a checkpoint was taught behind the stock prompt
+        if turn.opening and not self._decision:  # such a checkpoint was trained with the stock prompt
             stock = template["default"] if isinstance(template, dict) else template
             opening = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(turn.opening)} }}}}{{% endif %}}"
             self.template_options["chat_template"] = stock + opening
@@ -130,13 +130,13 @@ class ChatPrompts:
     # Texts
 
     def as_words(self, text: str) -> str:
-        """The text with the tokenizer's special tokens broken, so that nobody can write one."""
+        """Return the text with a blank in all that looks like one of the tokenizer's special tokens."""
         for token in self._special:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
     def _tokenize(self, question: ClosedQuestion) -> TokenizedQuestion:
-        """Return the question as tokens. ValueError when its options cannot be told apart."""
+        """Return the question as tokens. ValueError when two of its options have the same tokens."""
         if self._decision:
             labels = self._decision.labels(question, self._tokenizer)
             return TokenizedQuestion(
@@ -152,16 +152,16 @@ class ChatPrompts:
     # Texts with images
 
     def before_options(self, images: ImageGroup, asked: TokenizedQuestion) -> list[int]:
-        """The prompt's tokens before the options."""
+        """Return the prompt's tokens before the options."""
         prompt = self.prompt(images, asked.text)
         return prompt[: len(prompt) - asked.replaced]
 
     def prompt(self, images: ImageGroup, text: str) -> list[int]:
-        """The prompt's tokens with the image's among them, as the stock processor gives them.
+        """Return the prompt's tokens, image included, as the stock processor gives them.
 
-        Only the first text goes through the processor. Of another one, what comes behind the place where both
-        prompts part is taken over, as that is behind the image; unless the processor wrote something of its own
-        there (Idefics 2 a space, Gemma 3 empty lines), with which the text might become other tokens.
+        Only the first text goes through the processor. For another text, the tokens behind the point where both
+        prompts differ are replaced, since that is behind the image. The processor runs again if it wrote something of
+        its own there (Idefics 2 a space, Gemma 3 empty lines), because this may change the tokens.
         """
         bare = self._bare(text)
         if not images.ids:
@@ -186,7 +186,7 @@ class ChatPrompts:
         return self._expanded[known]
 
     def _process(self, images: ImageGroup, text: str) -> dict[str, Any]:
-        """The stock processor's inputs for every image and this text."""
+        """Return the stock processor's inputs for every image and this text."""
         return dict(
             self._processor.apply_chat_template(
                 [self._messages(text, Image.fromarray(image)) for image in images.images],
@@ -199,5 +199,5 @@ class ChatPrompts:
         )
 
     def _as_bare(self, text: str) -> list[int]:
-        """The prompt's tokens as the template writes it, in which the image is still a placeholder."""
+        """Return the prompt's tokens as the template writes it, with a placeholder for the image."""
         return self._tokenizer(self._write(self._messages(text, None)), add_special_tokens=False)["input_ids"]

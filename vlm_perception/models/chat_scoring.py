@@ -1,4 +1,4 @@
-"""How a chat model's options are scored: as a tree behind the shared cache, as rows, or in whole passes, see `chat`."""
+"""Scores of a chat model's options: as a tree behind the shared cache, as rows, or in whole passes, see `chat`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TESTED = {
     "llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "glm4v", "gemma3", "internvl",
     "phi4_multimodal",
 }  # fmt: skip
-"""Model types whose *tree* is shown to be exact by this package's tests."""
+"""Model types for which the tests of this package show that *tree* is exact."""
 _CHECK = (
     Choice("What is ahead?", ("a wall", "a wall on the left", "nothing")),
     YesNo("Is there a door in the image?"),
@@ -29,7 +29,7 @@ _CHECK = (
 
 
 class OptionScorer:
-    """Scores the options of closed questions in one `way`, for the reason `why`; `ends` are what ends an answer."""
+    """Scores the options of closed questions in one `way`, chosen for the reason `why`; `ends` are the last tokens."""
 
     def __init__(self, prompts: ChatPrompts, passes: ChatForward, ends: Sequence[int]) -> None:
         self._prompts, self._passes, self._ends = prompts, passes, ends
@@ -38,11 +38,11 @@ class OptionScorer:
             self.way, self.why = self._find_way()
 
     def read(self, images: ImageGroup, prompts: Sequence[Sequence[int]]) -> None:
-        """Have in the cache what all `prompts` begin with."""
+        """Read the common beginning of all `prompts` into the cache."""
         self._passes.read(images, prompts, may_crop=self.way == TREE)
 
     def score(self, images: ImageGroup, asked: Sequence[TokenizedQuestion]) -> list[list[Scored]]:
-        """Return what every option gets, by image and question."""
+        """Return the scores of every option, by image and question."""
         prompts = [self._prompts.before_options(images, one) for one in asked]
         shared = common_start(prompts)
         sizes = [(len(prompt) - shared, one.options) for prompt, one in zip(prompts, asked, strict=True)]
@@ -51,7 +51,7 @@ class OptionScorer:
     def _score_portion(
         self, images: ImageGroup, every: list[list[int]], portion: Sequence[tuple[int, Options]]
     ) -> list[list[Scored]]:
-        """Some options, each list behind the prompt of this number."""
+        """Return the scores of some options, each list behind the prompt of this number."""
         prompts, options = [every[number] for number, _ in portion], [some for _, some in portion]
         way = self.way
         if way != WHOLE and not self._passes.covers_image(images, common_start(prompts)):
@@ -122,21 +122,21 @@ class OptionScorer:
         return [_by_question(found, options) for found in scores]
 
     def _one(self, option: Sequence[int], logits: Tensor) -> Scored:
-        """One option by itself, from the logits before it and after each of its tokens."""
+        """Return the score of one option, from the logits before it and after each of its tokens."""
         tree = build_tree([((), [option])], bool(self._ends))
         return log_likelihoods(tree, logits[: len(tree.reads)], self._ends)[0]
 
     def _forgets(self, images: ImageGroup, prompts: list[list[int]], options: list[Options]) -> bool:
-        """Whether a sliding window is too short for the tree, whose mask knows of no window."""
+        """Whether a sliding window is too short for the tree, whose mask has no window."""
         rests = sum(len(prompt) - len(images.prefix) for prompt in prompts)
         return self._passes.is_beyond(
             len(images.prefix) + rests + sum(len(option) for some in options for option in some)
         )
 
     def _find_way(self) -> tuple[str, str]:
-        """The first way whose scores are those of whole passes, and why not a better one.
+        """Return the first way whose scores equal those of whole passes, and why a better one was not chosen.
 
-        Checked with a wide image, as a square may hide padded tiles, and with both many and few tokens behind it.
+        It is checked with a wide image, since a square may hide padded tiles, and with many and few tokens behind it.
         """
         ramp = np.linspace(0, 255, 72 * 128 * 3).reshape(72, 128, 3).astype(np.uint8)
         asked = [self._prompts.tokenize(question) for question in _CHECK]
@@ -146,7 +146,7 @@ class OptionScorer:
             for way, score in ((TREE, self._score_tree), (ROWS, self._score_rows)):
                 try:
                     found = [self._scores_of(score, ramp, some) for some in (asked, asked[:1])]
-                except Exception as error:  # whatever an unknown architecture says to it, another way may do
+                except Exception as error:  # an unknown architecture may raise anything, and another way may work
                     why.append(f"{way}: {type(error).__name__} {error}".splitlines()[0][:200])
                     continue
                 off = (torch.cat(found) - torch.cat(expected)).abs()
@@ -159,7 +159,7 @@ class OptionScorer:
     def _scores_of(
         self, score: Callable[..., list[list[Scored]]], image: np.ndarray, asked: list[TokenizedQuestion]
     ) -> Tensor:
-        """All log-likelihoods, in a row, by one way of scoring."""
+        """Return all log-likelihoods, in one row, by one way of scoring."""
         (images,) = group_by_size([image])
         prompts = [self._prompts.before_options(images, one) for one in asked]
         if score != self._score_whole:
@@ -173,6 +173,6 @@ class OptionScorer:
 
 
 def _by_question(scores: list[Scored], options: list[Options]) -> list[Scored]:
-    """Of single options, all in a row, what each question gets."""
+    """Return the scores by question; `scores` are those of single options, in one row."""
     rest = iter(scores)
     return [sum((next(rest) for _ in some), Scored()) for some in options]

@@ -1,14 +1,14 @@
-"""Dual encoders (CLIP and its kin, ALIGN, SigLIP): phrases are compared with the image, nothing is generated.
+"""Dual encoders (CLIP, ALIGN, SigLIP and similar): phrases are compared with the image, nothing is generated.
 
-The phrases of a vocabulary go through the text tower once; an image costs its own tower and one matrix product for
-all questions. Such a model reads no question; what it compares with the image are phrases for the options:
+The phrases of a vocabulary go through the text tower once. An image goes through its own tower, followed by one matrix
+product for all questions. Such a model reads no question. It compares the image with phrases for the options:
 
 - the description of an option, word for word;
-- for an option without one, each template with the option in place of its `{}`; the mean of their unit vectors
-  counts (Radford et al., CLIP, 2021, section 3.1.4; open_clip's zero-shot classifier). The templates are the lines
-  of the prompt if it has a `{}`, else the family's own, TEMPLATES.
+- for an option without a description, each template with the option in place of its `{}`; the mean of their unit
+  vectors counts (Radford et al., CLIP, 2021, section 3.1.4; open_clip's zero-shot classifier). The templates are the
+  lines of the prompt if it has a `{}`, else the family's own, TEMPLATES.
 
-The words of a `YesNo` and the levels of a `Score` say nothing about an image by themselves, so these questions need
+The words of a `YesNo` and the levels of a `Score` do not describe an image by themselves, so these questions need
 descriptions or a prompt with `{}`.
 
 The scores are the model's own logits. CLIP was trained by a softmax over phrases, so they are log-likelihoods but for
@@ -61,7 +61,7 @@ PHRASES = (
     "trees and grass",
     "darkness",
 )
-"""What a description chooses from when its question brings no phrases."""
+"""Phrases of a description whose question has no phrases."""
 CHINESE_PHRASES = (
     "空房间",
     "走廊",
@@ -80,16 +80,16 @@ CHINESE_PHRASES = (
     "黑暗",
 )
 MAX_SAID = 3
-"""How many phrases a description has at most."""
+"""Most phrases of a description."""
 MIN_PROBABILITY = 0.1
-"""A phrase less probable than this is only said when it is the best."""
+"""Lowest probability of a phrase in a description; the best phrase is always in it."""
 TEXT_BATCH = 64
-"""How many phrases go through the text tower at once."""
+"""Number of phrases that go through the text tower at once."""
 MAX_VECTORS = 8192
-"""How many options' vectors are kept, the last used ones."""
+"""Number of options whose vectors are kept: the last used ones."""
 
 Phrases = tuple[str, ...]
-"""What stands for one option; the mean of their vectors counts."""
+"""Phrases for one option, which is scored by the mean of their vectors."""
 
 
 class Contrastive(LocalModel):
@@ -122,18 +122,18 @@ class Contrastive(LocalModel):
         self._vectors: OrderedDict[Phrases, Tensor] = OrderedDict()
 
     def describe_self(self) -> dict[str, str]:
-        """Facts for diagnostics, as words."""
+        """Return facts for diagnostics, as words."""
         return super().describe_self() | ({"describer": str(self._describer)} if self._describer else {})
 
     # Images
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The images' unit vectors, (images, width), float32."""
+        """Return the images' unit vectors, (images, width), float32."""
         inputs = inputs_of(images, self._processor).to(self._device, self._model.dtype)
         return normalize(self._model.get_image_features(**inputs).pooler_output.float(), dim=-1)
 
     def _compare(self, images: Tensor, options: tuple[Phrases, ...]) -> Tensor:
-        """The logit of every image and option, (images, options), float32."""
+        """Return the logit of every image and option, (images, options), float32."""
         logits = images @ self._matrix(options).T * self._scale()
         return logits + self._model.logit_bias.float() if self._sigmoid else logits
 
@@ -145,7 +145,7 @@ class Contrastive(LocalModel):
     # Phrases
 
     def _build_matrix(self, options: tuple[Phrases, ...]) -> Tensor:
-        """The options' unit vectors, (options, width), float32; only new ones go through the text tower."""
+        """Return the options' unit vectors, (options, width), float32; only new ones go through the text tower."""
         new = [option for option in dict.fromkeys(options) if option not in self._vectors]
         if new:
             vectors = self._encode_texts([text for option in new for text in option])
@@ -159,7 +159,7 @@ class Contrastive(LocalModel):
         return matrix
 
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """The texts' unit vectors, (texts, width), float32."""
+        """Return the texts' unit vectors, (texts, width), float32."""
         # SigLIP was trained on texts of one length, padded on the right, without a mask.
         layout = {"padding": "max_length", "padding_side": "right"} if self._sigmoid else {"padding": True}
         parts = []
@@ -178,17 +178,17 @@ class Contrastive(LocalModel):
         return torch.cat(parts)
 
     def _clean(self, text: str) -> str:
-        """The text as the model was trained to read it.
+        """Return the text as the model was trained to read it.
 
-        SigLIP and SigLIP 2 were trained on small letters without punctuation, which not every published tokenizer
-        sees to (`canonicalize_text` in big_vision and in open_clip).
+        SigLIP and SigLIP 2 were trained on lower case without punctuation, and not every published tokenizer makes that
+        (`canonicalize_text` in big_vision and in open_clip).
         """
         if not self._sigmoid:
             return text
         return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
 
     def _find_options(self, question: ClosedQuestion) -> tuple[Phrases, ...]:
-        """The phrases for each option, or for the first one alone when SigLIP shall say how probable that one is."""
+        """Return the phrases for each option, or for the first one only when SigLIP gives its probability alone."""
         lines = [line for line in question.prompt.splitlines() if line.strip()] if "{}" in question.prompt else []
         if plain := [line for line in lines if "{}" not in line]:
             raise ValueError(
@@ -215,7 +215,7 @@ class Contrastive(LocalModel):
         return options
 
     def _check(self, question: ClosedQuestion | Text, options: Sequence[Phrases]) -> None:
-        """Raise ValueError when the text tower cannot read a phrase or cannot tell two options apart."""
+        """Raise ValueError when a phrase is too long for the text tower, or two options have the same phrases."""
         unknown = {self._tokenizer.unk_token_id} - {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id, None}
         seen: dict[tuple[tuple[int, ...], ...], Phrases] = {}
         for option in options:
@@ -241,7 +241,7 @@ class Contrastive(LocalModel):
     # Answers
 
     def _score(self, encoded: Tensor, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
-        """One product for all images and options."""
+        """Score all images and options with one matrix product."""
         asked = [self._options(question) for question in questions]
         logits = self._compare(encoded, tuple(option for options in asked for option in options))
         parts = logits.double().cpu().split([len(options) for options in asked], dim=1)
@@ -267,13 +267,13 @@ class Contrastive(LocalModel):
 
 
 def _max_tokens(config: Any) -> int:
-    """Return how many tokens the text tower reads; AltCLIP's counts its positions from behind the padding's."""
+    """Return how many tokens the text tower reads; that of AltCLIP counts positions after the padding's."""
     first = config.pad_token_id + 1 if config.model_type == "altclip_text_model" else 0
     return config.max_position_embeddings - first
 
 
 def _listed(prompt: str, found: Sequence[tuple[str, float]], meter: Meter) -> Generation:
-    """The phrases with their probabilities; confidence is their geometric mean."""
+    """Return the phrases with their probabilities as a text; its confidence is their geometric mean."""
     words = ", ".join(f"{phrase} ({probability:.0%})" for phrase, probability in found)
     confidence = math.prod(probability for _, probability in found) ** (1 / len(found))
     return Generation(prompt.replace("{}", words) if "{}" in prompt else words, confidence, 0, meter.now())

@@ -1,7 +1,7 @@
 """Decision checkpoints: chat models with a `decision.json`, as transformers' `pipeline("decision")` reads it.
 
-Such a model has learnt to answer with a label, a single token, for each option (A, B, C; Yes, No), behind a prompt of
-its own. Its temperatures are read by `Calibration.from_folder`.
+Such a model was trained to answer with a label, which is a single token, for each option (A, B, C; Yes, No), behind its
+own prompt. `Calibration.from_folder` reads its temperatures.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from vlm_perception.questions import Choice, ClosedQuestion, Score, YesNo
 
 CONFIG_NAME = "decision.json"
 PLACEHOLDER = "\ue000"
-"""Where the image stands in the state; no prompt may contain this character."""
+"""Placeholder of the image in the state; no prompt may contain this character."""
 _KINDS = {Choice: "choice", YesNo: "noul", Score: "score"}
 
 
 def load_decision(folder: Path) -> DecisionFormat | None:
-    """Return how the checkpoint in `folder` wants to be asked, or None when it is none.
+    """Return the format of the decision checkpoint in `folder`, None when it is not one.
 
     Raises ModelError when its `decision.json` cannot be used.
     """
@@ -34,7 +34,7 @@ def load_decision(folder: Path) -> DecisionFormat | None:
         raise ModelError(f"{folder} is a decision checkpoint, which needs transformers 5.23 or newer") from error
     try:
         config = DecisionConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the checks of huggingface_hub's dataclasses raise exceptions of their own
+    except Exception as error:  # the dataclasses of huggingface_hub raise their own exceptions
         raise ModelError(f"{folder / CONFIG_NAME} cannot be read: {str(error).splitlines()[0]}") from error
     if config.adapter:
         raise ModelError(
@@ -45,14 +45,14 @@ def load_decision(folder: Path) -> DecisionFormat | None:
 
 
 class DecisionFormat:
-    """How to ask a decision checkpoint; `own_template` when it brings a template in place of the common prompt."""
+    """The prompt format of a decision checkpoint; `own_template` if it has a template in place of the common prompt."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
         self.own_template = config.chat_template is not None
 
     def prompt(self, question: ClosedQuestion) -> str:
-        """The common prompt, as it stands behind the image in the user's message."""
+        """Return the common prompt, which stands behind the image in the user's message."""
         from transformers.decision.template_utils import DECISION_PROMPT
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -62,7 +62,7 @@ class DecisionFormat:
         return texts[0]
 
     def labels(self, question: ClosedQuestion, tokenizer: Any) -> list[int]:
-        """The token of each option's label, in the order of the options. ValueError: too many, or no single tokens."""
+        """Return the token of each option's label. ValueError when they are too many, or not single tokens."""
         from transformers.decision.template_utils import label_token_ids
 
         stock = self._stock(question)
@@ -70,7 +70,7 @@ class DecisionFormat:
         return [by_option[key] for key in _keys(question)]
 
     def inputs(self, question: ClosedQuestion, image: Image.Image, processor: Any) -> tuple[dict[str, Any], int]:
-        """The stock inputs in the checkpoint's own template, and how many tokens come before the decision is read."""
+        """Return the stock inputs in the checkpoint's own template, and the number of tokens before the decision."""
         request = {"state": PLACEHOLDER, "questions": {"q": _request(question)}, "assets": {PLACEHOLDER: image}}
         ((inputs, _),) = self._config.prepare_inputs(request, processor)
         inputs = dict(inputs)
@@ -86,14 +86,14 @@ class DecisionFormat:
 
 
 def _keys(question: ClosedQuestion) -> Sequence[str]:
-    """What transformers calls the options."""
+    """Return the names that transformers gives the options."""
     if isinstance(question, YesNo):
         return ("true", "false")
     return [str(level) for level in range(len(question.options))] if isinstance(question, Score) else question.options
 
 
 def _request(question: ClosedQuestion) -> dict[str, Any]:
-    """The question in the words of the System One API."""
+    """Return the question as a request of the System One API."""
     criteria: Any
     if isinstance(question, Score):
         criteria = [f"{option}: {words}" if words else option for option, words in question.described()]

@@ -1,4 +1,4 @@
-"""A small language model that makes a sentence of what a dual encoder has found."""
+"""A small language model that makes a sentence of the phrases that a dual encoder found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUEST = (
 
 
 class Describer:
-    """A causal chat model of the stock transformers classes (`AutoModelForCausalLM`), which sees no image.
+    """A causal chat model of the stock transformers classes (`AutoModelForCausalLM`), which reads no image.
 
     Raises ModelError when its tokenizer has no chat template.
     """
@@ -43,13 +43,13 @@ class Describer:
         return f"{self._folder} ({size / 1e6:.1f} M parameters)"
 
     def write(self, question: Text, found: Sequence[tuple[str, float]], meter: Meter) -> Generation:
-        """Greedy words, at most `question.max_new_tokens` tokens, about the phrases `found` and their probabilities."""
+        """Generate greedy text, of at most `max_new_tokens`, about the phrases `found` with their probabilities."""
         listed = "\n".join(f"- {phrase} ({probability:.0%})" for phrase, probability in found)
         message = {"role": "user", "content": REQUEST.format(found=listed, prompt=question.prompt)}
         inputs = self._tokenizer.apply_chat_template(
             [message],
             add_generation_prompt=True,
-            enable_thinking=False,  # read by the templates that know it
+            enable_thinking=False,  # other templates ignore it
             return_dict=True,
             return_tensors="pt",
         ).to(self._model.device)
@@ -59,7 +59,7 @@ class Describer:
         pad = self._tokenizer.pad_token_id
         outputs = self._model.generate(
             **inputs,
-            max_new_tokens=question.max_new_tokens + 1,  # the last step says how probable it was to end there
+            max_new_tokens=question.max_new_tokens + 1,  # the last step gives the probability of the end
             do_sample=False,
             eos_token_id=ends,
             pad_token_id=self._tokenizer.eos_token_id if pad is None else pad,

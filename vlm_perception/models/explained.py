@@ -1,7 +1,7 @@
-"""The one place where whatever goes wrong with a model becomes a ModelError that says what to do.
+"""The place where every error of a model becomes a ModelError that says what to do.
 
-Of a list of models the first that can be loaded is taken. So nothing that one of them raises may end the list, be it
-of the system, of a library, or of Rust code, whose panics are no `Exception`.
+The first model of a list that can be loaded is used. So no error of one model may end the list: neither of the system
+or a library, nor a panic of Rust code, which is not an `Exception`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ COMPLETE = "is the download complete?"
 
 @contextmanager
 def explained(name: str | Path, what: str = "cannot be loaded", remedy: str = COMPLETE) -> Iterator[None]:
-    """Raise a ModelError, in one line, for whatever is raised within, but for a KeyboardInterrupt.
+    """Turn every error raised within, except KeyboardInterrupt, into a ModelError of one line.
 
-    It says that the model `name` `what`, why, and what to do: `remedy` where nothing better is known.
+    It says that the model `name` `what`, why, and what to do: the `remedy`, if nothing better is known.
     """
     try:
         yield
     except (ModelError, KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # a library that exits, or panics in Rust, ends one model and not the list
+    except BaseException as error:  # a library may exit, or panic in Rust
         raise _in_words(f"{name!s:.200}", what, remedy, error) from error
 
 
@@ -59,7 +59,7 @@ def _in_words(name: str, what: str, remedy: str, error: BaseException) -> ModelE
 
 
 def _package(error: BaseException, words: str) -> str | None:
-    """Return what has to be installed, None when that is not the reason."""
+    """Return the package that is missing, None when that is not the reason."""
     if found := re.search(r"pip install (?:-U |--upgrade )?[`'\"]*([A-Za-z][\w.\-\[\]]*)", words):
         return found[1]
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vlm_perception"):

@@ -1,6 +1,6 @@
-"""A model's folder, as `save_pretrained` or a hub download leaves it: where it is, and its small files.
+"""A model's folder, as `save_pretrained` or a hub download makes it: its path and its small files.
 
-Nothing in it is trusted: files are read with a bound, and what cannot be meant is a ModelError with the remedy.
+Its content is not trusted: files are read up to a limit, and impossible values raise ModelError with the remedy.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from vlm_perception.models.explained import explained
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 MAX_JSON = 100_000_000
-"""Bytes of JSON that are read at most; the format of safetensors has the same limit for a header."""
+"""Most bytes of JSON that are read; the format of safetensors has the same limit for a header."""
 MAX_COUNT = 1024
-"""Most layers, experts and the like of a model: each is built before the weights show that the number is wrong."""
+"""Most layers, experts and so on of a model: they are built before the weights can show that the number is wrong."""
 AGAIN = "download it again, e.g. `hf download OWNER/MODEL --local-dir FOLDER`, which goes on where it was cut"
 _COUNT = re.compile(r"(layers?|depths?|blocks|experts|stages|labels)$")
 _TEXT = {".json", ".jinja"}
@@ -30,10 +30,10 @@ _LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
 def check_folder(name: str) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of the model `name` ("nano" or a path) and what its config.json says.
+    """Return the folder of the model `name` ("nano" or a path) and the content of its config.json.
 
-    The top folder of a model in a hub's cache stands for the snapshot that it calls main, or for its only one.
-    Raises ModelError when it cannot be a model's.
+    The top folder of a model in a hub's cache stands for its snapshot main, or for its only snapshot. Raises ModelError
+    when the folder is not that of a model.
     """
     with explained(name):
         folder = _snapshot(NANO_FOLDER if name == "nano" else _expanded(name))
@@ -46,7 +46,7 @@ def check_folder(name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def read_json(file: Path) -> Any:
-    """Return what a JSON `file` holds; it may begin with a byte-order mark. Raises ModelError when it is no JSON."""
+    """Return the content of a JSON `file`, which may begin with a byte-order mark. ModelError when it is no JSON."""
     with explained(file, "cannot be read", AGAIN):
         if (size := file.stat().st_size) > MAX_JSON:
             raise ModelError(f"{file} has {size} bytes, which no model's has; {AGAIN}")
@@ -57,7 +57,7 @@ def read_json(file: Path) -> Any:
 def without_marks(folder: Path) -> Iterator[Path]:
     """Yield `folder`, or links to its files where some begin with a byte-order mark, which transformers cannot read.
 
-    Those are copied without it. What is raised within speaks of `folder`.
+    Such files are copied without the mark. Errors raised within name `folder`.
     """
     marked = [file for file in folder.iterdir() if file.suffix in _TEXT and file.is_file() and _is_marked(file)]
     if not marked:
@@ -76,7 +76,7 @@ def without_marks(folder: Path) -> Iterator[Path]:
 
 
 def refuse_pointer(file: Path) -> None:
-    """Raise ModelError when `file` is what git leaves in place of a large file."""
+    """Raise ModelError when `file` is a Git LFS pointer instead of the file itself."""
     with file.open("rb") as opened:
         if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise ModelError(
@@ -133,12 +133,12 @@ def _check_files(folder: Path) -> None:
             "login` and accepting its licence"
         )
     for file in files:
-        if file.suffix in _READ and file.stat().st_size < 1024:  # as tokenizers and configurations may be pointers too
+        if file.suffix in _READ and file.stat().st_size < 1024:  # tokenizers and configurations may be pointers too
             refuse_pointer(file)
 
 
 def _check_counts(file: Path, value: Any, key: str = "") -> None:
-    """Raise ModelError for a count of layers and the like which would keep the loader busy for ever."""
+    """Raise ModelError for a number of layers, experts and so on that no model has."""
     if isinstance(value, dict):
         for inner, what in value.items():
             _check_counts(file, what, inner)

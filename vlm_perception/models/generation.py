@@ -1,4 +1,4 @@
-"""Greedy text: the loop of models that are run token by token, and what was said up to its end."""
+"""Greedy text: the loop of models that run token by token, and the text up to its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlm_perception.models.usage import Meter
 
 @dataclass(frozen=True)
 class Generation:
-    """The `text`, the geometric mean of its tokens' probabilities, how many they were, when the first came [s]."""
+    """A generated `text`: the geometric mean of its tokens' probabilities, their number, the time of the first [s]."""
 
     text: str
     confidence: float
@@ -49,9 +49,9 @@ def generate_greedily(
 def until_end(
     tokenizer: Any, tokens: Sequence[int], log_p: Sequence[float], ends: Collection[int], first_token: float
 ) -> Generation:
-    """Return what greedy steps have said: each step's token and its log-probability, up to one of `ends`.
+    """Return the text of greedy steps, from each step's token and log-probability, up to one of `ends`.
 
-    The last step, an end or one too many, says only how likely it was to end there.
+    The last step, an end or one too many, counts only as the probability of ending there.
     """
     steps = next((n for n, token in enumerate(tokens) if token in ends), len(tokens) - 1) + 1
     text = tokenizer.decode(tokens[: steps - 1], skip_special_tokens=True).strip()
@@ -59,7 +59,7 @@ def until_end(
 
 
 class StepTimes(list[float]):
-    """A stopping criterion of the stock `generate` that stops nothing, and notes when each step ended [s]."""
+    """A stopping criterion of the stock `generate` that never stops, and notes the end of each step [s]."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
-"""How large an image the model looks at, and that it looks at all of it.
+"""The size at which the model looks at an image, and the whole image instead of its middle.
 
-Images keep the size that the model's processor wants, unless told otherwise. Then it depends on the architecture:
+By default, the model's processor decides the size. Another size depends on the architecture:
 
 - Towers with a table of positions for one square (CLIP, SigLIP, BLIP-2's) get a table for another square,
   interpolated bicubically, as such models are moved to another resolution (Dosovitskiy et al., An Image is Worth 16x16
-  Words, 2021, section 3.2). The further that is from the size a model was trained at, the worse it answers.
-- Towers for images of any shape (Qwen-VL, GLM-4V, SigLIP 2) get as many pixels as the square has, at most.
-- Processors that bound the longest edge (SmolVLM, Idefics 3, Pixtral) take the edge of the square for that.
+  Words, 2021, section 3.2). The more it differs from the size of training, the worse the answers.
+- Towers for images of any shape (Qwen-VL, GLM-4V, SigLIP 2) get at most as many pixels as the square has.
+- Processors that bound the longest edge (SmolVLM, Idefics 3, Pixtral) use the edge of the square as that bound.
 
-An image is squashed to a square, not padded: questions are about where things are in the image, which squashing
-leaves as it is, and what a model spends on a padded border is lost. Nor is it cropped to its middle, as CLIP's
-processor does, which LLaVA 1.5 has too: a robot wants to know what is at the sides.
+An image is squashed to a square. It is not padded: squashing keeps the relative positions that questions ask for, and a
+padded border costs time. It is not cropped to its middle, as the processor of CLIP and LLaVA 1.5 does: a robot must
+know what is at the sides.
 
-What a processor would shrink to far less is halved first, which OpenCV does many times faster; see `inputs_of`.
+An image that a processor would shrink a lot is halved first, which OpenCV does many times faster; see `inputs_of`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from torch.nn.functional import interpolate
 from vlm_perception.models.base import ModelError
 
 SQUARE = {"paligemma", "llava", "vipllava", "clip", "siglip", "chinese_clip", "blip-2", "instructblip"}
-"""Model types of which no part but the tower's table of positions depends on the size."""
+"""Model types in which only the tower's table of positions depends on the size."""
 
 
 ENOUGH = 1.5
-"""Pixels per pixel of the model's square, along each edge, that halving leaves: fewer would change answers."""
+"""Pixels per pixel of the model's square, along each edge, left after halving; fewer would change answers."""
 
 
 def inputs_of(images: Sequence[np.ndarray], processor: Any) -> Any:
-    """What the stock `processor` makes of RGB `images` (height, width, 3), uint8, for the model, as torch tensors.
+    """Return the stock `processor`'s torch tensors for RGB `images`, uint8, (height, width, 3).
 
-    Before it squashes them to one size, they are halved while `ENOUGH` is left for its own filter: each pixel becomes
-    the mean of two by two, as by Pillow's `reducing_gap`.
+"""Pixels per pixel of the model's square, along each edge, left after halving; fewer change answers."""
+    of two by two, as with Pillow's `reducing_gap`.
     """
     process = processor.image_processor
     size = dict(process.size or {})
@@ -60,7 +60,7 @@ def _halved(image: np.ndarray, least_height: float, least_width: float) -> np.nd
 
 
 def see_whole_image(processor: Any) -> None:
-    """Have the stock processor squash what it would crop to the middle."""
+    """Make the stock processor squash images that it would crop to the middle."""
     images = processor.image_processor
     if getattr(images, "do_center_crop", False):
         images.do_center_crop = False
@@ -68,9 +68,9 @@ def see_whole_image(processor: Any) -> None:
 
 
 def set_image_size(model: Any, processor: Any, edge: int) -> None:
-    """Have model and processor look at images of `edge` x `edge` pixels, in their own way (see above).
+    """Make model and processor look at images of `edge` x `edge` pixels, in the way of their architecture.
 
-    Raises ModelError where that cannot be.
+    Raises ModelError when the model supports no other size.
     """
     images = processor.image_processor
     size = {name: value for name, value in dict(images.size).items() if value} if images.size else {}
@@ -81,11 +81,11 @@ def set_image_size(model: Any, processor: Any, edge: int) -> None:
         _resize_square(model, processor, edge)
     elif hasattr(images, "max_num_patches") and hasattr(images, "patch_size"):
         images.max_num_patches = (edge // images.patch_size) ** 2
-    elif hasattr(images, "merge_size") and set(size) == {"shortest_edge", "longest_edge"}:  # which are areas here
+    elif hasattr(images, "merge_size") and set(size) == {"shortest_edge", "longest_edge"}:  # these are areas
         least = (images.patch_size * images.merge_size) ** 2
         if edge**2 < least:
             raise ModelError(f"image_size is {edge}, a {kind} model takes at least {math.isqrt(least)}")
-        area = edge**2 * (images.temporal_patch_size if kind.startswith("glm") else 1)  # GLM counts an image as a film
+        area = edge**2 * (images.temporal_patch_size if kind.startswith("glm") else 1)  # GLM counts an image as a video
         images.size = type(images.size)(shortest_edge=min(size["shortest_edge"], area), longest_edge=area)
     elif set(size) == {"longest_edge"}:
         images.size = type(images.size)(longest_edge=edge)
@@ -101,7 +101,7 @@ def _is_tower(module: nn.Module) -> bool:
 
 
 def _resize_table(kind: str, tower: Any, edge: int) -> None:
-    """Give the tower positions for another square; they may begin with one for its class token."""
+    """Give the tower a table of positions for another square; a class token's position stays first."""
     patch = tower.patch_embedding.kernel_size[0]
     if edge % patch:
         raise ModelError(f"image_size is {edge}, this {kind} model needs a multiple of its patches' {patch} pixels")
@@ -123,7 +123,7 @@ def _resize_table(kind: str, tower: Any, edge: int) -> None:
 
 @torch.no_grad()
 def _interpolated(table: Tensor, old: int, new: int) -> Tensor:
-    """The table of (old * old, width) for new * new places."""
+    """Return the `table` (old * old, width) interpolated to (new * new, width)."""
     square = table.float().T.reshape(1, -1, old, old)
     square = interpolate(square, size=(new, new), mode="bicubic", align_corners=False)
     return square.reshape(-1, new * new).T.contiguous().to(table.dtype)

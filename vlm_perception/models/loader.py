@@ -1,7 +1,7 @@
-"""From a name, a folder or an address to a model that answers questions.
+"""Load a model by its name, its folder or its address.
 
-Folders are read as they are: no network, safetensors only, no code from the folder. A new family is one line in
-`FAMILIES`; what is not there and has a chat template is a `ChatModel`.
+A folder is read without network; its weights must be safetensors, and no code in it is run. A new family is one line in
+`FAMILIES`; any other model with a chat template is a `ChatModel`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["NANO_FOLDER", "check_folder", "explained", "family_of", "load_first"
 
 
 class Family(NamedTuple):
-    """`file` of this package and its class `name`; the transformers class `auto` that loads the weights."""
+    """A family's module `file` and class `name` here, and the transformers class `auto` that loads its weights."""
 
     file: str
     name: str
@@ -55,7 +55,7 @@ FAMILIES = {
     "clipseg": Family("contrastive", "Contrastive", "AutoModel"),
     "groupvit": Family("contrastive", "Contrastive", "AutoModel"),
 }
-"""By the architecture or the model_type that config.json names."""
+"""Families by the architecture or the model_type in config.json."""
 CHAT = Family("chat", "ChatModel")
 NO_CHAT = {
     "blip": "captions; BLIP-2 and InstructBLIP answer questions",
@@ -74,19 +74,19 @@ NO_CHAT = {
     "udop": "documents",
     "vision-encoder-decoder": "captions or reading printed text",
 }
-"""Models that transformers generates text with, but that nobody taught to chat; what they were made for."""
+"""Purpose of models that generate text in transformers but were not trained for chat, by model_type."""
 CONVERTED = {
     "llava_": "llava-hf/llava-1.5-7b-hf",
     "multi_modality": "deepseek-community/deepseek-vl-1.3b-chat",
 }
-"""By how the model_type of the authors' own folder begins: a folder that was converted to transformers' classes."""
+"""A converted folder, by the beginning of the model_type in the authors' own folder."""
 SMALL = 10_000_000
-"""A config may describe this many parameters more than twice those in the files: at random they cost nothing."""
+"""Number of parameters that a config may describe beyond twice those in the files: so few cost no time."""
 TRIAL = (
     Choice("what is ahead?", ("clear", "obstacle")),
     Text("describe the scene", max_new_tokens=1),
 )
-"""What a model has to answer, about an image with nothing to see in it, before it counts as loaded."""
+"""Questions that a model must answer about a grey image before it counts as loaded."""
 
 
 def load_model(models: str, device: str = "auto", dtype: str = "auto", **options: Any) -> Model:
@@ -94,13 +94,13 @@ def load_model(models: str, device: str = "auto", dtype: str = "auto", **options
 
     A model is the shipped one ("nano"), a model folder as `save_pretrained` or a hub download leaves it, or the address
     of a server. `options` are those of `LoadOptions`. Raises ModelError with the remedy when none can be loaded,
-    ValueError for an option that cannot be meant.
+    ValueError for an impossible option.
     """
     return load_first(models, LoadOptions(device, dtype, **options))
 
 
 def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], None] = lambda reason: None) -> Model:
-    """As `load_model`; `passed_over` hears, in words, of each model that was not taken, and why."""
+    """Load as `load_model` does; `passed_over` is called with the reason for each model that cannot be loaded."""
     names = model_names(models)
     reasons = []
     for name in names:
@@ -117,7 +117,7 @@ def load_first(models: str, options: LoadOptions, passed_over: Callable[[str], N
 
 
 def model_names(models: str) -> list[str]:
-    """Return the names in a list separated by commas; a name in quotes, single or double, is taken as it is.
+    """Return the names in a list separated by commas; a name may be in single or double quotes.
 
     Raises ModelError when there is none, or a quote is not closed.
     """
@@ -138,7 +138,7 @@ _NAME = re.compile(r"""\s*(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)\s*(?:,|$)|
 
 
 def _hint(models: str) -> str:
-    """Say so when what looks like a list is one folder with a comma in its name."""
+    """Return a hint for the error when `models` is one folder with a comma in its name, else an empty text."""
     with contextlib.suppress(Exception):
         if Path(models).expanduser().is_dir():
             return f"; {models!r} is one folder with a comma in its name: write it in quotes"
@@ -153,12 +153,12 @@ def _load(name: str, options: LoadOptions) -> Model:
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: a library of CUDA's is lacking
+    except (ImportError, OSError) as error:  # OSError: a library of CUDA is missing
         missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else "torch transformers"
         raise ModelError(f"torch or transformers cannot be used ({error}): it {needs(missing)}") from error
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # a node's log is no terminal
+    transformers_logging.disable_progress_bar()  # it would fill a node's log
     with without_marks(folder) as files:
         model = _load_folder(name, files, config, headers, settle(options))
     model._folder = folder
@@ -169,7 +169,7 @@ def _load(name: str, options: LoadOptions) -> Model:
 def _load_folder(
     name: str, folder: Path, config: dict[str, Any], headers: dict[str, Header], options: LoadOptions
 ) -> Any:
-    """Load the model of the files in `folder`, of which `config` and `headers` are read already."""
+    """Load the model of the files in `folder`, whose `config` and `headers` are given."""
     from vlm_perception.models import onnx_tower
     from vlm_perception.models.calibration import Calibration
     from vlm_perception.models.image_size import see_whole_image, set_image_size
@@ -199,7 +199,7 @@ def _load_folder(
 
 
 def _try(model: Model, folder: Path) -> None:
-    """Ask `model` a small question of each kind: whether its files belong together shows at its first answer."""
+    """Ask `model` a question of each kind, to see whether its files belong together. Raises ModelError."""
     grey = np.full((96, 128, 3), 128, np.uint8)
     remedy = "do all its files belong to the same model? If not sure, download it again"
     with explained(folder, "is loaded but cannot answer", remedy):
@@ -223,7 +223,7 @@ def _connect(name: str, options: LoadOptions) -> Model:
 
 
 def family_of(folder: Path, config: dict[str, Any]) -> Family:
-    """Find the family of such a model. Raises ModelError, with the reason, when there is none."""
+    """Return the family of the model. Raises ModelError with the reason when there is none."""
     kind = config["model_type"]
     for name in (*(config.get("architectures") or ()), kind):
         if name in FAMILIES:
@@ -268,10 +268,10 @@ def _read_config(folder: Path) -> Any:
 
 
 def _check_sizes(folder: Path, auto: str, config: Any, headers: Mapping[str, Header]) -> None:
-    """Raise ModelError when `config` is of a far larger model than the weights.
+    """Raise ModelError when `config` describes a far larger model than the weights.
 
-    What the weights lack would be drawn at random first, whatever memory and time that takes. A weight in integers
-    counts for one in each of their bits.
+    transformers would fill the missing weights at random, which may take much memory and time. An integer counts as one
+    weight for each of its bits.
     """
     import torch
     import transformers
@@ -292,7 +292,7 @@ def _check_sizes(folder: Path, auto: str, config: Any, headers: Mapping[str, Hea
 
 
 def _check_memory(folder: Path, config: Any, headers: dict[str, Header], options: LoadOptions) -> None:
-    """Raise ModelOutOfMemoryError when the model will not fit; that nobody can tell is no reason to refuse it."""
+    """Raise ModelOutOfMemoryError when the model will not fit; if that is unknown, log a warning."""
     if not options.check_memory:
         return
     try:
@@ -300,11 +300,11 @@ def _check_memory(folder: Path, config: Any, headers: dict[str, Header], options
     except ModelError:
         raise
     except Exception as error:
-        logging.getLogger(__name__).warning("what memory %s needs cannot be told: %s", folder, error)
+        logging.getLogger(__name__).warning("the memory that %s needs cannot be estimated: %s", folder, error)
 
 
 def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> Any:
-    """Load by the transformers class `auto`. Raises ModelError when weights are lacking."""
+    """Load with the transformers class `auto`. Raises ModelError when weights are missing."""
     import torch
     import transformers
 
@@ -316,11 +316,11 @@ def _load_weights(folder: Path, auto: str, options: LoadOptions, **how: Any) -> 
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        ignore_mismatched_sizes=True,  # they are told below, in our words
+        ignore_mismatched_sizes=True,  # the error below names them
         dtype=getattr(torch, options.dtype),
         **how,
     )
-    # What the files lack gets random weights: such a model would answer, and nothing would show that it guesses.
+    # Missing weights are random: the model would answer, and nothing would show that it guesses.
     random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if random:
         raise ModelError(

@@ -1,7 +1,7 @@
-"""What every model that runs in this process shares, whatever its family.
+"""The base class of models that run in this process.
 
-A family says how images are encoded, how options are scored and how words are said; here the questions are
-sorted, log-likelihoods become answers, a lack of memory gets its name, and what each answer cost is measured.
+A family encodes images, scores options and generates text. Here questions are sorted, log-likelihoods become answers, a
+shortage of memory becomes a ModelOutOfMemoryError, and the cost of each answer is measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError, check_image
-from vlm_perception.models.calibration import EMPTY_PICTURE, Calibration
+from vlm_perception.models.calibration import EMPTY_IMAGE, Calibration
 from vlm_perception.models.generation import Generation
 from vlm_perception.models.onnx_tower import OnnxTower
 from vlm_perception.models.scope import Scope
@@ -29,7 +29,7 @@ MAX_PRIORS = 1024
 
 
 class LocalModel(ABC):
-    """The frame of a family, see `vlm_perception.models.base.Model`. `model` is a transformers model, ready to use."""
+    """Base class of a family, see `vlm_perception.models.base.Model`. `model` is a transformers model, ready to use."""
 
     def __init__(self, name: str, folder: Path, model: Any, calibration: Calibration | None = None) -> None:
         self.name = name
@@ -40,21 +40,21 @@ class LocalModel(ABC):
         self._last: tuple[list[tuple[np.ndarray, np.ndarray]], Any] | None = None
         self.scope = Scope.from_folder(folder)
 
-    # What a family says
+    # What a family implements
 
     @abstractmethod
     def _encode(self, images: Sequence[np.ndarray]) -> Any:
-        """What the images cost once; handed to `_score` and `_say`, perhaps several times."""
+        """Return the encoded images, which `_score` and `_say` may get several times."""
 
     @abstractmethod
     def _score(self, encoded: Any, questions: Sequence[ClosedQuestion]) -> list[list[Scored]]:
-        """What every option gets, by image and question; ValueError if one cannot be asked."""
+        """Return the scores of every option, by image and question. ValueError for a question that cannot be asked."""
 
     @abstractmethod
     def _say(self, encoded: Any, question: Text, meter: Meter) -> list[Generation]:
-        """Free words about every image; their `first_token` by the meter."""
+        """Return a text about every image; the `meter` gives the time of its first token."""
 
-    # What all do alike
+    # What all families share
 
     def answer(self, image: np.ndarray, questions: Sequence[Question]) -> list[Answer]:
         """Answer all questions about one image, see `Model.answer`."""
@@ -71,8 +71,8 @@ class LocalModel(ABC):
                 return self._answer(images, questions)
         except (ModelError, ValueError):
             raise
-        except Exception as error:  # transformers and what is below it raise whatever they like
-            self._last = None  # half read, perhaps
+        except Exception as error:  # transformers and its libraries may raise anything
+            self._last = None  # it may be incomplete
             if not _is_out_of_memory(error):
                 words = " ".join(str(error).split()) or type(error).__name__
                 raise ModelError(
@@ -80,7 +80,7 @@ class LocalModel(ABC):
                     "than the model can hold in mind"
                 ) from error
             problem = (str(error).splitlines() or ["MemoryError"])[0]
-        # Out of the handler, where the exception no longer holds what has to be freed.
+        # Outside the handler: there, the exception would keep alive what has to be freed.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         raise ModelOutOfMemoryError(
@@ -89,7 +89,7 @@ class LocalModel(ABC):
         )
 
     def describe_self(self) -> dict[str, str]:
-        """Facts for diagnostics, as words."""
+        """Return facts for diagnostics, as words."""
         size = sum(p.numel() for p in self._model.parameters())
         weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
         tower = next((part for part in self._model.modules() if isinstance(part, OnnxTower)), None)
@@ -111,7 +111,7 @@ class LocalModel(ABC):
         meter = Meter(self._device)
         closed = list(dict.fromkeys(q for q in questions if isinstance(q, ClosedQuestion)))
         texts = list(dict.fromkeys(q for q in questions if isinstance(q, Text)))
-        priors = self._empty_picture(closed)
+        priors = self._empty_image(closed)
         encoded = self._encoded(images)
         meter.encoded()
         answers: list[dict[Question, Answer]] = [{} for _ in images]
@@ -134,9 +134,9 @@ class LocalModel(ABC):
         return [[found[question] for question in questions] for found in answers]
 
     def _encoded(self, images: Sequence[np.ndarray]) -> Any:
-        """The encoded images, from the last call if it was about the same ones and they have not changed.
+        """Return the encoded images, those of the last call if the images are the same and have not changed.
 
-        A read-only array may be a view of a buffer that somebody writes into, so it is compared with a copy.
+        A read-only array may be a view of a buffer that is written to, so it is compared with a copy.
         """
         if self._last:
             before, encoded = self._last
@@ -145,21 +145,21 @@ class LocalModel(ABC):
                 for (known, copy), image in zip(before, images, strict=True)
             ):
                 return encoded
-            self._last = None  # freed before the next ones need the memory
+            self._last = None  # free it before the next images need the memory
             del encoded
         encoded = self._encode(images)
         self._last = ([(image, image.copy()) for image in images], encoded)
         return encoded
 
-    def _empty_picture(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:
-        """The options' log-likelihoods for an empty image, where needed; kept for every question ever asked."""
-        needed = [question for question in questions if self._calibration.needs_empty_picture(question)]
+    def _empty_image(self, questions: Sequence[ClosedQuestion]) -> list[list[float] | None]:
+        """Return the options' log-likelihoods for an empty image, None where not needed; keep them."""
+        needed = [question for question in questions if self._calibration.needs_empty_image(question)]
         new = [question for question in needed if question not in self._priors]
         if new:
             if len(self._priors) + len(new) > MAX_PRIORS:
                 self._priors.clear()
                 new = needed
-            (scored,) = self._score(self._encode([EMPTY_PICTURE]), new)
+            (scored,) = self._score(self._encode([EMPTY_IMAGE]), new)
             self._priors.update((one, row.log_likelihoods) for one, row in zip(new, scored, strict=True))
         return [self._priors[question] if question in needed else None for question in questions]
 

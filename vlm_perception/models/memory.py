@@ -1,4 +1,4 @@
-"""Will it fit? What a model needs, estimated from the headers of its files, against what is free."""
+"""The memory that a model needs, estimated from the headers of its files, and the memory that is free."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vlm_perception.models.options import LoadOptions
 from vlm_perception.models.weights import Header
 
 TOKENS = 2048
-"""Length of image and words that the estimate reckons with."""
+"""Number of tokens, of image and text together, that the estimate assumes."""
 SCORED = 64
-"""Places of which the estimate reckons with the probabilities of the whole vocabulary."""
+"""Number of positions for which the estimate assumes the probabilities of the whole vocabulary."""
 FIXED = 256 * 2**20
-"""What libraries and the image's own way through the tower take [bytes]."""
+"""Memory [bytes] of libraries and of the vision tower's activations."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5625}
-"""Per weight; of int4, a sixteenth are the scales, a float32 for 64 weights."""
+"""Bytes per weight; int4 includes the scales, one float32 for 64 weights."""
 _NOT_QUANTIZED = re.compile(r"embed|lm_head|shared\.weight")
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -28,7 +28,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Need:
-    """What a model takes: how many `parameters`, the bytes of its `weights`, and those for `working` with them."""
+    """Memory that a model needs: its number of `parameters`, the bytes of its `weights`, and those for `working`."""
 
     parameters: int
     weights: int
@@ -38,8 +38,9 @@ class Need:
 def estimate(headers: Mapping[str, Header], config: Any, options: LoadOptions) -> Need:
     """Estimate what a model with these tensors and this transformers `config` needs; `options.dtype` is not auto.
 
-    The weights are exact but for what a family keeps in float32. For work: a key-value cache of `TOKENS`, the widest
-    activations of two layers as long, the probabilities at `SCORED` places in float32 three times, and `FIXED`.
+    The weights are exact, except for what a family keeps in float32. The working memory is the sum of a key-value cache
+    of `TOKENS`, the widest activations of two layers, three times the probabilities at `SCORED` positions in float32,
+    and `FIXED`.
     """
     size = BYTES[options.dtype]
     parameters, weights = 0, 0.0
@@ -49,7 +50,7 @@ def estimate(headers: Mapping[str, Header], config: Any, options: LoadOptions) -
             numbers *= length
         parameters += numbers
         if not header.dtype.startswith(("F", "BF")) or header.dtype.startswith(("F8", "F4")):
-            weights += header.bytes  # quantised already, or an index
+            weights += header.bytes  # already quantised, or an index
         elif options.quantization != "none" and len(header.shape) == 2 and not _NOT_QUANTIZED.search(name):
             weights += numbers * QUANTIZED_BYTES[options.quantization]
         else:
@@ -70,10 +71,10 @@ def _working(text: Any, size: int) -> int:
 
 
 def _largest(text: Any, name: str) -> int:
-    """Return the largest number of that name that a layer of the model has, 0 where none is told."""
+    """Return the largest number of this `name` among the model's layers, 0 without one."""
     try:
         value = getattr(text, name, None)
-    except Exception:  # it differs from layer to layer, as in Gemma 4
+    except Exception:  # layers may differ, as in Gemma 4
         value = [getattr(layer, name, 0) for layer in text.per_layer_config]
     numbers = [n for n in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(n, int)]
     return max(numbers, default=0)
@@ -82,7 +83,7 @@ def _largest(text: Any, name: str) -> int:
 def check(name: str, need: Need, options: LoadOptions) -> None:
     """Raise ModelOutOfMemoryError, with figures and the remedy, when `need` is more than is free on `options.device`.
 
-    Weights come to a GPU by way of the host's memory, so they have to fit there too.
+    Weights go to a GPU through the host's memory, so they must fit there too.
     """
     free, device = free_memory(options.device), options.device
     precision = options.dtype if options.quantization == "none" else options.quantization
@@ -101,7 +102,7 @@ def check(name: str, need: Need, options: LoadOptions) -> None:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a model could use on `device` (cpu, cuda or cuda:N)."""
+    """Return the bytes that a model could use on `device` (cpu, cuda or cuda:N)."""
     if device != "cpu":
         import torch
 
@@ -112,7 +113,7 @@ def free_memory(device: str) -> int:
 
 
 def gpu_memory(device: str) -> tuple[int, int]:
-    """Bytes in use, by all programs, and in all on a GPU (cuda or cuda:N)."""
+    """Return the bytes in use by all programs, and the total, on a GPU (cuda or cuda:N)."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
@@ -127,7 +128,7 @@ def _available() -> int:
 
 
 def _left_in_cgroups() -> Iterator[int]:
-    """What each control group that this process is in leaves, which is how containers and services are limited."""
+    """Yield the bytes that each control group of this process leaves; they limit containers and services."""
     for line in (PROC / "self" / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":

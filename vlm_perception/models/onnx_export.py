@@ -1,9 +1,9 @@
-"""From a model to a folder whose vision tower ONNX Runtime runs, compared with the original before it is kept.
+"""Export a model to a folder whose vision tower ONNX Runtime runs, and compare it with the original.
 
 INT8 is static quantisation (Jacob et al., Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference, 2018): weights to 8 bits per output channel, what goes into a product to 8 bits in
-the range that it had on the user's own images. Products leave their result in float32, and those of attention, which
-have no weights, stay in float32: quantising these costs accuracy and was not faster.
+Integer-Arithmetic-Only Inference, 2018): weights to 8 bits per output channel, and inputs of products to 8 bits in
+the range that they had on the user's own images. Results of products are float32. Products of attention, which have no
+weights, stay in float32: quantising them costs accuracy and was not faster.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from vlm_perception.models.weights import INDEX, WHOLE, weight_files
 from vlm_perception.questions import ClosedQuestion
 
 OPSET = 20
-"""Known to all execution providers. 23 has attention as one operator, which is faster on the CPU, and which OpenVINO
-does not know."""
+"""Version of the operators, which all execution providers support. Version 23 has attention as one operator, which is
+faster on the CPU; OpenVINO does not support it."""
 LEAST_AGREEMENT = 0.99
 EXACT = 0.01
-"""A probability of a float32 export must not differ from the original's by more than this."""
+"""Largest difference of a probability between a float32 export and the original."""
 _COPIED = {".json", ".jinja", ".txt", ".model"}
-"""What a model folder holds besides weights: configurations, templates, vocabularies."""
+"""Endings of a model folder's files besides weights: configurations, templates, vocabularies."""
 
 Asked = Sequence[tuple[np.ndarray, Sequence[ClosedQuestion]]]
-"""Images, RGB uint8 (height, width, 3), each with what is asked about it."""
+"""Images, RGB uint8 (height, width, 3), each with the questions about it."""
 
 
 def export(
@@ -67,8 +67,8 @@ def export(
     """Write the folder `output`, whose answers to `check` are those of `model` (a folder or "nano"), and compare.
 
     With `calibration`, images RGB uint8 (height, width, 3), the tower is INT8, else float32. Raises ModelError,
-    and leaves nothing, when the model has no tower to export, a package is lacking, or fewer than `least_agreement` of
-    the answers agree; FileExistsError when there is something at `output`.
+    and leaves nothing, when the model has no tower to export, a package is missing, or less than a share
+    `least_agreement` of the answers agree; FileExistsError when `output` exists.
     """
     if output.exists():
         raise FileExistsError(f"{output} exists: give a new folder, or remove it")
@@ -113,7 +113,7 @@ def export(
 
 
 def _refuse(report: Export, least_agreement: float) -> None:
-    """Raise ModelError unless the export answers as the original does."""
+    """Raise ModelError unless the export answers like the original."""
     said = (
         f"{report.agreement:.2%} of {report.asked} answers are those of the original, and probabilities differ by up "
         f"to {report.largest_difference:.3g}"
@@ -142,7 +142,7 @@ def _compare(original: Model, exported: Model, check: Asked, report: Export) -> 
 
 
 class _Reading(nn.Module):
-    """A vision tower that gives nothing but what the rest of the model reads."""
+    """A vision tower that returns only what the rest of the model reads."""
 
     def __init__(self, tower: nn.Module, read: Read) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class _Reading(nn.Module):
 
 
 def _pixels(model: Any, tower: nn.Module, image: np.ndarray, questions: Sequence[ClosedQuestion]) -> Tensor:
-    """What the tower is given for this image, (1, channels, height, width): whatever the family does before it."""
+    """Return the tower's input for this image, (1, channels, height, width)."""
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
@@ -172,7 +172,7 @@ def _write_tower(tower: nn.Module, pixels: Tensor, file: Path, opset: int) -> No
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             tower.eval(),
-            (pixels.repeat(2, 1, 1, 1),),  # with a batch of one, it would be taken for a constant
+            (pixels.repeat(2, 1, 1, 1),),  # a batch of one would become a constant
             dynamo=True,
             opset_version=opset,
             input_names=[INPUT],
@@ -217,14 +217,14 @@ def _quantize(file: Path, output: Path, pixels: Sequence[np.ndarray]) -> None:
 
 
 def _copy_rest(folder: Path, output: Path) -> None:
-    """Copy everything but weights, and the weights that are still needed, in the precision that they have."""
+    """Copy everything except the tower's weights; other weights keep their precision."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     files = weight_files(folder)
     for file in folder.rglob("*"):
         part = file.relative_to(folder)
-        hidden = any(name.startswith(".") for name in part.parts)  # what a download leaves of its own
+        hidden = any(name.startswith(".") for name in part.parts)  # files of the download itself
         if file.is_file() and file.suffix in _COPIED and file.name != INDEX and not hidden:
             (output / part).parent.mkdir(exist_ok=True)
             shutil.copy(file, output / part)
@@ -233,7 +233,7 @@ def _copy_rest(folder: Path, output: Path) -> None:
         with safe_open(file, "pt") as weights:
             kept |= {name: weights.get_tensor(name) for name in weights.keys() if not is_replaced(name)}  # noqa: SIM118 - no dict
     save_file(kept, output / WHOLE, metadata={"format": "pt"})
-    (output / WHOLE).chmod(0o644)  # which it makes for its owner alone
+    (output / WHOLE).chmod(0o644)  # safetensors makes it readable by its owner only
 
 
 def _write_facts(report: Export, folder: Path) -> None:
@@ -241,7 +241,7 @@ def _write_facts(report: Export, folder: Path) -> None:
 
 
 def _import_exporter() -> None:
-    """Raise ModelError, which names the extra, when what exports is not installed."""
+    """Raise ModelError, which names the extra, when a package for the export is missing."""
     import_onnxruntime()
     try:
         import onnx  # noqa: F401
@@ -254,7 +254,7 @@ def _import_exporter() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter and the quantiser warn of what is nobody's fault."""
+    """Hide the warnings of the exporter and the quantiser: a user cannot act on them."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,11 +1,10 @@
-"""A vision tower that ONNX Runtime runs in place of torch; everything behind it stays as it is.
+"""A vision tower that ONNX Runtime runs in place of torch; the rest of the model stays in torch.
 
-`vlm_perception export` makes such a model folder (see `onnx_export.py`): that of the original without the layers of
-its tower, with the tower as `vision_tower.onnx` and what is known of it in `export.json`. Like any other folder it is
-what a user gives as `model`. The text tower of a dual encoder stays in torch: it reads a vocabulary once, when it
-changes, so there is nothing to win.
+`vlm_perception export` makes such a model folder (see `onnx_export.py`): the original without the layers of its tower,
+the tower as `vision_tower.onnx`, and facts about it in `export.json`. The user gives it as `model`, like any other
+folder. The text tower of a dual encoder stays in torch, since it reads a vocabulary only once.
 
-Pixels and features go through the host's memory, also to a GPU: they are less than a megabyte an image.
+Pixels and features go through the host's memory, also for a GPU: they are less than a megabyte per image.
 """
 
 from __future__ import annotations
@@ -41,23 +40,23 @@ READ = {
     "gemma3": "last_hidden_state",
     "llava": "hidden_states",
 }
-"""By model_type, what the rest of the model reads of its vision tower's output; others have no tower to take out."""
+"""What the rest of a model reads of its vision tower's output, by model_type; other models cannot be exported."""
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-"""ONNX Runtime's names for what `execution_provider` may be."""
+"""Names that ONNX Runtime has for the values of `execution_provider`."""
 PACKAGES = {"openvino": "onnxruntime-openvino", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
 MAX_BATCH = 16
-"""TensorRT builds one engine for 1 to so many images; more are looked at in portions."""
+"""Most images in one run, for which TensorRT builds its engine; more are split."""
 _TOWER = re.compile(r"(^|\.)(vision_tower|vision_model)$")
 _LAYERS = re.compile(r"(^|\.)(vision_tower|vision_model)\.(.+\.)?(layers|head)\.")
 
 
 def is_replaced(weight: str) -> bool:
-    """Whether this is the name of a weight that an exported folder does without: of the tower's layers or its head."""
+    """Whether an exported folder lacks this `weight`: it is one of the tower's layers or its head."""
     return bool(_LAYERS.search(weight))
 
 
@@ -72,14 +71,14 @@ def find_tower(model: nn.Module) -> tuple[nn.Module, str]:
 
 @dataclass(frozen=True)
 class Read:
-    """What the rest of a model reads of its vision tower's output: a `field`, of `hidden_states` those of a `layer`."""
+    """The `field` that the rest of a model reads of its vision tower's output; of `hidden_states`, one `layer`."""
 
     field: str
     layer: int = 0
 
     @classmethod
     def by(cls, config: Any) -> Read:
-        """By the model's configuration. Raises ModelError when its tower cannot be taken out."""
+        """Return it by the model's configuration. Raises ModelError when its tower cannot be exported."""
         layer = getattr(config, "vision_feature_layer", 0)
         if config.model_type not in READ or not isinstance(layer, int):
             raise ModelError(
@@ -89,12 +88,12 @@ class Read:
         return cls(READ[config.model_type], layer)
 
     def of(self, output: BaseModelOutputWithPooling) -> Tensor:
-        """What is read of the tower's `output`."""
+        """Return the part of the tower's `output` that is read."""
         found = getattr(output, self.field)
         return found[self.layer] if self.field == "hidden_states" else found
 
     def put(self, features: Tensor) -> BaseModelOutputWithPooling:
-        """Such an output, of which nothing else is known."""
+        """Return an output that has only these `features`."""
         if self.field == "hidden_states":
             return BaseModelOutputWithPooling(hidden_states=(features,) * (abs(self.layer) + 1))
         return BaseModelOutputWithPooling(**{self.field: features})
@@ -102,11 +101,11 @@ class Read:
 
 @dataclass(frozen=True)
 class Export:
-    """What `export.json` says.
+    """The content of `export.json`.
 
-    `precision` is float32 or int8, `pixels` the (channels, height, width) of an image, `image_size` as in `LoadOptions`
-    when it was exported; `opset` of the ONNX file. The rest is how it compared with the original: the share of equal
-    answers out of `asked`, the largest difference of a probability, and bytes.
+    `precision` is float32 or int8, `pixels` the (channels, height, width) of an image, `image_size` that of
+    `LoadOptions` at the export, `opset` that of the ONNX file. The other fields compare the export with the original:
+    the share of equal answers out of `asked`, the largest difference of a probability, and bytes.
     """
 
     precision: str
@@ -133,7 +132,7 @@ class Export:
             raise ModelError(f"{folder / FACTS_FILE} cannot be read ({error!r}): export the model again") from error
 
     def fit(self, options: LoadOptions) -> LoadOptions:
-        """The options for this export. Raises ModelError for another image_size: the tower's is fixed."""
+        """Return the options for this export. Raises ModelError for another image_size, since the tower's is fixed."""
         if options.image_size not in (0, self.pixels[-1]):
             raise ModelError(
                 f"image_size is {options.image_size}, but this model was exported for {self.pixels[-1]}: leave it at "
@@ -143,18 +142,18 @@ class Export:
 
 
 def read_config(folder: Path) -> Any:
-    """The transformers configuration of an exported folder, by which no tower is made but what its weights are for."""
+    """Return the transformers configuration of an exported folder, which makes only the layers that have weights."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.vision_config.num_hidden_layers = 0
-    config.vision_config.vision_use_head = False  # SigLIP's; the others do not know it
+    config.vision_config.vision_use_head = False  # for SigLIP; others ignore it
     return config
 
 
 class OnnxTower(nn.Module):
-    """Stands where the torch tower stood.
+    """Replacement of the torch tower.
 
-    It takes (images, channels, height, width) of any float dtype and returns what the model reads out, in the same
-    dtype and on the same device.
+    It takes (images, channels, height, width) of any float dtype. It returns what the model reads, in the same dtype
+    and on the same device.
     """
 
     def __init__(self, session: Any, read: Read, precision: str, size: int) -> None:
@@ -189,24 +188,24 @@ def use_tower(model: Any, folder: Path, export: Export, options: LoadOptions) ->
 def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int]) -> Any:
     """Return an ONNX Runtime session for `file`, which takes images of the shape `pixels`.
 
-    `options.execution_provider` auto takes CUDA where the model is on a GPU, else OpenVINO, else the CPU: the first
-    that is there and starts. TensorRT is only taken when asked for, as it builds its engine for minutes; that is kept
-    in ~/.cache/vlm_perception for the next time. Raises ModelError when ONNX Runtime or the provider is not there.
+    With `options.execution_provider` auto, the first of these that starts is used: CUDA if the model is
+    on a GPU, OpenVINO, the CPU. TensorRT is used only on request, since it builds its engine for minutes; the engine is
+    kept in ~/.cache/vlm_perception. Raises ModelError when ONNX Runtime or the provider is missing.
     """
     onnxruntime = import_onnxruntime()
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4  # what fails is said here
+    settings.log_severity_level = 4  # errors are reported below
     settings.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would wait for the next image by spinning, on the cores that torch needs then.
+    # Otherwise its threads would spin until the next image, on cores that torch needs.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     reasons = []
     for name in choose(options, onnxruntime.get_available_providers()):
         try:
             providers: list[Any] = [(PROVIDERS[name], provider_settings(name, file, options, pixels))]
             if name != "cpu":
-                providers.append(PROVIDERS["cpu"])  # for what the other does not know
+                providers.append(PROVIDERS["cpu"])  # for operators that the other one lacks
             session = onnxruntime.InferenceSession(str(file), settings, providers=providers, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
+        except Exception as error:  # the exceptions of ONNX Runtime have no common base
             reasons.append(f"{name}: {' '.join(str(error).split()):.300}")
             continue
         if session.get_providers()[0] == PROVIDERS[name]:
@@ -218,7 +217,7 @@ def open_session(file: Path, options: LoadOptions, pixels: tuple[int, int, int])
 
 
 def import_onnxruntime() -> Any:
-    """Return the module. Raises ModelError, which names the extra, when it is not installed."""
+    """Return the module `onnxruntime`. Raises ModelError, which names the extra, when it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -230,7 +229,7 @@ def import_onnxruntime() -> Any:
 
 
 def choose(options: LoadOptions, there: Sequence[str]) -> list[str]:
-    """Which providers to try, in this order, of those that ONNX Runtime has. Raises ModelError when there is none."""
+    """Return which of the providers that are `there` to try, in this order. Raises ModelError when there is none."""
     names = [name for name, provider in PROVIDERS.items() if provider in there]
     if options.execution_provider == "auto":
         wanted = ("cuda", "cpu") if options.device.startswith("cuda") else ("openvino", "cpu")
@@ -244,14 +243,14 @@ def choose(options: LoadOptions, there: Sequence[str]) -> list[str]:
 
 
 def parts_of(file: Path) -> list[Path]:
-    """Return `file` and the files beside it that hold its weights, if it has such."""
+    """Return `file` and the files beside it that hold its weights, if any."""
     return sorted(file.parent.glob(f"{file.name}*"))
 
 
 def cache_folder(file: Path) -> Path:
-    """Make and return the folder for what is built for this machine from a `file` of this content and its weights.
+    """Make and return the folder for engines built on this machine from `file` and its weights.
 
-    TensorRT calls an engine by its model's file name and graph, so the same tower with other weights would get it too.
+    TensorRT names an engine by the model's file name and graph, so the same tower with other weights would use it too.
     Raises OSError when the files cannot be read or the folder cannot be made.
     """
     digest = hashlib.sha256()
@@ -268,7 +267,7 @@ def cache_folder(file: Path) -> Path:
 def provider_settings(
     provider: str, file: Path, options: LoadOptions, pixels: tuple[int, int, int]
 ) -> Mapping[str, str]:
-    """The provider's own options for `file`, see https://onnxruntime.ai/docs/execution-providers.
+    """Return the provider's own options for `file`, see https://onnxruntime.ai/docs/execution-providers.
 
     Raises OSError, see `cache_folder`.
     """

@@ -1,4 +1,4 @@
-"""How a model is loaded; the classifier's parameters have the same names."""
+"""Options for loading a model; the classifier's parameters have the same names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EXECUTION_PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is loaded. Raises ValueError for what cannot be meant.
+    """Options for loading a model. Raises ValueError for impossible values.
 
-    `device` auto takes a GPU when there is one. `dtype` auto takes bfloat16 on a GPU that has it, float16 on an older
-    one and float32 on the CPU; tf32 is float32 that a GPU multiplies faster, to 10 bits of the mantissa.
-    `quantization` is LLM.int8() or NF4 of the linear layers' weights, by bitsandbytes; a folder that is quantised
-    already is loaded as it is. `execution_provider`: see `onnx_tower.py`; `image_size`: see `image_size.py`.
-    `attn_implementation`: auto takes the fastest that is exact; flash attention knows no mask of ours, so it is used
-    for the vision tower only. `temperatures` and `empty_picture`: numbers for choice, yes_no and score in place of
+    `device` auto is a GPU if there is one. `dtype` auto is bfloat16 on a GPU that has it, float16 on an older GPU and
+    float32 on the CPU; tf32 is float32 that a GPU multiplies faster, with 10 bits of the mantissa.
+    `quantization` is LLM.int8() or NF4 of the linear layers' weights, by bitsandbytes; a quantised folder is loaded
+    as it is. `execution_provider`: see `onnx_tower.py`; `image_size`: see `image_size.py`.
+    `attn_implementation` auto is the fastest exact one; flash attention does not support our masks, so it is used for
+    the vision tower only. `temperatures` and `empty_picture`: numbers for choice, yes_no and score in place of
     those in the folder's decision.json, see `Calibration`. `request_timeout` [s] of a call of a server, with all its
     tries; `requests_in_flight` to it at once.
     """
@@ -81,7 +81,7 @@ class LoadOptions:
         self.calibration(Calibration())
 
     def calibration(self, own: Calibration) -> Calibration:
-        """Return the model's `own` calibration with what is given here in its place."""
+        """Return the model's `own` calibration with the values of these options in place of its own."""
         if self.temperatures:
             own = replace(own, temperatures=dict(zip(TYPES.values(), self.temperatures, strict=True)))
         if self.empty_picture:

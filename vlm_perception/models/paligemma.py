@@ -1,7 +1,7 @@
 """PaliGemma 1 and 2: the image is encoded once, all closed questions go through one forward pass.
 
 The attention of PaliGemma's prefix (image and prompt) is bidirectional, so the image's keys and values depend
-on the prompt and cannot be shared between questions; its features can, and the questions go as one batch.
+on the prompt and cannot be shared between questions; its features can be shared, and the questions go as one batch.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Asked = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 
 @dataclass(frozen=True, eq=False)
 class PackedPrompts:
-    """What closed questions need whatever the images are, one row of L tokens for each; on the model's device.
+    """The model's inputs for closed questions that do not depend on the images: a row of L tokens each, on its device.
 
-    `ids` and `positions` (questions, L) int64; `mask` (questions, 1, L, L) in the model's dtype, to be added to the
-    attention; `reads` int64: the tokens, counted through all rows, whose next one is asked for, tree by tree.
+    """The model's inputs for closed questions, whatever the images are: a row of L tokens each, on its device.
+    `reads` int64: the indices, through all rows, of the tokens whose next one is needed, tree by tree.
     """
 
     trees: list[Tree]
@@ -62,13 +62,13 @@ class PaliGemma(LocalModel):
         self._moment = lru_cache(maxsize=16)(self._build_moment)
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The images' features, (images, image tokens, width); the processor squashes each to the model's square."""
+        """Return the images' features, (images, image tokens, width); the processor squashes each to a square."""
         pixels = inputs_of(images, self._processor)["pixel_values"]
         pixels = pixels.to(self._model.device, self._model.dtype)
         return self._model.get_image_features(pixels).pooler_output
 
     def _build_prefix(self, prompt: str) -> tuple[int, ...]:
-        """Token ids of image and prompt, laid out as PaliGemmaProcessor does; special tokens in a prompt are text."""
+        """Return the token ids of image and prompt as PaliGemmaProcessor does; special tokens in a prompt are text."""
         words = self._tokenizer(prompt + "\n", add_special_tokens=False, split_special_tokens=True)["input_ids"]
         image = [self._model.config.image_token_id] * self._processor.image_seq_length
         return (*image, self._tokenizer.bos_token_id, *words)
@@ -91,7 +91,7 @@ class PaliGemma(LocalModel):
         )
 
     def _score_portion(self, encoded: Tensor, asked: tuple[Asked, ...]) -> list[list[Scored]]:
-        """One row for each pair of image and question."""
+        """Score one row for each pair of image and question."""
         images = len(encoded)
         moment = self._moment(asked)
         reads = (torch.arange(images, device=encoded.device)[:, None] * moment.ids.numel() + moment.reads).flatten()
@@ -128,7 +128,7 @@ class PaliGemma(LocalModel):
         return logits
 
     def _say(self, encoded: Tensor, question: Text, meter: Meter) -> list[Generation]:
-        """Greedy words about all images at once, token by token, on a cache that begins with what is encoded."""
+        """Generate greedy text about all images at once, on a cache that begins with the encoded images."""
         prefix = torch.tensor([self._prefix(question.prompt)], device=encoded.device).expand(len(encoded), -1)
         outputs = self._model.model(
             input_ids=prefix,
@@ -160,9 +160,9 @@ def _as_encoder_output(features: Tensor) -> dict[str, BaseModelOutputWithPooling
 
 @contextmanager
 def compute_only_at(tokens: Tensor, module: nn.Module) -> Iterator[None]:
-    """Let `module`, to which every token stands alone, give zeros for all but `tokens`, counted through all rows.
+    """Make `module`, which works on each token alone, return zeros for all but `tokens`, counted through all rows.
 
-    Nobody reads the other tokens of a model's last layer, and most of a layer's work is its multi-layer perceptron.
+    The other tokens of a model's last layer are not read, and most of a layer's work is its multi-layer perceptron.
     """
     shape: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Device, precision and attention: from `LoadOptions` to what torch and transformers are told."""
+"""Device, precision and attention: from `LoadOptions` to the settings of torch and transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlm_perception.models.weights import Header
 
 
 def settle(options: LoadOptions) -> LoadOptions:
-    """Replace what is auto, and set what torch has one setting for. Raises ModelError when there is no such GPU."""
+    """Return the options without auto, and set the global options of torch. ModelError when the GPU does not exist."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -34,7 +34,7 @@ def settle(options: LoadOptions) -> LoadOptions:
         dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.conv.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
-    torch.backends.cudnn.benchmark = True  # all images have the size that the processor makes
+    torch.backends.cudnn.benchmark = True  # all images have the same size
     return dataclasses.replace(options, device=device, dtype="float32" if dtype == "tf32" else dtype)
 
 
@@ -43,7 +43,7 @@ def arguments(
 ) -> dict[str, Any]:
     """Return the arguments of `from_pretrained` for quantisation and attention.
 
-    Raises ModelError when `options` or what config.json says contradict the weights.
+    Raises ModelError when `options` or config.json contradict the weights.
     """
     how: dict[str, Any] = {"attn_implementation": _attention(folder, config, options)}
     stored = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
@@ -60,7 +60,7 @@ def arguments(
     if options.quantization != "none":
         how["quantization_config"] = _quantization(options)
     if stored or options.quantization != "none":
-        how["device_map"] = {"": options.device}  # quantised where it is to run
+        how["device_map"] = {"": options.device}  # quantised on the device where it runs
     return how
 
 
@@ -74,7 +74,7 @@ def _quantization(options: LoadOptions) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of each product that it casts
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs each product that it casts
     if options.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     dtype = getattr(torch, options.dtype)
@@ -82,7 +82,7 @@ def _quantization(options: LoadOptions) -> Any:
 
 
 def _attention(folder: Path, config: dict[str, Any], options: LoadOptions) -> str | dict[str, str] | None:
-    """Which attention computes what the model was trained with: only the eager one caps logits, as Gemma 2 does."""
+    """Return the attention that computes exactly: only the eager one supports the capped logits of Gemma 2."""
     capped = bool((config.get("text_config") or {}).get("attn_logit_softcapping"))
     if options.attn_implementation == "auto":
         return {"text_config": "eager"} if capped else None

@@ -1,4 +1,4 @@
-"""From a model folder to the stock processor that turns images and chats into the model's inputs."""
+"""Load a model's stock processor, which turns images and chats into the model's inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from vlm_perception.models.base import ModelError
 
 MAX_EDGE = 8192
-"""Largest edge of an image that a model looks at [px]."""
+"""Largest edge [px] of an image in a model's processor."""
 _IMAGES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- for message in messages -%%}
 {%%- set content -%%}
@@ -22,17 +22,17 @@ _IMAGES_AS_WORDS = """{%%- set all = namespace(messages=[]) -%%}
 {%%- endfor -%%}
 {%%- set messages = all.messages -%%}
 """
-"""Put before a chat template for words alone: it is given text in which the image's token stands."""
+"""Prefix of a chat template that takes only text: the text then has the image's token."""
 
 
 _NO_VIDEOS = SimpleNamespace(num_frames=None, fps=None, model_input_names=[])
-"""Stands for a processor of videos; some are asked for these without a video, too."""
+"""Replacement of a video processor; these attributes are read even without a video."""
 
 
 def load_processor(folder: Path) -> Any:
-    """Load the stock processor of `folder`, as far as images and text need it.
+    """Load the stock processor of `folder`, without its part for videos.
 
-    Raises ModelError when it needs torchvision, which is not there or does not fit, and what transformers raises for
+    Raises ModelError when it needs torchvision, which is missing or does not fit, and what transformers raises for
     broken files (OSError, ValueError, ...).
     """
     try:
@@ -55,15 +55,15 @@ def load_processor(folder: Path) -> Any:
         _complete(processor, config)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and not processor.chat_template:
-        processor.chat_template = tokenizer.chat_template  # where folders kept it before processors had one
+        processor.chat_template = tokenizer.chat_template  # older folders keep it there
     if processor.chat_template and getattr(processor, "image_token", None) and not _writes_images(processor):
         processor.chat_template = _IMAGES_AS_WORDS % json.dumps(str(processor.image_token)) + processor.chat_template
     return processor
 
 
 def _check_size(folder: Path, images: Any) -> None:
-    """Raise ModelError when images would be made larger than any model looks at, and larger than memory is."""
-    is_area = hasattr(images, "merge_size")  # as Qwen and GLM count
+    """Raise ModelError when the processor would make images too large for any model and for memory."""
+    is_area = hasattr(images, "merge_size")  # as in Qwen and GLM
     for name in ("size", "crop_size"):
         for side, number in dict(getattr(images, name, None) or {}).items():
             if isinstance(number, (int, float)) and number > (MAX_EDGE**2 if is_area else MAX_EDGE):
@@ -71,7 +71,7 @@ def _check_size(folder: Path, images: Any) -> None:
 
 
 def _load_without_videos(folder: Path, config: Any) -> Any:
-    """A family that takes videos too wants torchvision for them; images go without."""
+    """Load the processor without its part for videos, which would need torchvision."""
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
@@ -87,7 +87,7 @@ def _load_without_videos(folder: Path, config: Any) -> Any:
         video_processor = _NO_VIDEOS
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if value is not _NO_VIDEOS:  # which nobody can save
+            if value is not _NO_VIDEOS:  # it cannot be saved
                 super().__setattr__(name, value)
 
         @classmethod
@@ -111,19 +111,19 @@ def _load_without_videos(folder: Path, config: Any) -> Any:
 
 
 def _writes_images(processor: Any) -> bool:
-    """Whether the chat template knows messages of several parts and shows where the images among them stand."""
+    """Whether the chat template supports messages of several parts and writes the images' places."""
     words = {"type": "text", "text": "?"}
     prompts = []
     for parts in ([words], [{"type": "image"}, words]):
         try:
             prompts.append(processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False))
-        except Exception:  # a template's mistakes come as whatever Jinja makes of them
+        except Exception:  # Jinja may raise anything for a wrong template
             return False
     return prompts[0] != prompts[1]
 
 
 def _complete(processor: Any, config: Any) -> None:
-    """Folders of LLaVA's first days lack the processor's settings; they follow from the model's."""
+    """Set the processor's settings that early folders of LLaVA lack, from those of the model."""
     vision = config.vision_config
     processor.patch_size = vision.patch_size
     processor.vision_feature_select_strategy = config.vision_feature_select_strategy

@@ -1,6 +1,6 @@
-"""What a model was taught, where that is a closed list: `scope.json` in its folder. It answers anything else at random.
+"""What a model was taught, where that is a closed list: `scope.json` in its folder. Other answers are random.
 
-Most models have no such file: nobody can list what they know.
+Most models have no such file, since what they know cannot be listed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TARGET = "{target}"
 class Scope:
     """What a model was taught; `about` says it in a few words for people.
 
-    `questions` are the possible answers by prompt, none for a free text; in a prompt, `{target}` stands for one of
-    the `targets`. With `simulator_only` it has seen the images of this package's simulator and no others.
+    `questions` are the possible answers by prompt, empty for a free text. In a prompt, `{target}` stands for one of the
+    `targets`. `simulator_only`: it was trained only with images of this package's simulator.
     """
 
     about: str
@@ -83,12 +83,12 @@ class Scope:
 
 
 def unknown_target(target: str, targets: Sequence[str], about: str) -> str:
-    """Return in words that a model knows these `targets` only, and not this one."""
+    """Return the error for a `target` that is none of the model's `targets`."""
     return f"the model does not know the target {target!r:.200}, expected one of {', '.join(targets)} ({about})"
 
 
 def _target(prompt: str, asked: str) -> str | None:
-    """The target in what is `asked` by this `prompt`, "" when it has none; None when it is another prompt."""
+    """Return the target in the question `asked`, "" if `prompt` has none; None if it is not of this `prompt`."""
     pattern = re.escape(prompt).replace(re.escape(TARGET), "(.+)")
     found = re.fullmatch(pattern, asked, re.DOTALL)
     return None if found is None else found[1] if found.groups() else ""

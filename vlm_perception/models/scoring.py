@@ -1,11 +1,11 @@
-"""Score every allowed answer of several questions in one forward pass, exactly.
+"""Exact scores of every allowed answer of several questions, in one forward pass.
 
-What a moment asks becomes a tree of tokens: behind what all questions share stands each question's own rest, behind
-it its options, and tokens that begin alike are there once. The tree's tokens stand in one row; an attention mask
-lets each see its own ancestors only, and its position counts by its depth. So each option gets the log-likelihood
-that a forward pass of its own would give it: the sum over its tokens and the end of the answer, not their mean,
-because the sum is the probability of saying just that. Without the end, an option which begins another would always
-win; with a mean, an option of many easy tokens beats a single decisive one, and probabilities no longer add up.
+The questions become a tree of tokens. Behind their common beginning is the rest of each question, and behind that are
+its options; a common beginning of several sequences is there once. The tree's tokens are one row. An attention mask
+lets each token see only its ancestors, and its position is its depth. So each option gets the log-likelihood that a
+separate forward pass would give: the sum over its tokens and the end of the answer, which is the probability of exactly
+this answer. Without the end, an option that begins another one would always win. With the mean instead of the sum, an
+option of many easy tokens would beat a single decisive one, and probabilities would not add up to 1.
 (Packing by tree attention: Miao et al., SpecInfer, 2024.)
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 ROOT = -1
-"""The node before the tree's first tokens: the last token of the prompt."""
+"""Index of the node before the tree's first tokens: the last token of the prompt."""
 MAX_NODES = 1024
 """Most tokens of questions and options in one pass for one image; memory grows with their square."""
 MAX_TOKENS = 16_384
@@ -31,9 +31,9 @@ Options = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model says to one question: the log-likelihood of every option.
+    """The log-likelihood of every option of a question.
 
-    `first`: the probability of each token that an option begins with; empty where a model does not say tokens.
+    `first` is the probability of each token that begins an option; empty for a model that generates no tokens.
     """
 
     log_likelihoods: list[float] = field(default_factory=list)
@@ -41,17 +41,17 @@ class Scored:
 
     @property
     def off_mass(self) -> float | None:
-        """The probability that an answer begins with none of the options' first tokens; None where not known."""
+        """The probability that an answer begins with none of the options' first tokens; None if unknown."""
         return max(0.0, 1.0 - sum(self.first.values())) if self.first else None
 
     def __add__(self, other: Scored) -> Scored:
-        """The same question with the options of both."""
+        """Return the scores of the same question with the options of both."""
         return Scored(self.log_likelihoods + other.log_likelihoods, {**self.first, **other.first})
 
 
 @dataclass(frozen=True)
 class TokenPath:
-    """One option: its `steps` (node, the token that comes next), and the node `last` whose next token is the end.
+    """The path of one option: its `steps` (node, next token), and the node `last`, whose next token is the end.
 
     `last` is None in a tree without ends.
     """
@@ -64,8 +64,8 @@ class TokenPath:
 class Tree:
     """Token sequences that share their beginnings.
 
-    `tokens[i]` is node i's token, `parents[i]` its parent's index or ROOT, `depths[i]` how many tokens of the tree
-    come before it. `paths` by question and option. `reads` are the nodes whose next token is asked for, ascending.
+    `tokens[i]` is node i's token, `parents[i]` its parent's index or ROOT, `depths[i]` the number of
+    tokens before it. `paths` are by question and option. `reads` are the nodes whose next token is needed, ascending.
     """
 
     tokens: tuple[int, ...]
@@ -75,7 +75,7 @@ class Tree:
     reads: tuple[int, ...]
 
     def sees(self) -> Tensor:
-        """Which node sees which: itself and its ancestors. Shape (nodes, nodes), bool."""
+        """Which node sees which, shape (nodes, nodes), bool: each sees itself and its ancestors."""
         sees = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent != ROOT:
@@ -84,9 +84,9 @@ class Tree:
 
 
 def option_tokens(tokenizer: Any, options: Sequence[str]) -> list[list[int]]:
-    """Return the tokens of each option, of which none depends on what stands before it.
+    """Return the tokens of each option, which do not depend on the text before it.
 
-    Special tokens that somebody writes into one are text. Raises ValueError as `check_tokens`.
+    Special tokens in an option are plain text. Raises ValueError as `check_tokens` does.
     """
     encoded = tokenizer(list(options), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     check_tokens(tokenizer, options, encoded)
@@ -94,7 +94,7 @@ def option_tokens(tokenizer: Any, options: Sequence[str]) -> list[list[int]]:
 
 
 def check_tokens(tokenizer: Any, options: Sequence[str], encoded: Options) -> None:
-    """Raise ValueError for options that a model cannot tell apart, or that are too many tokens."""
+    """Raise ValueError when two options have the same tokens, or all of them have too many."""
     if (count := sum(map(len, encoded))) > MAX_TOKENS:
         raise ValueError(f"its options are {count} tokens long, expected at most {MAX_TOKENS}: fewer or shorter ones")
     seen: dict[tuple[int, ...], str] = {}
@@ -118,10 +118,10 @@ def in_portions(
     images: int,
     score: Callable[[Sequence[tuple[int, Options]]], list[list[Scored]]],
 ) -> list[list[Scored]]:
-    """Score all options of `questions`, no more at once than memory is sure to have; by image and question.
+    """Score all options of `questions`, by image and question, in portions that fit in memory.
 
-    `questions`: how many tokens each takes besides its options, and these. `score` gets the numbers of some questions,
-    each with some of its options. An option's log-likelihood does not depend on which others are scored with it.
+    `questions` are pairs: the number of tokens besides the options, and the options. `score` gets the indices of some
+    questions, each with some of its options. An option's log-likelihood does not depend on the others in the portion.
     """
     limit = max(MAX_NODES // images, MAX_NODES // 8)
     portions: list[list[tuple[int, list[Sequence[int]]]]] = [[]]
@@ -145,9 +145,9 @@ def in_portions(
 
 
 def build_tree(questions: Sequence[tuple[Sequence[int], Options]], ends: bool = True) -> Tree:
-    """Build the tree of `questions`: for each the rest of its prompt, and the tokens of its options.
+    """Return the tree of `questions`: for each, the rest of its prompt and the tokens of its options.
 
-    Without `ends`, what comes after an option does not count (labels of a single token need no end).
+    Without `ends`, the token after an option does not count (labels of a single token need no end).
     """
     tokens: list[int] = []
     parents: list[int] = []
@@ -183,10 +183,10 @@ def build_tree(questions: Sequence[tuple[Sequence[int], Options]], ends: bool = 
 
 
 def log_likelihoods(tree: Tree, logits: Tensor, ends: Sequence[int]) -> list[Scored]:
-    """Add up each option's steps; by question.
+    """Return the sum of each option's steps, by question.
 
-    `logits` (reads, vocabulary) of the next token after each of `tree.reads`. An answer ends with any of the tokens
-    `ends`, which a tree without ends does not look at.
+    `logits` (reads, vocabulary) are of the next token after each of `tree.reads`. An answer ends with any of the tokens
+    `ends`; a tree without ends ignores them.
     """
     row = {node: number for number, node in enumerate(tree.reads)}
     paths = [path for found in tree.paths for path in found]
@@ -211,7 +211,7 @@ class Packed:
     """Rows ready for a language model. B rows of L tokens.
 
     `ids` (B, L) int64; `positions` (B, L) int64, counted from `first_position`; `sees` (B, 1, L, L) bool;
-    `reads`: for every row the positions whose next token is asked for, in the order of its tree's `reads`.
+    `reads`: for each row, the positions whose next token is needed, in the order of its tree's `reads`.
     """
 
     ids: Tensor
@@ -227,7 +227,7 @@ def pack(
     first_position: int,
     bidirectional_prefix: bool,
 ) -> Packed:
-    """Put each prefix and its tree into one row, padded on the right."""
+    """Return rows of a prefix and its tree each, padded on the right."""
     rows = len(prefixes)
     length = max(len(p) + len(t.tokens) for p, t in zip(prefixes, trees, strict=True))
     ids = torch.full((rows, length), pad_token, dtype=torch.long)

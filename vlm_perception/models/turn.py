@@ -1,8 +1,8 @@
-"""The assistant's turn as a chat template writes it: where an answer stands, which tokens it is, and where it ends.
+"""The assistant's turn as a chat template writes it: the place of an answer, its tokens, and its end.
 
-A model has learnt to say what its template writes in an assistant's turn, which is more than the answer's words. After
-SmolVLM's generation prompt `Assistant:` comes ` left`, with a space; other templates write a marker or an empty thought
-there. So the template is asked once for a conversation with an answer, and every option is put into that place.
+A model was trained to write what its template writes in an assistant's turn, which is more than the answer's words.
+After SmolVLM's generation prompt `Assistant:` comes ` left`, with a space; other templates write a marker or an empty
+thought there. So the template writes a conversation with an answer once, and every option is put into that place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from vlm_perception.models.base import ModelError
 
 ANSWER, PROMPT = "\ue000", "\ue001"
-"""Stand for an answer and for a user's text; no question may contain these characters."""
+"""Placeholders of an answer and of a user's text; no question may contain these characters."""
 THOUGHTS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -28,16 +28,16 @@ THOUGHTS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),
 )
-"""How a thought begins and ends."""
+"""Beginnings of a thought, each with its end."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What stands around an answer.
+    """The text around an answer.
 
-    `opening` goes behind the generation prompt, whatever the answer is: the end of a thought, or a marker. `lead` comes
-    between that and the answer's words, and may become one token with them. `end` is the special token that ends the
-    turn, with the blanks before it; "" where the template writes none.
+    `opening` follows the generation prompt for every answer: the end of a thought, or a marker. `lead` is between the
+    opening and the answer's words, and may become one token with them. `end` is the special token that ends the turn,
+    with the blanks before it; empty if the template writes none.
     """
 
     opening: str = ""
@@ -48,18 +48,18 @@ class Turn:
 def read_turn(
     write: Callable[[list[dict[str, Any]], bool], str], user: dict[str, Any], special: Collection[str]
 ) -> Turn:
-    """Return what a template writes around an answer to the message `user`, whose text is PROMPT.
+    """Return the text that a template writes around an answer to the message `user`, whose text is PROMPT.
 
-    `write` renders messages, with or without the generation prompt. `special` are the tokenizer's special tokens. A
-    template that cannot write an answer is taken to add nothing to it; a thought that the generation prompt begins is
-    ended. Raises ModelError when answers do not go on from the generation prompt.
+    `write` renders messages, with or without the generation prompt. `special` are the tokenizer's special tokens. If
+    the template cannot write an answer, the text around it is empty. A thought that the generation prompt begins is
+    ended. Raises ModelError when answers do not continue the generation prompt.
     """
     prompt = write([user], True)
     before, after = _around_answer(write, user) or (prompt, "")
-    common = len(os.path.commonprefix([before, prompt]))  # noqa: RUF071 - of letters is what is meant
+    common = len(os.path.commonprefix([before, prompt]))  # noqa: RUF071 - of letters
     asked, lead = prompt[common:], before[common:]
     end_of_thought = _end_of_open_thought(prompt.rpartition(PROMPT)[2])
-    if asked.strip() and lead:  # each writes a thought of its own, or they part for another reason
+    if asked.strip() and lead:  # each has its own thought, or they differ for another reason
         lead = lead[_end_of_last(lead, [end for _, end in THOUGHTS]) :]
         if lead.strip():
             raise ModelError(
@@ -79,10 +79,10 @@ def tokens_in_place(
 ) -> tuple[int, list[list[int]]]:
     """Return how many of the last tokens of `prompt` the options replace, and each option's tokens from there on.
 
-    `prompt` ends with the turn's opening. Where an option's first letters become one token with what stands before,
-    the option has that token in place of the prompt's last ones.
+    `prompt` ends with the turn's opening. Where an option's first letters become one token with the text before, the
+    option has that token in place of the prompt's last ones.
     """
-    start = max((prompt.rfind(token) for token in special), default=-1)  # tokens before it are the same in any case
+    start = max((prompt.rfind(token) for token in special), default=-1)  # tokens before it are always the same
     prompt = prompt[max(start, 0) :]
     alone = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     encoded = tokenizer([prompt + turn.lead + option + turn.end for option in options], add_special_tokens=False)[
@@ -93,7 +93,7 @@ def tokens_in_place(
 
 
 def common_start(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all sequences begin with alike."""
+    """Return the length of the common beginning of all sequences."""
     count = 0
     for tokens in zip(*sequences, strict=False):
         if any(token != tokens[0] for token in tokens):
@@ -103,11 +103,11 @@ def common_start(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def _around_answer(write: Callable[[list[dict[str, Any]], bool], str], user: dict[str, Any]) -> tuple[str, str] | None:
-    """The text before and after an answer; None when the template writes none."""
+    """Return the text before and after an answer; None when the template cannot write an answer."""
     for content in ([{"type": "text", "text": ANSWER}], ANSWER):
         try:
             text = write([user, {"role": "assistant", "content": content}], False)
-        except Exception:  # a template's mistakes come as whatever Jinja makes of them
+        except Exception:  # Jinja may raise anything for a wrong template
             continue
         before, answer, after = text.partition(ANSWER)
         if answer and PROMPT in before:
@@ -116,12 +116,12 @@ def _around_answer(write: Callable[[list[dict[str, Any]], bool], str], user: dic
 
 
 def _end_of_open_thought(text: str) -> str:
-    """What would end the thought in which `text` ends; "" when it ends in none."""
+    """Return the end of the thought that is open at the end of `text`; "" without one."""
     return next((end for begin, end in THOUGHTS if text.rfind(begin) > text.rfind(end)), "")
 
 
 def _end_of_last(text: str, marks: Collection[str]) -> int:
-    """Where the last of `marks` ends in `text`, with the empty lines behind it; 0 without one."""
+    """Return the end of the last of `marks` in `text`, empty lines behind it included; 0 without one."""
     place = max((text.rfind(mark) + len(mark) for mark in marks if mark in text), default=0)
     while place and text[place : place + 1] == "\n":
         place += 1

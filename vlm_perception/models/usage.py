@@ -1,4 +1,4 @@
-"""What a call costs: time and the most memory that was in use."""
+"""The cost of a call: its time and its peak of memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlm_perception.questions import Usage
 
 
 class Meter:
-    """Measures from its making on. Peaks are of the GPU's memory on a GPU, else of this process's resident memory."""
+    """Measures from its creation on: on a GPU the peak of its memory, else that of this process's resident memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -25,15 +25,15 @@ class Meter:
         self._start = time.perf_counter()
 
     def now(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the beginning."""
         return time.perf_counter() - self._start
 
     def encoded(self) -> None:
-        """The image is encoded now."""
+        """Note that the image is encoded now."""
         self._encoding = self.now()
 
     def usage(self, first_token: float, tokens: int = 0) -> Usage:
-        """What it has cost until now; `first_token` [s] since the beginning."""
+        """Return the cost until now; `first_token` is its time [s] since the beginning."""
         return Usage(self.now(), first_token, tokens, self._peak(), self._encoding)
 
     def _peak(self) -> int:
@@ -41,13 +41,13 @@ class Meter:
 
 
 def reset_host_peak() -> None:
-    """Have `host_peak` begin anew, where the system lets us; else its peak is that since the process began."""
+    """Start `host_peak` again, if the system allows it; else the peak is that since the process began."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def host_peak() -> int:
-    """The most resident memory [bytes] that this process had since `reset_host_peak`."""
+    """Return the most resident memory [bytes] that this process had since `reset_host_peak`."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):

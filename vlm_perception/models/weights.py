@@ -1,4 +1,4 @@
-"""What a model folder's safetensors files hold, from their headers alone: no tensor is read.
+"""The headers of a model folder's safetensors files; no tensor is read.
 
 The format: 8 bytes with the header's length N, little-endian; N bytes of JSON with dtype, shape and place of
 every tensor; the tensors (https://github.com/huggingface/safetensors#format).
@@ -19,12 +19,12 @@ from vlm_perception.models.folder import AGAIN, MAX_JSON, read_json, refuse_poin
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "F16": 16, "BF16": 16, "I32": 32, "F32": 32, "I64": 64, "F64": 64}
-"""Per number, of the types whose shape tells their size."""
+"""Bits per number, of the types whose size follows from the shape."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of one tensor: `dtype` as safetensors names it (F32, BF16, I8, ...), its `shape` and size in `bytes`."""
+    """The header of a tensor: its `dtype` in safetensors (F32, BF16, I8, ...), its `shape` and its size in `bytes`."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class Header:
 def read_headers(folder: Path) -> dict[str, Header]:
     """Return the header of every tensor in the folder, by name.
 
-    Raises ModelError when weights are missing, have not arrived whole, or are no safetensors.
+    Raises ModelError when weights are missing, incomplete, or no safetensors.
     """
     headers: dict[str, Header] = {}
     for file in weight_files(folder):
@@ -43,7 +43,7 @@ def read_headers(folder: Path) -> dict[str, Header]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that transformers reads the weights from. Raises ModelError when one is not there."""
+    """Return the files that transformers reads the weights from. Raises ModelError when one is missing."""
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
@@ -81,7 +81,7 @@ def _read_header(file: Path) -> dict[str, Header]:
 
 
 def _header(entry: dict[str, Any]) -> Header:
-    """Raise whatever comes of an entry that is none."""
+    """Return the header of an `entry`. May raise anything when it is none."""
     dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     header = Header(dtype, shape, end - start)
     if not all(isinstance(length, int) and length >= 0 for length in shape) or header.bytes < 0:
@@ -113,5 +113,5 @@ def _why_no_weights(folder: Path) -> str:
 
 
 def _unfinished(folder: Path) -> str:
-    """Say so when the hub's own download was cut, which leaves such files."""
+    """Return in words that an incomplete download is there, else an empty text."""
     return " and a download that was cut (*.incomplete)" if any(folder.rglob("*.incomplete")) else ""

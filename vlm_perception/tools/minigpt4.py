@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
-    from vlm_perception.models.calibration import EMPTY_PICTURE
+    from vlm_perception.models.calibration import EMPTY_IMAGE
     from vlm_perception.models.loader import load_model
     from vlm_perception.questions import YesNo
 
@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
         assemble(arguments.blip2, arguments.language, arguments.projection, arguments.output, arguments.dtype, _say)
         try:
             model = load_model(str(arguments.output), dtype=arguments.dtype)
-            (answer,) = model.answer(EMPTY_PICTURE, [YesNo("Is there a door in the image?")])
+            (answer,) = model.answer(EMPTY_IMAGE, [YesNo("Is there a door in the image?")])
             _say(f"it loads and answers ({answer.value}, {answer.confidence:.0%}, of a grey image)")
         except ModelOutOfMemoryError as error:
             _say(f"it is complete, but this machine cannot run it: {error}")

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vlm_perception.models.base import Model
-from vlm_perception.models.calibration import EMPTY_PICTURE, TYPES, Calibration
+from vlm_perception.models.calibration import EMPTY_IMAGE, TYPES, Calibration
 from vlm_perception.questions import Choice, ClosedQuestion, YesNo
 from vlm_perception.simulation import truth
 from vlm_perception.training.figures import LabelledImage, frames, targets
@@ -141,7 +141,7 @@ def collect(model: Model, seeds: range) -> dict[str, ScoredQuestions]:
             asked = _questions(frame, seed)
             questions = [question for _, question, _ in asked]
             new = [question for question in questions if question not in empty]
-            for question, answer in zip(new, model.answer(EMPTY_PICTURE, new), strict=True):
+            for question, answer in zip(new, model.answer(EMPTY_IMAGE, new), strict=True):
                 empty[question] = _logarithms(answer.probabilities)
             for (sort, question, right), answer in zip(asked, model.answer(frame.image, questions), strict=True):
                 found.setdefault(sort, []).append((_logarithms(answer.probabilities), empty[question], right))

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from vlm_perception.models.base import ModelError
-from vlm_perception.models.calibration import EMPTY_PICTURE
+from vlm_perception.models.calibration import EMPTY_IMAGE
 from vlm_perception.models.remote.chat_labels import Labels, Plain
 from vlm_perception.models.remote.chat_stream import ChatStream
 from vlm_perception.models.remote.decisions import Decisions, SystemOne
@@ -135,7 +135,7 @@ class WayFinder(Generic[W]):
 
     async def _look(self, way: AnyWay) -> None:
         """Raise RefusedError unless the server looks at an image in this way; BusyError."""
-        image = encode(EMPTY_PICTURE)
+        image = encode(EMPTY_IMAGE)
         response = await self._session.request_once("POST", way.path, way.probe(image), read_body)
         way.accept(response)
         seen, _ = token_counts(response)
