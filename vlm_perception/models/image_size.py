@@ -40,7 +40,7 @@ ENOUGH = 1.5
 def inputs_of(images: Sequence[np.ndarray], processor: Any) -> Any:
     """Return the stock `processor`'s torch tensors for RGB `images`, uint8, (height, width, 3).
 
-"""Pixels per pixel of the model's square, along each edge, left after halving; fewer change answers."""
+    The images are halved first, while `ENOUGH` pixels remain for the processor's filter: each pixel becomes the mean
     of two by two, as with Pillow's `reducing_gap`.
     """
     process = processor.image_processor

@@ -34,9 +34,9 @@ Asked = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 
 @dataclass(frozen=True, eq=False)
 class PackedPrompts:
-    """The model's inputs for closed questions that do not depend on the images: a row of L tokens each, on its device.
+    """The model's inputs for closed questions, on its device: a row of L tokens each. They do not depend on the images.
 
-    """The model's inputs for closed questions, whatever the images are: a row of L tokens each, on its device.
+    `ids` and `positions` (questions, L) int64; `mask` (questions, 1, L, L) in the model's dtype, to add to attention;
     `reads` int64: the indices, through all rows, of the tokens whose next one is needed, tree by tree.
     """
 
