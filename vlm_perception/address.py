@@ -1,4 +1,4 @@
-"""Addresses of cameras, recordings and model servers as they may be shown: without what is secret in them. No ROS."""
+"""Addresses of cameras, recordings and model servers without their passwords and keys, fit to be shown. No ROS."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ HIDDEN = "***"
 SECRETS = re.compile(
     r"[\w-]*(user|usr|login|pass|pwd|psw|token|key|auth|secret|sig|session|credential)[\w-]*\s*(=|%3d)", re.IGNORECASE
 )
-"""The name of a parameter whose value is nobody's business, with its equals sign."""
+"""Name of a parameter whose value is secret, with its equals sign."""
 PAIR = re.compile(r"/[^/?]*:")
-"""A user with a password in a path."""
+"""A user and a colon in a path, where a password follows."""
 
 
 def shown(source: str) -> str:
-    """Return `source`, an address or a path, without user, password and keys, fit to be printed.
+    """Return `source`, an address or a path, without user, password and keys, as printable text.
 
-    What stands before an @ is hidden, and all that follows the first parameter with a telling name: a password may
-    hold any of the characters that separate parameters. So more than the secret may be hidden, and never less.
+    All text before an @ is hidden, and all text after the first parameter with a secret's name: a password may contain
+    any character that separates parameters. So more than the secret may be hidden, and never less.
     """
     scheme, separator, rest = source.partition("://")
     if not separator:
@@ -36,13 +36,13 @@ def shown(source: str) -> str:
 
 
 def without_secrets(words: str, source: str = "") -> str:
-    """Return `words` with every address in them as it may be shown, and so the `source` that they may be about."""
+    """Return `words` with `shown` applied to every address in them, and to the `source` if they contain it."""
     if source:
         words = words.replace(source, shown(source))
     return re.sub(r"\S+", lambda word: shown(word[0]) if "://" in word[0] else word[0], words)
 
 
 def models_shown(models: str) -> str:
-    """Return a list of models with the user, password and query of every address in it hidden."""
+    """Return the list `models` with the user, password and query of every address hidden."""
     models = re.sub(r"(?<=://)[^\s,'\"#]*@|(?<![^\s,'\"])[^\s,'\"/@]+:[^\s,'\"/@]*@", f"{HIDDEN}@", models)
     return re.sub(r"(?<![^\s,'\"])([a-z]+://[^\s,'\"?#]*\?)[^\s,'\"#]*", rf"\1{HIDDEN}", models)

@@ -1,4 +1,4 @@
-"""Which package a module that is missing comes from, and which extra of this package installs it."""
+"""The package that contains a missing module, and the extra of this package that installs it."""
 
 EXTRAS = {
     "accelerate": "quantization",
@@ -12,14 +12,14 @@ EXTRAS = {
     "onnxscript": "onnx",
     "sentencepiece": "siglip",
 }
-"""By module, which of this package's extras installs it."""
+"""Extra of this package that installs a module, by module."""
 PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "google.protobuf": "protobuf"}
-"""Modules whose package has another name."""
+"""Package of a module with another name, by module."""
 ROS = "ROS 2: source its setup.bash, or run `make setup`"
 
 
 def needs(module: str) -> str:
-    """Return in words what has to be installed where `module` is missing."""
+    """Return in words what to install for the missing `module`."""
     module = "google.protobuf" if module.startswith(("google", "protobuf")) else module.partition(".")[0]
     if module == "rclpy" or module.endswith(("_msgs", "_interfaces")):
         return f"needs {ROS}"

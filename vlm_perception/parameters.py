@@ -9,8 +9,8 @@
         model: str = parameter("nano", "What to load", when=CONFIGURE)
         smoothing: Smoothing = group(Smoothing)
 
-`declared(Parameters)` then has `model` and `smoothing.window`. A field that is made by neither is a constant of the
-package. What one field cannot say by itself belongs into the dataclass's `__post_init__`, as a ValueError.
+`declared(Parameters)` then has `model` and `smoothing.window`. A field without `parameter()` or `group()` is a
+constant of the package. Checks of several fields belong into the dataclass's `__post_init__`, which raises ValueError.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 Values = TypeVar("Values")
 
 START, CONFIGURE, LIVE = "start", "configure", "live"
-"""When a parameter takes effect: at the start of the node; at configure, so it cannot change while the node is
+"""Times at which a parameter takes effect: the start of the node; configure, so it cannot change while the node is
 configured; at once."""
 INT64 = (-(2**63), 2**63 - 1)
 TYPES = {
@@ -39,7 +39,7 @@ TYPES = {
 
 
 class ParameterError(ValueError):
-    """The parameters that were given cannot be used; the message names each one and what was expected."""
+    """Parameters that cannot be used; the text names each one and what was expected."""
 
 
 def parameter(
@@ -56,7 +56,7 @@ def parameter(
     """Return a dataclass field that is a parameter.
 
     `minimum` and `maximum` are inclusive and hold for every element of a list. `when` it takes effect is START,
-    CONFIGURE or LIVE. `shown` returns a value as others may read it, without what is secret in it.
+    CONFIGURE or LIVE. `shown` returns a value without its secrets.
     """
     about = {
         "description": description,
@@ -87,7 +87,7 @@ class Declared(NamedTuple):
     type: Any
 
     def value_in(self, values: Any) -> Any:
-        """Return its value in an instance of the dataclass that it was declared in."""
+        """Return its value in an instance of the dataclass that declares it."""
         for step in self.path:
             values = getattr(values, step)
         return values
@@ -130,7 +130,7 @@ def check(definition: type[Values], given: Mapping[str, Any], values: Values | N
 
 
 def _replace(values: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
-    """Return `values` with what is at each path changed, all at once."""
+    """Return `values` with the changes at each path, made at once."""
     first: dict[str, dict[tuple[str, ...], Any]] = {}
     for path, value in changes.items():
         first.setdefault(path[0], {})[path[1:]] = value
@@ -139,7 +139,7 @@ def _replace(values: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
 
 
 def suggestion(name: str, names: Iterable[str], renamed: Mapping[str, str] | None = None) -> str:
-    """Return what to say of a parameter's `name` that is none of `names`; `renamed` says what became of old ones."""
+    """Return a hint for a parameter's `name` that is none of `names`; `renamed` has the new names of old ones."""
     if renamed and name in renamed:
         return renamed[name]
     similar = difflib.get_close_matches(name, names, n=1)
@@ -147,13 +147,13 @@ def suggestion(name: str, names: Iterable[str], renamed: Mapping[str, str] | Non
 
 
 def shown(field: dataclasses.Field, value: Any) -> Any:
-    """Return `value` without what is secret in it."""
+    """Return `value` without its secrets."""
     hide = field.metadata["shown"]
     return hide(value) if hide and isinstance(value, str) else value
 
 
 def listed(definition: type) -> str:
-    """Return the parameters of the dataclass `definition` in words, one a line, for --help."""
+    """Return the parameters of the dataclass `definition` in words, one per line, for --help."""
     return "\n".join(
         f"  {one.name} ({in_words(one)}): {one.field.metadata['description']}" for one in declared(definition).values()
     )
@@ -167,12 +167,12 @@ def in_words(one: Declared) -> str:
 
 
 def as_list(value: Any) -> Any:
-    """Return a tuple as a list, anything else as it is: what YAML and ROS know."""
+    """Return a tuple as a list, which YAML and ROS support; anything else as it is."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def fits(type_: Any, value: Any) -> bool:
-    """Whether `value`, as YAML or rclpy gives it, can be a `type_` without a loss."""
+    """Whether `value`, from YAML or rclpy, can become a `type_` without loss."""
     if type_ in (tuple[str, ...], tuple[float, ...]):
         element_type = typing.get_args(type_)[0]
         is_sequence = not isinstance(value, (str, bytes)) and hasattr(value, "__len__")
@@ -181,19 +181,19 @@ def fits(type_: Any, value: Any) -> bool:
         )
     if isinstance(value, bool):
         return type_ is bool
-    # YAML reads 5 as an integer where a number is meant, or a text: the first webcam is source:=0.
+    # YAML reads 5 as an integer, also for a float or a text: the first webcam is source:=0.
     return isinstance(value, (int, type_) if type_ in (float, str) else type_)
 
 
 def converted(type_: Any, value: Any) -> Any:
-    """Return a `value` that fits as a `type_`, with a list for a tuple."""
+    """Return a fitting `value` as a `type_`, with a list for a tuple."""
     if type_ in (tuple[str, ...], tuple[float, ...]):
         return [typing.get_args(type_)[0](element) for element in value]
     return type_(value)
 
 
 def _example(type_: Any, default: Any, value: Any) -> str:
-    """How to write a parameter: of a list what was given without its brackets, else the default."""
+    """Return an example of a value: a list given without brackets, with brackets, else the default."""
     if type_ == tuple[str, ...]:
         items = [part.strip() for part in value.split(",")] if isinstance(value, str) else default
         return f"[{', '.join(items):.200}]"

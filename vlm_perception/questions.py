@@ -1,8 +1,8 @@
 """Typed questions about an image, and their answers.
 
 The vocabulary is that of the System One / Decisions APIs: `Choice` (one of the options), `YesNo`
-(a probability), `Score` (ordered levels) and `Text` (free words, for descriptions only: nothing
-that moves a robot may depend on it).
+(a probability), `Score` (ordered levels) and `Text` (free words, for descriptions only: no motion of a robot may depend
+on it).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_OPTIONS = 255
 MAX_REQUEST_CHARACTERS = 50_000
 """Most characters of all questions of one request, options and descriptions included."""
 _BLANK = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Fillers, which count as letters or symbols in Unicode and show nothing."""
+"""Fillers: letters and symbols of Unicode that show nothing."""
 
 
 def check_text(what: str, text: str, limit: int) -> None:
@@ -40,14 +40,14 @@ def check_text(what: str, text: str, limit: int) -> None:
 
 
 def texts_of(what: str, texts: Iterable[str]) -> tuple[str, ...]:
-    """Return `texts` as a tuple; ValueError when it is one text, which would fall into its letters, or no sequence."""
+    """Return `texts` as a tuple. Raises ValueError when it is a single text, or no sequence."""
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
         raise ValueError(f"{what} are {texts!r:.100}, expected a sequence of texts")
     return tuple(texts)
 
 
 def check_request(questions: Sequence[Question]) -> None:
-    """Raise ValueError when `questions` are more than may be asked at once, whatever the model."""
+    """Raise ValueError when `questions` are longer than one request may be, for any model."""
     count = 0
     for question in questions:
         more: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def check_request(questions: Sequence[Question]) -> None:
 
 
 def _looks(text: str) -> str:
-    """Return what a reader sees of `text`: one form of every letter, one kind of blank, no marks that show nothing."""
+    """Return what a reader sees of `text`: composed letters, single blanks, no invisible characters."""
     composed = unicodedata.normalize("NFC", text)
     return " ".join("".join(c for c in composed if unicodedata.category(c) != "Cf" and c not in _BLANK).split())
 
@@ -86,7 +86,7 @@ def check_options(what: str, options: tuple[str, ...], minimum: int = 2) -> None
 
 @dataclass(frozen=True)
 class Question:
-    """What every question has: the `prompt` that the model reads. Whoever asks knows what it is for, and names it."""
+    """The base of all questions, with the `prompt` that the model reads. Names are kept where questions are put."""
 
     prompt: str
 
@@ -102,7 +102,7 @@ class ClosedQuestion(Question):
     """A question whose answer is one of `options`.
 
     `descriptions` say in more words what each option means; there are none, or one for every option, which may be
-    empty. Each family of models uses them in its own way: a chat model reads them, a dual encoder looks for them.
+    empty. A chat model reads them; a dual encoder compares them with the image.
     """
 
     options: tuple[str, ...]
@@ -123,7 +123,7 @@ class ClosedQuestion(Question):
                 check_text(f"the description of {option!r}", description, MAX_PROMPT_CHARACTERS)
 
     def described(self) -> list[tuple[str, str]]:
-        """Each option with its description, which is empty where there is none."""
+        """Return each option with its description, which may be empty."""
         return list(zip(self.options, self.descriptions or [""] * len(self.options), strict=True))
 
 
@@ -165,7 +165,7 @@ class Score(ClosedQuestion):
 class Text(Question):
     """In free words, at most `max_new_tokens` tokens.
 
-    `phrases` are what a model that cannot write chooses from; the others do not read them.
+    A model that cannot write chooses from `phrases`; other models ignore them.
     """
 
     max_new_tokens: int = 64
@@ -182,12 +182,12 @@ class Text(Question):
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer cost.
+    """The cost of an answer.
 
-    `seconds` from the call to this answer; `time_to_first_token` [s] until its first token was known, which for
-    a closed question is the whole answer; `tokens` that were generated one by one, 0 for a closed question;
-    `peak_memory` [bytes]: the most that was in use while it was answered, of the GPU's memory if the model is
-    there, else of this process's; `encoding` [s] until the image was encoded, which a GPU has only begun then.
+    `seconds` is the time from the call to this answer, `time_to_first_token` [s] that to its first token, which for a
+    closed question is the whole answer. `tokens` is the number of tokens generated one by one, 0 for a closed question.
+    `peak_memory` [bytes] is the most memory in use meanwhile: of the GPU if the model is there, else of this process.
+    `encoding` [s] is the time until the image was encoded; a GPU has only begun it then.
     """
 
     seconds: float
@@ -207,14 +207,12 @@ class Usage:
 class Answer:
     """The answer to a question.
 
-    `value` is the chosen option (the model's words for a `Text`). `options` and `probabilities`
-    (each in 0..1, summing to 1) are parallel and empty for a `Text`. `confidence` is the
-    probability of `value`; for a `Text` the geometric mean of its tokens' probabilities.
-    `usage` is what it cost, where the model tells. `age` [s]: so long ago it was given, about an earlier image that
-    looked the same; 0 if it is about the very image.
-    `off_mass`: the probability that the model would have begun its answer with none of the options' first tokens, None
-    where that is not known (dual encoders, texts, servers without log-probabilities). Near 1, the prompt does not lead
-    to the options.
+    `value` is the chosen option, or the text for a `Text`. `options` and `probabilities` (each in 0..1, with the sum 1)
+    are parallel, and empty for a `Text`. `confidence` is the probability of `value`; for a `Text` the geometric mean of
+    its tokens' probabilities. `usage` is the cost, None if unknown. `age` [s] is the time since the answer was given
+    about an earlier image of the same scene, 0 for an answer about this image. `off_mass` is the probability of answers
+    that begin with none of the options' first tokens, None if unknown (dual encoders, texts, servers without
+    log-probabilities). If it is near 1, the prompt does not lead to the options.
     """
 
     value: str

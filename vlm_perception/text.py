@@ -1,4 +1,4 @@
-"""Texts from elsewhere (a server, a model, a file's name, an exception) as they may go into a message or the log."""
+"""Texts of servers, models, file names and exceptions, made fit for a message or the log."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 import unicodedata
 
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?")
-"""What a terminal takes for a command: colours, the cursor, its title."""
+"""Escape sequences of a terminal: colours, the cursor, its title."""
 _DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""They make a line look as if it said something else."""
+"""Characters that change the direction of text, and so can disguise a line."""
 
 
 def printable(text: str) -> str:
     """Return `text` as valid Unicode without control characters; line feeds and tabs stay.
 
-    A character whose two halves (surrogates) came apart, as an emoji that was streamed, is put together again; a half
-    that stands alone becomes U+FFFD. ROS messages and the logger cannot take one.
+    Two surrogates, as of an emoji that was streamed, become one character again. A single one becomes U+FFFD, since ROS
+    messages and the logger do not accept it.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -31,5 +31,5 @@ def one_line(text: str, limit: int = 2000) -> str:
 
 
 def without_numbers(words: str) -> str:
-    """Return `words` that stay the same while only a number in them runs on."""
+    """Return `words` with a placeholder for every number, so that only other changes are seen."""
     return re.sub(r"\d+([.,]\d+)?", "#", words)

@@ -317,7 +317,7 @@ def test_an_estimate_that_fails_refuses_nobody(monkeypatch, caplog):
 
     monkeypatch.setattr(memory, "estimate", fail)
     assert load_model("nano", "cpu")
-    assert "cannot be told: no such thing" in caplog.text
+    assert "cannot be estimated: no such thing" in caplog.text
 
 
 # Random damage

@@ -1,10 +1,10 @@
-"""Answers about a scene that has not changed are used again. No ROS.
+"""A cache of answers about scenes that have not changed. No ROS.
 
-Two images show the same scene when no part of them differs: both are shrunk to `SIZE` cells, which averages the
-camera's noise away, and the largest difference of any cell in any colour decides. How large it may be depends on how
-sure the model was, by its log-odds: what it is sure of takes a larger change to become another answer than what it is
-in two minds about. The usual perceptual hashes ([pHash](https://www.phash.org), dHash) are of grey values and of the
-whole image: they see neither another colour nor something small. benchmarks/cache.md has all of them, side by side.
+Two images show the same scene when no part of them differs. Both are shrunk to `SIZE` cells, which removes the camera's
+noise, and the largest difference of a cell in one colour decides. The limit depends on the log-odds of the answer: a
+sure answer changes only with a large change of the scene. The usual perceptual hashes ([pHash](https://www.phash.org),
+dHash) use grey values of the whole image, so they miss another colour and small things. benchmarks/cache.md compares
+them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ from vlm_perception.questions import Answer, Question
 SIZE = (16, 12)
 """Width and height of a thumbnail, in cells."""
 ROWS = 20
-"""Rows of pixels per cell: more make it slower, and hardly less noisy."""
+"""Rows of pixels per cell that are averaged: more cost time and hardly reduce noise."""
 SURE = 0.99
-"""The confidence from which on an answer counts as sure."""
+"""Confidence at which an answer counts as sure."""
 QUESTIONS = 4
-"""The answers to so many questions are remembered: the label, the description, and two that may come back."""
+"""Number of questions whose answers are kept: the label, the description, and two that may return."""
 LEAST_PERIODS = 2.5
-"""An answer is good for so many periods of its question at least. The half: images come a little early or late."""
+"""Least number of periods of its question for which an answer is used; the half allows for jitter."""
 
 
 @dataclass(frozen=True)
 class CacheSettings:
     """When an answer may be used again.
 
-    For an answer that is less sure than `SURE`, the `threshold` is as much smaller as its log-odds are, and 0 for one
-    that is as likely wrong; for free words it is half. The newest `scenes` are remembered for each question, those
-    first forgotten that were not met for the longest time. No answer is older than `lifetime` [s]. `refresh` is at
-    least `LEAST_PERIODS` of the question.
+    The `threshold` is for an answer as sure as `SURE`. It falls with the log-odds of the answer, to 0 for one that is as
+    likely wrong, and is half for free words. The `scenes` met last are kept for each question. No answer is older than
+    `lifetime` [s]. `refresh` is at least `LEAST_PERIODS` of the question.
     """
 
     threshold: float = parameter(
@@ -61,7 +60,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What the model answered about a scene, and when [s]."""
+    """The model's answer about a scene, and its time `at` [s]."""
 
     shape: tuple[int, ...]
     thumbnail: np.ndarray
@@ -70,27 +69,27 @@ class Scene:
 
 
 class AnswerCache:
-    """Remembers answers of one camera. Pure: time comes in [s].
+    """Keeps answers of one camera. Pure: time [s] is an argument.
 
-    A question is another one with any other word, option or description in it. `counts` says how often an answer was
-    a `hit`, a `miss`, or asked for again though the scene was known (a `refresh`).
+    Questions are equal only if all their words, options and descriptions are. `counts` has the number of each `hit`,
+    `miss`, and `refresh` (a known scene about which the model is asked again).
     """
 
     NORM = cv2.NORM_INF
-    """How the difference of two thumbnails is measured."""
+    """Norm of the difference of two thumbnails."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter()
         self._scenes: dict[Question, list[Scene]] = {}
-        """The question that was asked last at the end, and so the scene that was met last."""
+        """Scenes by question. The question asked last is at the end, and so is the scene met last."""
         self._asked: dict[Question, float] = {}
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
 
     def find(self, question: Question, image: np.ndarray, now: float, period: float = 0.0) -> Answer | None:
-        """Return the answer to `question` about the scene that `image` shows, with its age; None: ask the model.
+        """Return a kept answer to `question` about the scene in `image`, with its age; None if the model must be asked.
 
-        `image` is RGB, uint8, shape (height, width, 3); `period` [s]: how often the question is asked.
+        `image` is RGB, uint8, shape (height, width, 3); `period` [s] is that of the question.
         """
         settings = self.settings
         if not settings.threshold:
@@ -109,7 +108,7 @@ class AnswerCache:
         return replace(scene.answer, usage=None, age=now - scene.at)
 
     def keep(self, question: Question, image: np.ndarray, answer: Answer, now: float) -> None:
-        """Remember the `answer` that the model gave to `question` about `image`, in place of an older one."""
+        """Keep the model's `answer` to `question` about `image`, in place of an older one about the same scene."""
         if not self.settings.threshold:
             return
         difference, older = self._nearest(question, image)
@@ -122,7 +121,7 @@ class AnswerCache:
             del self._scenes[retired], self._asked[retired]
 
     def metrics(self) -> dict[str, object]:
-        """How often answers were used again, for the diagnostics; none while they never are."""
+        """Return how often answers were used again, for diagnostics; empty while the cache is off."""
         if not self.settings.threshold:
             return {}
         names = {"hit": "hits", "miss": "misses", "refresh": "forced refreshes"}
@@ -153,9 +152,9 @@ class AnswerCache:
 
 
 def sureness(answer: Answer) -> float:
-    """Return how sure the model was, by its log-odds: from 0, as likely wrong as right, to 1 at `SURE`.
+    """Return how sure `answer` is, by its log-odds: from 0, for a confidence of 0.5, to 1 at `SURE`.
 
-    It is 0.5 for free words, whose confidence is no choice between two.
+    It is 0.5 for free words, whose confidence is not that of a choice.
     """
     if not answer.options:
         return 0.5

@@ -1,4 +1,4 @@
-"""The calibration of a camera: of a pinhole, or from a file as `camera_calibration` writes it. No ROS."""
+"""A camera's calibration: of a pinhole, or from a file of the package `camera_calibration`. No ROS."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import yaml
 
 MAX_SIZE = 1 << 20
-"""A larger file [bytes] is no calibration."""
+"""Largest size [bytes] of a calibration file."""
 
 
 class CalibrationError(ValueError):
-    """A file that is no calibration; the message says why."""
+    """A file that is no calibration; the text says why."""
 
 
 @dataclass(frozen=True)
 class CameraCalibration:
-    """What `sensor_msgs/CameraInfo` has, for images of `width` by `height` pixels: `k`, `r` and `p` row by row."""
+    """The content of `sensor_msgs/CameraInfo` for images of `width` x `height` [px]; `k`, `r`, `p` are row by row."""
 
     width: int
     height: int
@@ -31,7 +31,7 @@ class CameraCalibration:
 
     @classmethod
     def pinhole(cls, width: int, height: int, field_of_view: float) -> CameraCalibration:
-        """Return that of a camera without distortion, `field_of_view` [rad] high."""
+        """Return the calibration of a camera without distortion; its vertical `field_of_view` is in rad."""
         focal = height / 2 / math.tan(field_of_view / 2)
         x, y = (width - 1) / 2, (height - 1) / 2
         k = (focal, 0.0, x, 0.0, focal, y, 0.0, 0.0, 1.0)
@@ -41,9 +41,9 @@ class CameraCalibration:
 
 
 def read_calibration(path: Path) -> CameraCalibration:
-    """Return what a YAML file of `camera_calibration` says.
+    """Return the calibration in a YAML file of `camera_calibration`.
 
-    Raises CalibrationError, or OSError when it cannot be read.
+    Raises CalibrationError when it is none, OSError when it cannot be read.
     """
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_SIZE):
@@ -82,7 +82,7 @@ def _text(content: dict[str, Any], name: str) -> str:
 
 
 def _matrix(content: dict[str, Any], name: str, size: int | None = None) -> tuple[float, ...]:
-    """Return the numbers of the matrix `name`, of which there have to be `size`."""
+    """Return the numbers of the matrix `name`; there must be `size` of them, if given. Raises CalibrationError."""
     matrix = content.get(name)
     data = matrix.get("data") if isinstance(matrix, dict) else None
     expected = "finite numbers" if size is None else f"{size} finite numbers"

@@ -1,21 +1,21 @@
-"""Whether the prompt leads to the labels: what a model would say to it that is none of them."""
+"""Whether the prompt leads the model to the labels, by the probability of all other answers."""
 
 from __future__ import annotations
 
 HIGH = 0.5
 LONG = 10.0
-"""Time [s] that it must be high before it is reported."""
+"""Time [s] for which it must be high before it is reported."""
 
 
 class OffMass:
-    """Follows the `off_mass` of one camera's labels, see `questions.Answer`; `value` is the last, None if not known."""
+    """Follows the `off_mass` of one camera's labels, see `questions.Answer`; `value` is the last, None if unknown."""
 
     def __init__(self) -> None:
         self.value: float | None = None
         self._high_since: float | None = None
 
     def update(self, off_mass: float | None, now: float) -> str | None:
-        """Take in that of the newest label, at `now` [s]; in words that it has been high for long, else None."""
+        """Take in the `off_mass` of a label at `now` [s]; return a warning if it was high for long, else None."""
         self.value = off_mass
         if off_mass is None or off_mass < HIGH:
             self._high_since = None

@@ -1,7 +1,7 @@
-"""The part of the image where something moves, before a camera that stands still. No ROS.
+"""The part of the image of a still camera where something moves. No ROS.
 
-Dense inverse search ([Kroeger et al. 2016](https://arxiv.org/abs/1603.03590), in OpenCV) on small grey images finds
-how every part moved since the last one. What moved, with room around it, is the region.
+Dense inverse search ([Kroeger et al. 2016](https://arxiv.org/abs/1603.03590), in OpenCV) on small grey images finds the
+motion of every part since the last image. The region is what moved, with a margin.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 WIDTH = 160
 """Width of the grey images [px]."""
 MOVES = 0.6
-"""What moves less than this from one image to the next [small pixels] stands still."""
+"""Least motion [small pixels] from one image to the next; less is no motion."""
 DIFFERS = 12.0
-"""Where two images differ by less than this [0 to 255], flow is imagined: there is nothing to follow but noise."""
+"""Least difference [0 to 255] of two images; where it is less, the flow follows only noise."""
 SMALLEST = 12
-"""Fewer moving small pixels than this are noise."""
+"""Least number of moving small pixels; fewer are noise."""
 ALL_MOVES = 0.4
-"""When more than this share of the image moves, it is the camera that does, or the light."""
+"""Largest share of the image that moves; if more moves, the camera or the light changed."""
 ROOM = 1.5
-"""The region is so many times as large as what moves in it."""
+"""Size of the region relative to what moves in it."""
 LEAST, MOST = 0.25, 0.8
-"""Edge of a region as a share of the image's: smaller ones lack surroundings, larger ones are the whole image."""
+"""Edge of a region as a share of the image's: a smaller one lacks surroundings, a larger one is the whole image."""
 SPECK = np.ones((2, 2), np.uint8)
-"""What moves and is thinner [small pixels] is noise."""
+"""Size [small pixels] below which what moves is noise."""
 NEAR = np.ones((17, 17), np.uint8)
-"""What differs so near to what moves, by half of this [small pixels], moves with it."""
+"""Neighbourhood [small pixels] of what moves, in which all that differs moves with it."""
 
 
 class Region(NamedTuple):
-    """A part of an image [pixels]: its left upper corner, its size."""
+    """A part of an image [px]: its upper left corner and its size."""
 
     x: int
     y: int
@@ -40,7 +40,7 @@ class Region(NamedTuple):
     height: int
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """Return this part of `image`, read-only if that is."""
+        """Return this part of `image`, read-only if `image` is."""
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
@@ -52,10 +52,10 @@ class Motion:
         self._before: np.ndarray | None = None
 
     def region(self, image: np.ndarray) -> Region | None:
-        """Return the part of `image` in which something has moved since the last one; None: all of it is to be seen.
+        """Return the part of `image` in which something moved since the last image; None for the whole image.
 
-        `image` is RGB, uint8, shape (height, width, 3). The region has the shape of the image, so that a model that
-        squashes images sees things as it is used to.
+        `image` is RGB, uint8, shape (height, width, 3). The region has the aspect ratio of the image, so a model that
+        squashes images sees things in the usual shape.
         """
         height, width = image.shape[:2]
         size = (WIDTH, max(16, round(WIDTH * height / width)))
@@ -63,7 +63,7 @@ class Motion:
         before, self._before = self._before, grey
         if before is None or before.shape != grey.shape:
             return None
-        flow = self._flow.calc(grey, before, None)  # from now to then: it says where things are now
+        flow = self._flow.calc(grey, before, None)  # from now to then, so that it is at the places of now
         differs = (cv2.absdiff(grey, before) > DIFFERS).astype(np.uint8)
         moving = (np.hypot(flow[..., 0], flow[..., 1]) > MOVES) * differs
         moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, SPECK)

@@ -1,4 +1,4 @@
-"""What perception does by itself: which questions recur, how often, and what becomes of their answers."""
+"""Settings of perception: the recurring questions, their rates, and the processing of their answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LabelSettings:
 
     @property
     def question(self) -> Choice:
-        """What the model is asked."""
+        """The question for the model."""
         return Choice(self.prompt, self.options, self.descriptions)
 
 
@@ -59,13 +59,13 @@ class DescriptionSettings:
 
     @property
     def question(self) -> Text:
-        """What the model is asked."""
+        """The question for the model."""
         return Text(self.prompt, self.max_new_tokens, self.phrases)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked about every camera.
+    """The settings of all cameras.
 
     Frames of several cameras are collected for at most `batch_window` [s], and at most `max_batch` go to the model at
     once. Raises ValueError when the label and its smoothing do not fit together.
@@ -85,10 +85,10 @@ class Settings:
         LabelSmoother(self.label.options, self.smoothing)
 
     def unknown(self, scope: Scope | None) -> str | None:
-        """Return what of the label a model of this `scope` was not taught, in words; else None."""
+        """Return what of the label question a model of this `scope` was not taught; else None."""
         return scope.unknown(self.label.question) if scope and self.label.rate else None
 
     @property
     def rates(self) -> dict[str, float]:
-        """How often [Hz] each recurring question is asked."""
+        """Rate [Hz] of each recurring question, by name."""
         return {"label": self.label.rate, "description": self.description.rate}

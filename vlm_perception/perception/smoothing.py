@@ -1,7 +1,7 @@
-"""From one label per image to one label that can be acted on: steady, in time rather than in frames.
+"""Smoothing: from one label per image to a steady label. It depends on time, not on the number of images.
 
-A belief over the options is carried from image to image by one of `METHODS`; the label follows
-the belief with hysteresis and is `unknown` while in doubt. Pure: time comes in with the images.
+One of `METHODS` carries a belief over the options from image to image. The label follows the belief with hysteresis and
+is `unknown` while in doubt. Pure: time is an argument.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vlm_perception.parameters import parameter
 
 METHODS = ("bayes", "majority", "none")
 MODEL_ERROR = 0.05
-"""How often a model that is quite sure is wrong nevertheless: no single image decides alone."""
+"""Probability that a sure model is wrong: so no single image decides."""
 
 
 @dataclass(frozen=True)
 class SmoothingSettings:
-    """How to smooth. ValueError when the values do not fit together.
+    """Settings of the smoothing. Raises ValueError when they do not fit together.
 
-    `evidence_time` [s], for `bayes`: images closer in time than this tell partly the same and count less, so that 5
-    and 30 images a second react alike.
+    `evidence_time` [s] is for `bayes`: images closer in time than this repeat each other and count less, so that 5 and
+    30 images per second react alike.
     """
 
     method: str = parameter("bayes", "Method that smooths labels over time", choices=METHODS)
@@ -58,7 +58,7 @@ class SmoothingSettings:
 
 
 class SmoothedLabel(NamedTuple):
-    """`confidence` is the belief in `label`; for unknown, one minus the belief in the likeliest option."""
+    """A `label` with the belief in it as `confidence`; for unknown, one minus the belief in the likeliest option."""
 
     label: str
     confidence: float
@@ -82,10 +82,10 @@ class LabelSmoother:
         self._label: int | None = None
 
     def update(self, stamp: int, probabilities: Sequence[float]) -> SmoothedLabel:
-        """Take in one image's `probabilities`, one per option, and return the label as of `stamp` [ns].
+        """Take in one image's `probabilities`, one per option, and return the label at `stamp` [ns].
 
-        A gap longer than the window, or a stamp that jumps back (a bag that loops, a simulation that
-        starts again), begins anew. The same stamp twice changes nothing.
+        A gap longer than the window, or a stamp that jumps back (a bag that loops, a simulation that starts again),
+        begins anew. A repeated stamp changes nothing. Raises ValueError for another number of probabilities.
         """
         if len(probabilities) != len(self.options):
             raise ValueError(f"{len(probabilities)} probabilities for {len(self.options)} options")
@@ -114,7 +114,7 @@ class LabelSmoother:
         return [count / len(self._history) for count in votes]
 
     def _bayes(self, elapsed: float, probabilities: list[float]) -> list[float]:
-        """Predict that the scene may have changed since, then weigh in what is seen now."""
+        """Return the belief: predict that the scene may have changed since, then add the evidence of now."""
         count = len(self.options)
         stays = math.exp(-self.settings.change_rate * elapsed)
         weight = 1.0 if self.settings.evidence_time == 0 else min(1.0, elapsed / self.settings.evidence_time)

@@ -1,10 +1,10 @@
-"""Images from wherever they are: a folder, an image file, a video, a camera device, an address. No ROS.
+"""Images from a folder, an image file, a video, a camera device or an address. No ROS.
 
     with open_source("~/recordings/kitchen.mp4") as source:
         for image, stamp in source.images:      # RGB, and seconds since the source began
 
-One image at a time is in memory. Names of files are bytes, so any will do; those of a folder come in the order in which
-people count: frame2 before frame10.
+One image at a time is in memory. Names of files are bytes, so every name works. Files of a folder are in natural order:
+frame2 before frame10.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from vlm_perception.address import shown
 from vlm_perception.perception.compressed_image import MAX_PIXELS, decode_file
 from vlm_perception.perception.frame import FrameError
 
-# FFmpeg would print addresses with their passwords; what is wrong is told by SourceError.
+# FFmpeg would print addresses with their passwords; SourceError says what is wrong.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""Endings of image files, in small or capital letters."""
+"""Endings of image files, in lower or upper case."""
 FOLDER_RATE = 10.0
-"""A folder of images has no rate of its own [Hz]."""
+"""Rate [Hz] of a folder of images, which has none of its own."""
 USUAL_RATE = 30.0
-"""Rate [Hz] of a video that does not give its own."""
+"""Rate [Hz] of a video that does not say its own."""
 SILENCE = 5.0
-"""After so long without a word, a network stream is given up [s]."""
+"""Time [s] without data after which a network stream has ended."""
 LARGEST_FILE = 2**30
 """Largest image file [bytes]."""
 VIDEO_DEVICES = 81
-"""Linux's number for cameras."""
+"""Major number of camera devices in Linux."""
 EXPECTED = "expected a video file, a folder of images, an image, a webcam (0, /dev/video0) or an address (rtsp://...)"
 
 
 class SourceError(OSError):
-    """A source that cannot be opened or read; the message says why, and shows no password."""
+    """A source that cannot be opened or read. The text says why, and shows no password."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a source is before it is opened: the `path` of a "folder" or "file"; a "device" or "address" by `where`."""
+    """A source that is not opened yet: a "folder" or "file" with its `path`, a "device" or "address" with `where`."""
 
     kind: str
     name: str
@@ -62,17 +62,17 @@ class Place:
 
     @property
     def lasting(self) -> bool:
-        """Whether it is worth waiting for: a device or an address may be there later, a file is there or is not."""
+        """Whether it may appear later: a device or an address may, a file does not."""
         return self.kind in ("device", "address")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An open source, called `name` where it is shown.
+    """An open source; messages show its `name`.
 
-    `images` yields (image, stamp): RGB, uint8, (height, width, 3), and when it was since the source began [s], rising.
-    `live`: it goes on without us and has no end of its own; then the stamps are those of arrival. `rate` [Hz] is its
-    own, about; 0 is unknown. `count`: how many images it has, about; 0 is unknown. `size`: width, height of the first.
+    `images` yields (image, stamp): RGB, uint8, (height, width, 3), and the time [s] since the source began, which
+    rises. A `live` source goes on without us and has no end; its stamps are times of arrival. `rate` [Hz] and `count`
+    of its images are approximate, 0 if unknown. `size` is the (width, height) of the first image.
     """
 
     kind: str
@@ -93,11 +93,11 @@ class Source:
 
 
 def ignore(words: str) -> None:
-    """Whatever is passed over, say nothing of it."""
+    """Ignore an image that is passed over."""
 
 
 def locate(source: str | Path) -> Place:
-    """Say what `source` is: what exists by that name, else a webcam's number or an address. SourceError if nothing."""
+    """Return what `source` is: an existing file or folder, else a webcam's number or an address. Raises SourceError."""
     text = str(source)
     name = shown(text)
     if text.lower().startswith("file://"):
@@ -131,9 +131,9 @@ def locate(source: str | Path) -> Place:
 
 @contextmanager
 def open_source(source: str | Path, passed_over: Callable[[str], None] = ignore) -> Iterator[Source]:
-    """Open `source` and read its first image; SourceError when that cannot be done.
+    """Open `source` and read its first image. Raises SourceError when that fails.
 
-    `passed_over` hears in words of each image that is left out because it cannot be read; what it raises ends the
+    `passed_over` is called with the reason for each image that cannot be read; an error that it raises ends the
     reading.
     """
     place = locate(source)
@@ -150,7 +150,7 @@ def open_source(source: str | Path, passed_over: Callable[[str], None] = ignore)
             count = int(count) if 0 < count < 2**53 else 0
             rate = capture.get(cv2.CAP_PROP_FPS)
             rate = rate if 0 < rate < 1000 else 0.0
-            # What has a length ends by itself: it is a recording, wherever it is.
+            # A source with a length is a recording, also at an address.
             live = place.lasting and not count
             kind = "video" if not live else "camera" if place.kind == "device" else "stream"
             images = _read_video(capture, place, live, rate, passed_over)
@@ -172,7 +172,7 @@ def image_files(folder: bytes | Path, recursive: bool = False) -> list[bytes]:
 
 
 def read_image(path: bytes | str | Path) -> np.ndarray:
-    """Return the image of a file: RGB, uint8, (height, width, 3). FrameError when it has none, cut or damaged too."""
+    """Return the image of a file: RGB, uint8, (height, width, 3). FrameError when it has none or a damaged one."""
     path = os.fsencode(path)
     name = shown(os.fsdecode(path))
     try:
@@ -240,13 +240,13 @@ def _is_image(name: bytes) -> bool:
 
 
 def _natural(path: bytes) -> tuple[list[bytes | int], bytes]:
-    # Text and numbers take turns, beginning with text, so that like is compared with like.
+    # Text and numbers alternate, and text is first: so text is compared with text.
     parts = re.split(rb"(\d+)", path)
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], path
 
 
 def _open_file(path: bytes) -> Any:
-    """Open a regular file; a pipe is refused and not waited for."""
+    """Open a regular file; do not wait for a pipe. Raises OSError for anything else."""
     file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -274,11 +274,11 @@ def _capture(place: Place) -> Iterator[cv2.VideoCapture]:
             file = _open_file(place.path)
         except OSError as error:
             raise SourceError(f"{place.name} cannot be read: {error.strerror or error}") from None
-        # By its number, since OpenCV cannot take every name; and what a file is decides its content, not its ending.
+        # By its descriptor, since OpenCV does not accept every name, and would judge the content by the ending.
         capture = cv2.VideoCapture(f"/dev/fd/{file.fileno()}", cv2.CAP_FFMPEG)
     elif place.kind == "device":
         capture = cv2.VideoCapture(place.where)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a buffer shows the past
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a longer buffer shows the past
     else:
         limit = round(1000 * SILENCE)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
@@ -296,7 +296,7 @@ def _capture(place: Place) -> Iterator[cv2.VideoCapture]:
 def _read_video(
     capture: cv2.VideoCapture, place: Place, live: bool, rate: float, passed_over: Callable[[str], None]
 ) -> Iterator[tuple[np.ndarray, float]]:
-    # Motion JPEG is decoded here, as FFmpeg and OpenCV show damaged images without a word.
+    # Motion JPEG is decoded here, since FFmpeg and OpenCV show damaged images without an error.
     four = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4]
     packed = place.kind != "device" and four.upper() in (b"MJPG", b"JPEG") and capture.set(cv2.CAP_PROP_FORMAT, -1)
     pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)

@@ -1,10 +1,10 @@
-"""Where the time of each image goes: percentiles of every stage, and a trace that Perfetto opens. No ROS.
+"""The time that each stage of an image takes: percentiles, and a trace that Perfetto opens. No ROS.
 
-The stages of an image, one after the other: it waits for the model (`wait`), becomes an array (`decode`), the model
-encodes it (`encode`) and answers (`answer`; free words: `describe`), and that is published (`publish`). `age` is how
-old it was, by its stamp, when it was taken up; `whole` is from its arrival until an answer was published.
+An image goes through these stages: it waits for the model (`wait`) and is decoded (`decode`); the model encodes it
+(`encode`) and answers (`answer`, for free words `describe`); the answer is published (`publish`). `age` is the image's
+age by its stamp when it is taken up; `whole` is the time from its arrival until an answer is published.
 
-A trace is a file of Chrome's trace events in JSON, for https://ui.perfetto.dev or chrome://tracing; the format:
+A trace is a file of Chrome's trace events in JSON, for https://ui.perfetto.dev or chrome://tracing. The format is
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """
 
@@ -29,17 +29,17 @@ WINDOW = 300
 """Number of images that the percentiles cover."""
 PERCENTILES = (50, 95, 99)
 START = '[\n{"name": '
-"""How the file of a trace begins."""
+"""Beginning of a trace file."""
 AT_ONCE = 64
-"""Events that are written together: a thread that writes a file lets the others go first."""
+"""Number of events that are written together: each write lets other threads run."""
 
 
 class Trace:
     """Writes a trace to the file `path`, from any thread; times are in seconds of `time.monotonic`.
 
-    OSError when the file cannot be opened: it may be new, empty or an old trace, and is never a link, a pipe or what
-    somebody else has written. When it cannot be written later, as on a full disk, the trace ends and `problem` says
-    why. What then lacks its last events and its `]`, as after a process that died, Perfetto reads all the same.
+    The file may be new, empty or an old trace. Raises OSError when it cannot be opened, or is a link, a pipe or another
+    file. When a later write fails, for example on a full disk, the trace ends and `problem` says why. Perfetto also
+    reads a trace without its last events and its `]`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class Trace:
         self._separator = "[\n"
 
     def span(self, row: str, name: str, start: float, end: float, **facts: Any) -> None:
-        """Write that `name` lasted from `start` to `end` [s], with `facts` to be read by a click on it."""
+        """Write that `name` lasted from `start` to `end` [s], with `facts` that a click on it shows."""
         self._write(row, {"name": name, "ph": "X", "ts": start * 1e6, "dur": (end - start) * 1e6, "args": facts})
 
     def moment(self, row: str, name: str, at: float, **facts: Any) -> None:
@@ -61,7 +61,7 @@ class Trace:
         self._write(row, {"name": name, "ph": "i", "s": "t", "ts": at * 1e6, "args": facts})
 
     def close(self) -> None:
-        """End the file; what is written later is forgotten."""
+        """End the file; later events are dropped."""
         with self._lock, self._ending_on_error():
             if not self._file.closed:
                 self._flush()
@@ -74,7 +74,7 @@ class Trace:
             yield
         except OSError as error:
             self.problem = f"the trace {str(self._path)!r} has ended, it could not be written: {error}"
-            with suppress(OSError):  # what is left in its buffer
+            with suppress(OSError):  # its buffer may be written again
                 self._file.close()
 
     def _write(self, row: str, event: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class Trace:
 
 
 def _open(path: Path) -> TextIO:
-    """Open a regular file for a trace, without following a link or waiting for a pipe."""
+    """Open a regular file for a trace; do not follow a link or wait for a pipe. Raises OSError."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -122,9 +122,9 @@ def _open(path: Path) -> TextIO:
 
 
 class Spans:
-    """The last times of one `camera`'s stages [s], also written to the `trace` if there is one.
+    """The last times [s] of one `camera`'s stages, which are also written to the `trace` if there is one.
 
-    Times are those of `time.monotonic`; `stamp` [ns] says which image it is. One thread adds, any may read.
+    Times are those of `time.monotonic`; `stamp` [ns] identifies the image. One thread adds, any thread may read.
     """
 
     def __init__(self, camera: str, trace: Trace | None = None) -> None:
@@ -132,7 +132,7 @@ class Spans:
         self._trace = trace
         self._last: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
         self._told = -math.inf
-        """When the last answer was published."""
+        """Time [s] at which the last answer was published."""
 
     def received(self, stamp: int, at: float) -> None:
         """Note that an image arrived. Any thread may call this."""
@@ -152,7 +152,7 @@ class Spans:
             asked = max(asked, answered - usage.seconds)
             encoded = min(asked + usage.encoding, answered)
         if asked < self._told:
-            return  # this answer came together with one that was told before it
+            return  # it came together with an answer that is already noted
         if encoded > asked:
             self._add(self._camera, "encode", asked, encoded, stamp)
         self._add(self._camera, stage, encoded, answered, stamp)
@@ -164,7 +164,7 @@ class Spans:
         self._told = published
 
     def metrics(self) -> dict[str, object]:
-        """Percentiles of each stage in milliseconds, in words, for the diagnostics."""
+        """Return the percentiles of each stage in milliseconds, as words, for diagnostics."""
         return {
             f"time, {stage}, p50 p95 p99 [ms]": " ".join(f"{1e3 * value:.1f}" for value in percentiles(list(values)))
             for stage, values in self._last.items()
