@@ -35,9 +35,9 @@ LEAST_PERIODS = 2.5
 class CacheSettings:
     """When an answer may be used again.
 
-    The `threshold` is for an answer as sure as `SURE`. It falls with the log-odds of the answer, to 0 for one that is as
-    likely wrong, and is half for free words. The `scenes` met last are kept for each question. No answer is older than
-    `lifetime` [s]. `refresh` is at least `LEAST_PERIODS` of the question.
+    The `threshold` is for an answer as sure as `SURE`. It falls with the log-odds of the answer, to 0 for one as
+    likely wrong as right, and is half for free words. The `scenes` met last are kept for each question. No answer is
+    older than `lifetime` [s]. `refresh` is at least `LEAST_PERIODS` of the question.
     """
 
     threshold: float = parameter(
