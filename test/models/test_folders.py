@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import tiny_models
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,22 +31,9 @@ IMAGES = ("preprocessor_config.json", "processor_config.json")
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A copy of the nano model that may be broken."""
-    return shutil.copytree(NANO_FOLDER, tmp_path / "model")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(tiny, tmp_path_factory):
     """A copy of the folder of a family's tiny model, which may be broken."""
-    made = {}
-
-    def of(family):
-        if family not in made:
-            made[family] = tiny_models.save(family, tmp_path_factory.mktemp("tiny"))
-        return shutil.copytree(made[family], tmp_path_factory.mktemp("copy"), dirs_exist_ok=True)
-
-    return of
+    return lambda family: shutil.copytree(tiny(family), tmp_path_factory.mktemp("copy"), dirs_exist_ok=True)
 
 
 def write(file, content):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 import transformers
 from transformers import AutoConfig
@@ -36,25 +35,6 @@ def random_image(seed=0, height=48, width=64):
 
 def probabilities(model, question=LABEL, image=None):
     return model.answer(random_image() if image is None else image, [question])[0].probabilities
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A copy of the nano model that may be broken."""
-    return shutil.copytree(NANO_FOLDER, tmp_path / "model")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The folder of a family's tiny model, made once."""
-    made = {}
-
-    def of(family):
-        if family not in made:
-            made[family] = tiny_models.save(family, tmp_path_factory.mktemp("tiny"))
-        return made[family]
-
-    return of
 
 
 def edit_config(folder, **changes):

@@ -33,9 +33,7 @@ from model_server import (
     images_in,
     patience,
     plain,
-    servers,
     system_one,
-    tidy,
 )  # fmt: skip
 from paths import ROOT
 from PIL import Image
@@ -51,7 +49,7 @@ from vlm_perception.models.remote.model import RemoteModel
 from vlm_perception.models.remote.response import RefusedError
 from vlm_perception.questions import Choice, Score, Text, YesNo
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tidy_servers")]
 
 KEY = "sk-topsecret-0123456789"
 WHERE = Choice("Where is the ball?", ("left", "left near", "right"), ("", "so near that it fills the view", ""))
@@ -62,17 +60,6 @@ WORDS = Text("Describe the image.", max_new_tokens=6)
 
 def random_image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    tidy(monkeypatch)
-
-
-@pytest.fixture
-def serve():
-    with servers() as start:
-        yield start
 
 
 # A true server: `transformers serve` with a tiny model

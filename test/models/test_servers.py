@@ -52,23 +52,14 @@ from vlm_perception.models.remote.way import without_special_tokens
 from vlm_perception.questions import Choice, Text, YesNo
 from vlm_perception.text import one_line, printable
 
+pytestmark = pytest.mark.usefixtures("tidy_servers")
+
 KEY = "sk-topsecret-0123456789"
 WHERE = Choice("Where is the ball?", ("left", "center", "right"))
 WORDS = Text("Describe the image.", max_new_tokens=6)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 EXACT = pytest.approx((4 / 7, 2 / 7, 1 / 7))
 STREAM = {"Content-Type": "text/event-stream"}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    tidy(monkeypatch)
-
-
-@pytest.fixture
-def serve():
-    with servers() as start:
-        yield start
 
 
 def event(content: str, **more: Any) -> str:

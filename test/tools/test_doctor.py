@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny_models
+from findings import GREEN, RED, YELLOW, says
 from paths import ROOT
 from safetensors.torch import save_file
 
@@ -24,21 +25,9 @@ from vlm_perception.models import memory, onnx_tower
 from vlm_perception.models.loader import NANO_FOLDER
 from vlm_perception.tools import doctor
 from vlm_perception.tools.checks import machine, model
-from vlm_perception.tools.checks.finding import Finding, Severity, green, red, yellow
+from vlm_perception.tools.checks.finding import Finding, green, red, yellow
 
 GIB = 2**30
-
-
-def says(findings: list[Finding], *expected: tuple[Severity, str]) -> bool:
-    """Whether each expected level comes with these words, in words or remedy, and nothing else comes."""
-    assert len(findings) == len(expected), findings
-    for finding, (level, pattern) in zip(findings, expected, strict=True):
-        assert finding.level is level, finding
-        assert re.search(pattern, f"{finding.about}: {finding.words} -> {finding.remedy}"), finding
-    return True
-
-
-GREEN, YELLOW, RED = Severity
 
 
 def test_a_finding_that_is_not_green_needs_a_remedy():

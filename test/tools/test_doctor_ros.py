@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from findings import GREEN, RED, YELLOW, says
 from paths import ROOT
 
 pytest.importorskip("rclpy")
@@ -27,22 +28,11 @@ from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.profile import VARIABLES
 from vlm_perception.tools.checks import graph, middleware
 from vlm_perception.tools.checks import seen as observing
-from vlm_perception.tools.checks.finding import Finding, Severity
 from vlm_perception.tools.checks.seen import ImageStream, Observation, Observer, TopicEndpoint, look
 
 pytestmark = pytest.mark.ros
 
 PROFILE = ROOT / "config" / "fastdds.xml"
-GREEN, YELLOW, RED = Severity
-
-
-def says(findings: list[Finding], *expected: tuple[Severity, str]) -> bool:
-    """Whether each expected level comes with these words, in words or remedy, and nothing else comes."""
-    assert len(findings) == len(expected), findings
-    for finding, (level, pattern) in zip(findings, expected, strict=True):
-        assert finding.level is level, finding
-        assert re.search(pattern, f"{finding.about}: {finding.words} -> {finding.remedy}"), finding
-    return True
 
 
 # Settings
