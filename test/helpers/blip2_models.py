@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import transformers
-from tiny_models import CORPUS, TEXT, VISION, byte_tokenizer, draw, piece_tokenizer, template
+from tiny_parts import TEXT, VISION, draw
+from tiny_tokenizers import CORPUS, byte_tokenizer, piece_tokenizer, template
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 QFORMER = {

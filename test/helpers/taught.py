@@ -18,6 +18,8 @@ import numpy as np
 import tiny_models
 import torch
 from PIL import Image
+from tiny_qwen import QWEN_IMAGE
+from tiny_tokenizers import chatml
 from tqdm import tqdm
 from transformers import AutoModelForMultimodalLM
 
@@ -57,7 +59,7 @@ def save(family: str, folder: Path) -> Path:
     if family != THINKING:
         return tiny_models.save(family, folder)
     tiny_models.save("qwen3-vl", folder)
-    chat = tiny_models.chatml(tiny_models.QWEN_IMAGE, lead="<think>\n\n</think>\n\n")
+    chat = chatml(QWEN_IMAGE, lead="<think>\n\n</think>\n\n")
     (folder / "chat_template.jinja").write_text(
         f"{chat}{{% if add_generation_prompt %}}{{{{ '<think>\n' }}}}{{% endif %}}"
     )

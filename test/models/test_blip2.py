@@ -7,7 +7,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import VISION, draw
+from tiny_parts import VISION, draw
 
 from vlm_perception.models.blip2 import Blip2
 from vlm_perception.models.loader import load_model

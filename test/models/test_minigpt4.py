@@ -12,7 +12,8 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_models import TEXT, draw, piece_tokenizer
+from tiny_parts import TEXT, draw
+from tiny_tokenizers import piece_tokenizer
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 
 from vlm_perception.models.base import ModelError

@@ -68,12 +68,15 @@ def random_image(seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     import tiny_models
+    from tiny_llava import llava
+    from tiny_parts import Tiny
+    from tiny_tokenizers import byte_tokenizer, chatml
 
-    def chat_model() -> tiny_models.Tiny:
+    def chat_model() -> Tiny:
         special = ("<|im_end|>", "<|im_start|>", "<image>", "<|endoftext|>")
-        tokenizer = tiny_models.byte_tokenizer(*special)
+        tokenizer = byte_tokenizer(*special)
         tokenizer.add_tokens(["Yes", "No"])  # System One wants labels of one token
-        return tiny_models._llava(tokenizer, {"model_type": "qwen2"}, tiny_models.chatml("<image>"))
+        return llava(tokenizer, {"model_type": "qwen2"}, chatml("<image>"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tiny_models.FAMILIES, "served", chat_model)

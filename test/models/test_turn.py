@@ -1,7 +1,7 @@
 """Where an answer stands in a chat template, and which tokens it is there."""
 
 import pytest
-from tiny_models import byte_tokenizer, piece_tokenizer, template
+from tiny_tokenizers import byte_tokenizer, piece_tokenizer, template
 
 from vlm_perception.models.base import ModelError
 from vlm_perception.models.turn import PROMPT, Turn, read_turn, tokens_in_place
