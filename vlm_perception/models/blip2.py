@@ -83,9 +83,7 @@ class Blip2(LocalModel):
     def __init__(
         self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
     ) -> None:
-        super().__init__(name, folder, model, calibration)
-        self._processor = processor
-        self._tokenizer = processor.tokenizer
+        super().__init__(name, folder, model, processor, calibration)
         self._language = model.language_model
         self._reader: Any = getattr(processor, "qformer_tokenizer", None)  # for a Q-Former that reads the question
         self._encodes = self._language.config.is_encoder_decoder

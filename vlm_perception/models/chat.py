@@ -45,9 +45,7 @@ class ChatModel(LocalModel):
     def __init__(
         self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
     ) -> None:
-        super().__init__(name, folder, model, calibration)
-        self._processor = processor
-        self._tokenizer = processor.tokenizer
+        super().__init__(name, folder, model, processor, calibration)
         self._decision = load_decision(folder)
         self._prompts = ChatPrompts(name, folder, processor, self._decision)
         self._passes = ChatForward(self._model)

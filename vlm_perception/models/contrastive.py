@@ -108,9 +108,7 @@ class Contrastive(LocalModel):
         calibration: Calibration | None = None,
         describer: Describer | None = None,
     ) -> None:
-        super().__init__(name, folder, model, calibration)
-        self._processor = processor
-        self._tokenizer = processor.tokenizer
+        super().__init__(name, folder, model, processor, calibration)
         self._describer = describer
         self._sigmoid = hasattr(model, "logit_bias")
         chinese = model.config.model_type == "chinese_clip"

@@ -29,12 +29,19 @@ MAX_PRIORS = 1024
 
 
 class LocalModel(ABC):
-    """Base class of a family, see `vlm_perception.models.base.Model`. `model` is a transformers model, ready to use."""
+    """Base class of a family, see `vlm_perception.models.base.Model`.
 
-    def __init__(self, name: str, folder: Path, model: Any, calibration: Calibration | None = None) -> None:
+    `model` and its stock `processor` are those of transformers, ready to use.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
+    ) -> None:
         self.name = name
         self._folder = folder
         self._model = model.eval()
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
         self._calibration = calibration or Calibration()
         self._priors: dict[ClosedQuestion, list[float]] = {}
         self._last: tuple[list[tuple[np.ndarray, np.ndarray]], Any] | None = None

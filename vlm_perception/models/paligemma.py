@@ -53,9 +53,7 @@ class PaliGemma(LocalModel):
     def __init__(
         self, name: str, folder: Path, model: Any, processor: Any, calibration: Calibration | None = None
     ) -> None:
-        super().__init__(name, folder, model, calibration)
-        self._processor = processor
-        self._tokenizer = processor.tokenizer
+        super().__init__(name, folder, model, processor, calibration)
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self._options = lru_cache(maxsize=256)(self._read_options)
         self._prefix = lru_cache(maxsize=256)(self._build_prefix)
