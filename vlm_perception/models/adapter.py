@@ -44,7 +44,7 @@ def merge_adapter(model: Any, folder: Path) -> None:
             b = tensors[name.replace(".lora_A.", ".lora_B.")]
             weight = model.get_submodule(layer_name).weight
         except (KeyError, AttributeError) as error:
-            raise ModelError(f"{folder} does not fit this model: {layer_name} is lacking") from error
+            raise ModelError(f"{folder} does not fit this model: {layer_name} is missing") from error
         if weight.shape != (len(b), a.shape[1]):
             raise ModelError(
                 f"{folder} cannot be merged into {layer_name}, whose weights are {tuple(weight.shape)} and not "

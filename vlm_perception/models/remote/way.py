@@ -66,9 +66,9 @@ def meanings(question: YesNo) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def without_special_tokens(question: Q) -> Q:
-    """Return `question` with a blank in all that looks like a chat template's token: nobody can write such a token.
+    """Return `question` with a blank in all that looks like a chat template's token, so that no text can be one.
 
-    Which tokens the server's model has is not known. Raises ValueError when the question gets too long by that.
+    The tokens of the server's model are not known. Raises ValueError when the question gets too long by that.
     """
     changes: dict[str, Any] = {"prompt": _SPECIAL_TOKEN.sub(r"\g<0> ", question.prompt)}
     for name in ("options", "descriptions", "phrases"):
