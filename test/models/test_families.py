@@ -342,7 +342,7 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ModelError, match="cannot be merged into .*o_proj"):
         merge_adapter(model, folder)
     del model.model.layers[0].self_attn.o_proj
-    with pytest.raises(ModelError, match="o_proj is lacking"):
+    with pytest.raises(ModelError, match="o_proj is missing"):
         merge_adapter(model, folder)
 
 

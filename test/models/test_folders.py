@@ -143,7 +143,7 @@ def without_numbers(folder):
         (large_images, "above 8192 pixels"),
         (without_numbers, "dtype float32"),
         (lambda f: of_type(f, "florence2"), "made for tasks such as <CAPTION>"),
-        (lambda f: of_type(f, "kosmos-2"), "nobody taught it to answer"),
+        (lambda f: of_type(f, "kosmos-2"), "it was not trained to answer"),
         (lambda f: of_type(f, "got_ocr2"), "made for reading printed text"),
         (lambda f: of_type(f, "blip"), "BLIP-2 and InstructBLIP answer"),
         (lambda f: of_type(f, "llava_llama"), "llava-hf/llava-1.5-7b-hf"),

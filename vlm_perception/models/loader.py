@@ -234,7 +234,7 @@ def family_of(folder: Path, config: dict[str, Any]) -> Family:
 
     if kind in NO_CHAT:
         raise ModelError(
-            f"{folder} is a {kind!r} model, made for {NO_CHAT[kind]}: it was not trained to answer questions in a chat. "
+            f"{folder} is a {kind!r} model, made for {NO_CHAT[kind]}: it was not trained to answer in a chat. "
             "Choose one of docs/models.md"
         )
     if kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
