@@ -1,4 +1,4 @@
-"""Floor plans: rectangles of floor that doorways connect, and the walls around them. [m], x forward, y left."""
+"""Floor plans: rectangles of floor, connected by doorways, and the walls around them, in [m]: x forward, y left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Segment = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A part of the floor, its sides along x and y."""
+    """A part of the floor, with sides along x and y."""
 
     x0: float
     x1: float
@@ -49,7 +49,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Opening:
-    """A doorway from one side: the middle of the hole in the wall, and the heading [rad] of who drives in."""
+    """A doorway from one side: the middle of the hole in the wall, and the heading of a robot that drives in [rad]."""
 
     x: float
     y: float
@@ -58,7 +58,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Doorway:
-    """An opening in a wall, which one drives through along x or y.
+    """An opening in a wall that leads along x or y.
 
     (x, y) is the middle of the opening on the first face of the wall; the second is `WALL_THICKNESS` further.
     """
@@ -87,7 +87,7 @@ class Doorway:
 
 @dataclass(frozen=True)
 class Slab:
-    """A piece of wall from the floor to the ceiling, doorways not yet cut out. `paint` is the name of its colours."""
+    """A piece of wall from the floor to the ceiling, without its doorways. `paint` is the name of its colours."""
 
     floor: Rectangle
     paint: str
@@ -95,7 +95,7 @@ class Slab:
 
 @dataclass(frozen=True)
 class FloorPlan:
-    """Where there is floor, and the slabs that stand around it. A doorway's floor joins what it connects."""
+    """The floor and the slabs around it. The floor of a doorway joins the chambers that it connects."""
 
     chambers: tuple[Rectangle, ...]
     corridors: tuple[Rectangle, ...]
@@ -138,7 +138,7 @@ class FloorPlan:
         return sum(chamber.area for chamber in self.chambers)
 
     def openings_of(self, chamber: Rectangle) -> list[Opening]:
-        """Return the doorways of a chamber as one sees them from there."""
+        """Return the doorways of a chamber, as seen from there."""
         x, y = chamber.middle
         openings = [doorway.seen_from(x, y) for doorway in self.doorways]
         return [opening for opening in openings if chamber.holds(opening.x, opening.y)]
@@ -147,12 +147,12 @@ class FloorPlan:
         return any(chamber.holds(x, y) for chamber in self.chambers)
 
     def in_passage(self, x: float, y: float) -> bool:
-        """Whether (x, y) is in a corridor or a doorway."""
+        """Return whether (x, y) is in a corridor or a doorway."""
         return any(r.holds(x, y) for r in (*self.corridors, *(doorway.floor for doorway in self.doorways)))
 
 
 def without(whole: tuple[float, float], openings: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return what of the interval `whole` is outside of all `openings`, from low to high."""
+    """Return the parts of the interval `whole` outside of all `openings`, from low to high."""
     low, end = whole
     closed = []
     for start, stop in sorted(openings):
@@ -215,7 +215,7 @@ def connected_chambers(chambers: Sequence[Rectangle], doorways: Sequence[Doorway
 
 
 def _split(whole: Rectangle, share: float) -> tuple[Rectangle, Rectangle]:
-    """Build a wall across the longer side of a chamber, so that the first part gets this share of it."""
+    """Divide a chamber by a wall across its longer side, so that the first part gets this share of it."""
     if whole.x1 - whole.x0 > whole.y1 - whole.y0:
         x = whole.x0 + share * (whole.x1 - whole.x0)
         return Rectangle(whole.x0, x, whole.y0, whole.y1), Rectangle(x + WALL_THICKNESS, whole.x1, whole.y0, whole.y1)
@@ -224,7 +224,7 @@ def _split(whole: Rectangle, share: float) -> tuple[Rectangle, Rectangle]:
 
 
 def _draw_doorways(chambers: Sequence[Rectangle], rng: np.random.Generator) -> list[Doorway]:
-    """Draw doorways between neighbours that connect all chambers, and some more; none if that cannot be."""
+    """Draw doorways that connect all chambers, and some more; return none if that is not possible."""
     group = list(range(len(chambers)))  # of chambers that are connected
     doorways = []
     walls = list(_walls_between(chambers))

@@ -1,4 +1,4 @@
-"""A random room by seed: what stands where, as plain geometry. [m], [rad], x forward, y left, z up.
+"""A random room by seed, with its objects, as plain geometry in [m] and [rad]: x forward, y left, z up.
 
 Two kinds of rooms, each colour and shape together at most once in a room:
 
@@ -37,8 +37,8 @@ SHAPES = ("ball", "box", "cylinder")
 NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 GENERATIONS = {"room": 3, "chambers": 1001}
-"""Another number changes every room of a kind, so none may be used twice. With 3, the blue box of the README is in room
-7."""
+"""Number that the rooms of each kind depend on. Another number changes every room of a kind, so none may be used twice.
+With 3, the blue box of the README is in room 7."""
 KINDS = tuple(GENERATIONS)
 ROBOT_RADIUS = 0.17
 WALL_HEIGHT = 2.4
@@ -48,12 +48,12 @@ GAP_TO_WALL = 0.5
 GAP_TO_DOORWAY = 1.2
 START_CLEARANCE = 0.6
 PATTERNS = ("flat", "gradient", "checker")
-MOST_THINGS = len(NAMES) - 2  # something must be left to be searched for in vain
+MOST_THINGS = len(NAMES) - 2  # some names must remain for searches of absent targets
 
 
 @dataclass(frozen=True)
 class RobotPose:
-    """Where the robot's centre is on the floor [m], and its heading [rad], positive to the left."""
+    """The robot's centre on the floor [m], and its heading [rad], positive to the left."""
 
     x: float
     y: float
@@ -82,7 +82,7 @@ class Thing:
         return self.radius * (math.sqrt(2) if self.shape == "box" else 1.0)
 
     def distance_to(self, x: float, y: float) -> float:
-        """Distance on the floor [m] from (x, y) to the nearest point of the object's outline."""
+        """Return the distance on the floor [m] from (x, y) to the nearest point of the object's outline."""
         dx, dy = x - self.x, y - self.y
         if self.shape != "box":
             return max(0.0, math.hypot(dx, dy) - self.radius)
@@ -93,9 +93,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A lamp below the ceiling, which shines through walls. `colour` and `highlight` from 0 to 1.
+    """A lamp below the ceiling, which shines through walls. `colour` and `highlight` are from 0 to 1.
 
-    At `reach` [m] it is half as bright as close by.
+    At a distance of `reach` [m] it is half as bright as nearby.
     """
 
     x: float
@@ -107,7 +107,7 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Room:
-    """Everything that a seed decides. `looks` holds colours, by name, which only the renderer needs, as the lamps."""
+    """Everything that a seed determines. Only the renderer needs `looks`, colours by name, and the lamps."""
 
     seed: int
     kind: str
@@ -123,7 +123,7 @@ class Room:
         return self.plan.walls
 
     def clearance(self, x: float, y: float) -> float:
-        """Distance [m] from (x, y) to the nearest wall or object."""
+        """Return the distance [m] from (x, y) to the nearest wall or object."""
         nearest = min((thing.distance_to(x, y) for thing in self.things), default=math.inf)
         for x0, y0, x1, y1 in self.walls:
             dx, dy = x1 - x0, y1 - y0
@@ -225,7 +225,7 @@ def _draw_chambers(rng: np.random.Generator, seed: int) -> Room | None:
 def _draw_things(
     rng: np.random.Generator, chamber: Rectangle, doorways: Sequence[Doorway], names: Sequence[str]
 ) -> tuple[Thing, ...]:
-    """Place one thing of each name in `chamber`, those left out for which no place was found."""
+    """Place one object of each name in `chamber`, except those for which no place was found."""
 
     def uniform(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
@@ -271,7 +271,7 @@ def _with_start(rng: np.random.Generator, room: Room, chamber: Rectangle) -> Roo
 
 
 def _draw_paint(rng: np.random.Generator, name: str) -> dict[str, tuple[float, ...]]:
-    """Two colours of a wall, and how they go together: an index into `PATTERNS`."""
+    """Draw two colours of a wall and their pattern, an index into `PATTERNS`."""
     colours = {name: _pale(rng, 0.45, 0.9), f"{name}_2": _pale(rng, 0.45, 0.9)}
     return {**colours, f"{name}_pattern": (float(rng.integers(len(PATTERNS))),)}
 
@@ -281,12 +281,12 @@ def _draw_frame(rng: np.random.Generator) -> tuple[float, ...]:
 
 
 def _warm(level: float, warmth: float) -> tuple[float, float, float]:
-    """The colour of a light: more red and less blue, or the reverse."""
+    """Draw the colour of a light: more red and less blue, or the reverse."""
     return level * (1 + warmth), level, level * (1 - warmth)
 
 
 def _pale(rng: np.random.Generator, dark: float, light: float) -> tuple[float, ...]:
-    """A colour of low saturation, so that walls and floors are not mistaken for objects."""
+    """Draw a colour of low saturation, so that walls and floors do not look like objects."""
     grey = rng.uniform(dark, light)
     tint = rng.uniform(-0.09, 0.09, 3)
     return tuple(float(v) for v in np.clip(grey + tint, 0.0, 1.0))

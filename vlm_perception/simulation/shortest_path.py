@@ -1,4 +1,4 @@
-"""How far a robot that knows the room must drive at least: the yardstick that SPL measures a search by."""
+"""Shortest path of a robot that knows the room, to which SPL compares a search."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MOVES = tuple((i, j, CELL * math.hypot(i, j)) for i in range(-3, 4) for j in ran
 
 
 def shortest_path(room: Room, goal: Thing, within: float) -> float:
-    """Return the length [m] of the shortest way from the start of `room` to where `goal` is at most `within` [m] away.
+    """Return the length [m] of the shortest path from the start of `room` to a distance of `within` [m] from `goal`.
 
-    All the way the robot's body touches nothing; turning in place costs nothing. Infinite when there is no way.
-    By A* (Hart, Nilsson and Raphael 1968) on a grid around the start.
+    On the path the robot touches nothing. Turning in place costs nothing. The length is infinite if there is no path.
+    It is found by A* (Hart, Nilsson and Raphael 1968) on a grid around the start.
     """
 
     def place(cell: tuple[int, int]) -> tuple[float, float]:

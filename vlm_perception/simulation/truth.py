@@ -1,6 +1,6 @@
-"""Ground truth by geometry: what a perfect observer would answer. For training, tests and evaluation only.
+"""Ground truth by geometry, the answers of a perfect observer, for training, tests and evaluation only.
 
-The definitions (distances from the robot's centre, along the floor):
+Definitions, with distances from the robot's centre along the floor:
 
 - label, the first that holds: **obstacle**, an object's surface is closer than `CLOSE` in the swath ahead;
   **wall**, a wall is closer than `WALL_CLOSE` in the swath; **corridor**, the robot looks along the corridor
@@ -38,12 +38,12 @@ _OFFSETS = np.linspace(-SWATH_HALF_WIDTH, SWATH_HALF_WIDTH, 11)
 
 @dataclass(frozen=True)
 class VisibleObject:
-    """One object in the image: share of the pixels (0..1), third of the image, distance [m] to its surface."""
+    """One object in the image: share of the pixels (0 to 1), third of the image, distance to its surface [m]."""
 
     name: str
     share: float
     direction: str
-    column: float  # middle of its pixels, 0 left edge .. 1 right edge
+    column: float  # middle of its pixels, from 0 (left edge) to 1 (right edge)
     distance: float
 
     @property
@@ -60,7 +60,7 @@ class VisibleObject:
 
 
 def swath(room: Room, pose: RobotPose, bearing: float = 0.0) -> tuple[float, float]:
-    """Distance [m] that a strip as wide as the robot and a margin is free of objects, and of walls."""
+    """Return how far [m] a strip ahead, as wide as the robot with a margin, is free of objects, and of walls."""
     c, s = math.cos(pose.yaw + bearing), math.sin(pose.yaw + bearing)
     ox, oy = pose.x - s * _OFFSETS, pose.y + c * _OFFSETS
     objects = min(
@@ -71,7 +71,7 @@ def swath(room: Room, pose: RobotPose, bearing: float = 0.0) -> tuple[float, flo
 
 
 def _ray_walls(ox: np.ndarray, oy: np.ndarray, c: float, s: float, room: Room) -> np.ndarray:
-    """Distances along parallel rays (origins ox, oy; direction c, s) to every wall, inf where missed: (walls, rays)."""
+    """Return distances along parallel rays (origins ox, oy; direction c, s) to every wall, (walls, rays), or inf."""
     x0, y0, x1, y1 = np.array(room.walls).T[:, :, None]
     dx, dy = x1 - x0, y1 - y0
     cross = c * dy - s * dx
@@ -82,7 +82,7 @@ def _ray_walls(ox: np.ndarray, oy: np.ndarray, c: float, s: float, room: Room) -
 
 
 def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing: Thing) -> np.ndarray:
-    """Distances along parallel rays (origins ox, oy; direction c, s) to the outline of a thing, inf where missed."""
+    """Return distances along parallel rays (origins ox, oy; direction c, s) to an object's outline, or inf."""
     px, py = ox - thing.x, oy - thing.y
     if thing.shape != "box":
         b = px * c + py * s
@@ -101,7 +101,7 @@ def _ray_thing(ox: np.ndarray, oy: np.ndarray, c: float, s: float, thing: Thing)
 
 
 def label(room: Room, pose: RobotPose) -> str:
-    """The scene label at `pose`."""
+    """Return the scene label at `pose`."""
     objects, walls = swath(room, pose)
     if objects < CLOSE:
         return "obstacle"
@@ -118,7 +118,7 @@ def label(room: Room, pose: RobotPose) -> str:
 
 
 def _looks_at(room: Room, pose: RobotPose, opening: Opening) -> bool:
-    """Whether the opening is ahead, close, about straight on, and nothing in between."""
+    """Return whether the opening is ahead, near and about straight on, with nothing in between."""
     dx, dy = opening.x - pose.x, opening.y - pose.y
     distance, direction = math.hypot(dx, dy), math.atan2(dy, dx)
     ahead = abs(math.remainder(direction - pose.yaw, math.tau)) < math.radians(25)
@@ -132,7 +132,7 @@ def _looks_at(room: Room, pose: RobotPose, opening: Opening) -> bool:
 
 
 def way(room: Room, pose: RobotPose) -> str:
-    """Which way is clear at `pose`."""
+    """Return which way is clear at `pose`."""
     left, center, right = (min(swath(room, pose, b)) for b in (WAY_BEARING, 0.0, -WAY_BEARING))
     if center >= 1.5:
         return "center"
@@ -142,7 +142,7 @@ def way(room: Room, pose: RobotPose) -> str:
 
 
 def sightings(room: Room, pose: RobotPose, segmentation: np.ndarray) -> list[VisibleObject]:
-    """What is in the image, from left to right. `segmentation` (height, width): -1 or an index of `room.things`."""
+    """Return the objects in the image from left to right. `segmentation` is as `World.segmentation` returns it."""
     height, width = segmentation.shape
     counts = np.zeros((len(room.things), width))
     for index in range(len(room.things)):
@@ -160,5 +160,5 @@ def sightings(room: Room, pose: RobotPose, segmentation: np.ndarray) -> list[Vis
 
 
 def description(seen: list[VisibleObject]) -> str:
-    """The sentence that describes an image: visible objects from left to right."""
+    """Return the sentence that describes an image: its visible objects from left to right."""
     return ", ".join(f"{item.name} {item.where}" for item in seen if item.visible) or "no objects"

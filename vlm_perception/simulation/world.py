@@ -93,17 +93,17 @@ class World:
 
     @property
     def speed(self) -> tuple[float, float]:
-        """Forward [m/s] and turning speed [rad/s] by the wheels."""
+        """Forward speed [m/s] and turning speed [rad/s] by the wheels."""
         left, right = (float(v) * WHEEL_RADIUS for v in self._data.qvel[6:8])
         return (left + right) / 2, (right - left) / WHEEL_TRACK
 
     @property
     def field_of_view(self) -> float:
-        """How high [rad] the image of the robot's camera is."""
+        """Vertical field of view of the robot's camera [rad]."""
         return math.radians(float(self._model.camera("camera").fovy[0]))
 
     def place(self, pose: RobotPose) -> None:
-        """Put the robot, at rest, at `pose`."""
+        """Place the robot at rest at `pose`."""
         mujoco.mj_resetData(self._model, self._data)
         self.odometry = RobotPose(0.0, 0.0, 0.0)
         self._data.qpos[:3] = pose.x, pose.y, 0.0
@@ -112,13 +112,13 @@ class World:
         mujoco.mj_forward(self._model, self._data)
 
     def drive(self, linear: float, angular: float) -> None:
-        """Ask for a forward [m/s] and turning [rad/s] speed; the base limits speed and acceleration."""
+        """Request a forward speed [m/s] and a turning speed [rad/s]. The base limits speed and acceleration."""
         if not (math.isfinite(linear) and math.isfinite(angular)):
             raise ValueError(f"command ({linear}, {angular}) is not finite")
         self._command = (max(-MAX_SPEED, min(MAX_SPEED, linear)), max(-MAX_TURN, min(MAX_TURN, angular)))
 
     def step(self, seconds: float) -> None:
-        """Advance the physics by `seconds`; a collision is counted when the body begins to touch something."""
+        """Advance the physics by `seconds`. Count a collision when the body begins to touch something."""
         for _ in range(max(1, round(seconds / TIMESTEP))):
             linear = _towards(self._speed[0], self._command[0], MAX_ACCELERATION * TIMESTEP)
             angular = _towards(self._speed[1], self._command[1], MAX_TURN_ACCELERATION * TIMESTEP)
@@ -148,20 +148,20 @@ class World:
         )
 
     def image(self, camera: str = "camera") -> np.ndarray:
-        """Render what `camera` sees ("camera" or "above"): RGB uint8, shape (height, width, 3)."""
+        """Render the image of `camera` ("camera" or "above"): RGB uint8, shape (height, width, 3)."""
         renderer = self._get_renderer()
         renderer.update_scene(self._data, camera=camera, scene_option=self._options[camera])
         return renderer.render()
 
     def pixel_from_above(self, x: float, y: float) -> tuple[float, float]:
-        """Column and row, in the image of the camera "above", of a point on the floor [m]."""
+        """Return column and row of a point on the floor [m] in the image of the camera "above"."""
         height, width = self._size
         camera = self._model.camera("above")
         scale = height / 2 / math.tan(math.radians(float(camera.fovy[0])) / 2) / camera.pos[2]
         return width / 2 + (x - camera.pos[0]) * scale, height / 2 - (y - camera.pos[1]) * scale
 
     def segmentation(self) -> np.ndarray:
-        """Which object each pixel shows: int32, shape (height, width), an index into `room.things` or -1."""
+        """Render the object of each pixel: int32, shape (height, width), an index into `room.things` or -1."""
         renderer = self._get_renderer()
         renderer.enable_segmentation_rendering()
         renderer.update_scene(self._data, camera="camera", scene_option=self._options["camera"])
@@ -170,7 +170,7 @@ class World:
         return self._thing_of_geom[ids]
 
     def depth(self) -> np.ndarray:
-        """Render how far [m] along its optical axis the camera sees: float32, shape (height, width)."""
+        """Render the depth along the optical axis [m]: float32, shape (height, width)."""
         renderer = self._get_renderer()
         renderer.enable_depth_rendering()
         renderer.update_scene(self._data, camera="camera", scene_option=self._options["camera"])
@@ -213,7 +213,7 @@ def _box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float],
 
 
 def _slab(slab: Slab, doorways: Sequence[Doorway], lintel_group: int) -> Iterator[str]:
-    """Yield the boxes of a slab: what stands beside its doorways, and the lintels above them."""
+    """Yield the boxes of a slab: the parts beside its doorways, and the lintels above them."""
     here, x, y, full = slab.floor, (slab.floor.x0, slab.floor.x1), (slab.floor.y0, slab.floor.y1), (0.0, WALL_HEIGHT)
     holes = [doorway for doorway in doorways if doorway.floor.overlaps(here)]
     lintel = DOOR_HEIGHT, WALL_HEIGHT
@@ -289,8 +289,8 @@ def _mjcf(room: Room, width: int, height: int, samples: int) -> str:
     def floor(seen: float) -> float:
         """Return half of the floor's length [m].
 
-        The floor is drawn in cells of 0.1 m and each costs time, so it is no larger than what is seen. It is cut by
-        whole repeats of its pattern, which begins at the corner of a floor of 40 m.
+        The floor is drawn in cells of 0.1 m, and each costs time, so it is no larger than the visible part. It is cut
+        by whole repeats of its pattern, which begins at the corner of a floor of 40 m.
         """
         return 20.0 - 2 * math.floor((20.0 - seen) * scale / 2) / scale
 
