@@ -327,9 +327,10 @@ HTML = b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<
     [
         Reply(HTML, 413, {"Content-Type": "text/html"}),
         Reply({"error": {"message": "image too large: at most 1 MP"}}, 400),
+        Reply({"error": {"message": "the picture is too big"}}, 400),
         Reply({"detail": [{"msg": "The image exceeds the maximum of 1000000 pixels"}]}, 422),
     ],
-    ids=["413", "400", "422"],
+    ids=["413", "400", "picture", "422"],
 )
 def test_an_image_that_is_too_large_is_sent_smaller_from_then_on_without_new_probes(serve, refusal, caplog):
     def answer(request: Request) -> Reply | None:
