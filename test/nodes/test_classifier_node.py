@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import array
 import os
-import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +15,18 @@ pytest.importorskip("vlm_perception.srv", reason="the interfaces are not built",
 
 import rclpy
 from builtin_interfaces.msg import Time
-from classifier_world import BALL, GREEN, RED, SIDE, WORDS, Scripted, World
+from classifier_world import BALL, GREEN, RED, SIDE, WORDS, World
 from diagnostic_msgs.msg import DiagnosticStatus
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Log
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
-from vlm_perception.models.loader import load_first
-from vlm_perception.models.options import LoadOptions
 from vlm_perception.msg import Question
-from vlm_perception.nodes import camera_topics, conversions
+from vlm_perception.nodes import camera_topics
 from vlm_perception.nodes.services import create_service
 from vlm_perception.perception.frame import nanoseconds
-from vlm_perception.questions import Answer, Text, Usage
 from vlm_perception.srv import Ask
 
 
@@ -59,29 +50,6 @@ def test_an_image_becomes_a_label_a_description_and_answers_with_its_header(ros)
     status = world.until_health("looking", DiagnosticStatus.OK)
     values = {v.key: v.value for v in status.values}
     assert status.name == "classifier" and values["family"] == "scripted" and float(values["images per second"]) > 5
-
-
-def test_what_an_answer_cost_is_told_to_the_asker_and_in_the_diagnostics(ros):
-    world = World(ros)
-    world.until_label("clear")
-    side, words = world.ask(SIDE, WORDS).answers
-    assert (side.seconds, side.time_to_first_token, side.tokens, side.tokens_per_second) == (0.25, 0.25, 0, 0.0)
-    assert (words.tokens, words.tokens_per_second, words.peak_memory) == (31, 20.0, 7 << 20)
-    assert conversions.answer_from_message(words).usage == Scripted.words
-    values = {v.key: v.value for v in world.until_health("looking").values}
-    assert values["decision time [s]"] == "0.25" and values["decision peak memory [MiB]"] == "5"
-    assert values["description tokens per second"] == "20" and values["description tokens"] == "31"
-    assert values["description time to first token [s]"] == "0.5" and values["description peak memory [MiB]"] == "7"
-
-
-def test_a_model_that_does_not_tell_what_it_cost_is_fine(ros):
-    world = World(ros)
-    world.model.decision = world.model.words = None
-    world.until_label("clear")
-    reply = world.ask(SIDE, WORDS)
-    assert reply.success and reply.answers[0].seconds == 0 == reply.answers[1].peak_memory
-    assert conversions.answer_from_message(reply.answers[1]).usage is None
-    world.until_health("looking")
 
 
 def test_compressed_images(ros):
@@ -297,20 +265,6 @@ def test_who_has_seen_an_image_may_ask_about_the_next_one(ros):
     assert not reply.success and "no newer image came" in reply.message
 
 
-def test_while_the_model_loads_asking_says_so(ros):
-    gate, model = threading.Event(), Scripted()
-    world = World(ros, load=lambda *_: gate.wait(20) and model)
-    reply = world.ask(SIDE)
-    assert not reply.success and "not there yet: loading ('nano')" in reply.message
-    assert "wait for a message on model_scope" in reply.message
-    world.until_health("loading", DiagnosticStatus.WARN)
-    # A recording that waits for a subscriber must not be played to a model that is not there yet.
-    assert not world.camera.get_subscription_count()
-    gate.set()
-    world.until_label("clear")
-    assert world.camera.get_subscription_count() == 1
-
-
 def test_reliable_and_best_effort_subscribers_see_the_annotated_image(ros):
     """RViz and rqt ask for either."""
     world = World(ros, annotated_image_rate=100.0)
@@ -328,87 +282,6 @@ def test_what_may_not_be_what_the_camera_sees_is_said_once_and_stays_in_the_diag
     assert sum("23040 bytes" in message.msg for message in log) == 1
 
 
-def test_a_model_that_cannot_be_loaded_leaves_a_node_that_says_why_and_can_try_again(ros):
-    asked = []
-
-    def load(name, options, passed_over):
-        asked.append((name, options.device, options.dtype))
-        if name == "/nowhere":
-            raise ModelError("/nowhere does not exist, expected a model folder")
-        return world.model
-
-    world = World(ros, load=load, model="/nowhere", device="cpu")
-    ros.until(lambda: world.state() == "unconfigured", "return to unconfigured")
-    reply = world.ask(SIDE)
-    assert not reply.success and "/nowhere does not exist" in reply.message
-    world.until_health("/nowhere does not exist", DiagnosticStatus.ERROR)
-    assert ros.set_parameter("classifier", "model", "nano").successful
-    assert world.lifecycle(Transition.TRANSITION_CONFIGURE) and world.lifecycle(Transition.TRANSITION_ACTIVATE)
-    world.until_label("clear")
-    assert asked == [("/nowhere", "cpu", "auto"), ("nano", "cpu", "auto")]
-
-
-def test_nobody_on_the_network_sends_the_images_to_a_server_that_was_not_named_at_start(ros):
-    world = World(ros, start=False, model="gpu.invalid:8000, nano")
-    for name in ("http://evil.invalid", "evil.invalid:80", "nano,https://user:secret@evil.invalid#m", "gpu.invalid:81"):
-        result = ros.set_parameter("classifier", "model", name)
-        assert not result.successful and "allow_remote_model" in result.reason and "secret" not in result.reason
-    for name in ("nano", "/models/other", "nano, gpu.invalid:8000"):
-        assert ros.set_parameter("classifier", "model", name).successful, name
-    assert not ros.set_parameter("classifier", "allow_remote_model", True).successful
-    ros.remove(world.classifier)
-    World(ros, start=False, allow_remote_model=True)
-    assert ros.set_parameter("classifier", "model", "http://other.invalid").successful
-
-
-class Strange(Scripted):
-    """Answers with what no message can hold."""
-
-    decision = Usage(1e300, -1.0, -5, 2**80)
-    words = Usage(1.0, 1.0, 2**70, -1)
-
-    def answer(self, image, questions):
-        said = "A \ud83d\x1b[31mball\x00"
-        return [replace(a, value=said) if not a.options else a for a in super().answer(image, questions)]
-
-
-def test_answers_that_no_message_can_hold_do_not_take_the_node_down(ros):
-    world = World(ros, load=lambda *_: Strange())
-    world.until_label("clear")
-    reply = world.ask(SIDE, WORDS)
-    assert reply.success and [a.tokens for a in reply.answers] == [0, 2**32 - 1]
-    assert [a.peak_memory for a in reply.answers] == [2**64 - 1, 0]
-    assert reply.answers[1].value == "A \ufffdball"
-    ros.until(lambda: [m for m in world.descriptions if m.data == "A \ufffdball"], "description")
-
-
-def test_an_error_with_half_a_character_can_be_logged_and_told(ros):
-    world = World(ros)
-    world.until_label("clear")
-    world.model.error = ModelError("the server said \ud83d\x1b[2J")
-    reply = world.ask(SIDE)
-    assert not reply.success and reply.message == "the server said \ufffd"
-    world.until_health("the server said \ufffd")
-    world.model.error = None
-    assert world.ask(SIDE).success
-
-
-def test_words_that_fail_cost_neither_the_model_nor_the_answers_beside_them(ros):
-    class Speechless(Scripted):
-        def answer(self, image, questions):
-            if any(isinstance(question, Text) for question in questions):
-                raise ModelError("no words today")
-            return super().answer(image, questions)
-
-    world = World(ros, load=lambda *_: Speechless())
-    world.until_label("clear")
-    reply = world.ask(SIDE, WORDS)
-    assert reply.success and [(a.value, a.confidence > 0) for a in reply.answers] == [("left", True), ("", False)]
-    reply = world.ask(WORDS)
-    assert not reply.success and reply.message == "no words today"
-    world.until_health("no words today")
-
-
 def test_a_service_that_fails_answers_so_and_its_node_lives_on(ros):
     def fails(request, response):
         raise RuntimeError("ouch \ud83d")
@@ -424,78 +297,6 @@ def test_a_service_that_fails_answers_so_and_its_node_lives_on(ros):
         reply = ros.call(Ask, name, Ask.Request())
         assert not reply.success and word in reply.message, reply.message
     assert len(failures) == 4
-
-
-ANY_TEXT = st.text(st.characters(), max_size=20)
-ANY_USAGE = st.builds(Usage, st.floats(), st.floats(), st.integers(), st.integers())
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.builds(
-        Answer,
-        ANY_TEXT,
-        st.floats(),
-        st.just(("a", "b")),
-        st.tuples(st.floats(), st.floats()),
-        st.none() | ANY_USAGE,
-    )
-)
-def test_any_answer_can_be_sent(answer):
-    message = conversions.answer_to_message("name", answer)
-    again = conversions.answer_from_message(deserialize_message(serialize_message(message), type(message)))
-    assert again.value == message.value and again.options == answer.options
-
-
-def test_a_real_missing_folder_is_reported_by_the_real_loader(ros):
-    world = World(ros, load=load_first, model="/does/not/exist")
-    world.until_health("/does/not/exist", DiagnosticStatus.ERROR)
-
-
-def test_of_several_models_the_first_that_can_be_loaded_answers_and_the_diagnostics_say_why_no_other(ros):
-    world = World(ros, load=load_first, model="/does/not/exist, nano", device="cpu")
-    world.timer.cancel()
-    ros.until(lambda: world.classifier._worker.state == "ready", "model", 60)
-    values = {v.key: v.value for v in world.until_health("image").values}
-    assert values["model"] == "nano" and "'/does/not/exist' does not exist" in values["passed over"]
-
-
-def test_how_the_model_is_loaded_are_parameters_checked_and_fixed_while_it_is_there(ros):
-    asked, model = [], Scripted()
-    world = World(ros, load=lambda *a: asked.append(a[1]) or model, image_size=448, dtype="tf32")
-    world.until_label("clear")
-    assert asked[0] == LoadOptions(image_size=448, dtype="tf32", request_timeout=20.0)
-    for name, value, word in [
-        ("quantization", "int8", "quantization cannot change while the node is configured"),
-        ("check_memory", False, "check_memory cannot change"),
-        ("dtype", "best", "expected one of auto, float32, tf32"),
-    ]:
-        result = ros.set_parameter("classifier", name, value)
-        assert not result.successful and word in result.reason, (name, result.reason)
-
-
-def test_inactive_means_silent_and_the_model_stays(ros):
-    loads, model = [], Scripted()
-    world = World(ros, load=lambda *_: loads.append(1) or model)
-    world.until_label("clear")
-    assert world.lifecycle(Transition.TRANSITION_DEACTIVATE)
-    ros.spin(0.2)
-    world.labels.clear()
-    reply = world.ask(SIDE)
-    assert not reply.success and "not active" in reply.message
-    ros.spin(0.3)
-    assert not world.labels
-    assert world.lifecycle(Transition.TRANSITION_ACTIVATE)
-    world.until_label("clear")
-    assert len(loads) == 1
-    assert world.lifecycle(Transition.TRANSITION_DEACTIVATE) and world.lifecycle(Transition.TRANSITION_CLEANUP)
-    assert "not configured" in world.ask(SIDE).message
-
-
-def test_autostart_can_be_turned_off(ros):
-    world = World(ros, autostart=False)
-    assert world.state() == "unconfigured"
-    assert "configure" in world.ask(SIDE).message
 
 
 def test_the_annotated_image_is_drawn_for_subscribers_only(ros, monkeypatch):

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import array
 import math
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from paths import ROOT
 
 pytest.importorskip("rclpy")
 
-from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import Twist
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from navigator_world import ScriptedClassifier, World, driving, is_zero
-from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image, LaserScan
 
-from vlm_perception.action import SearchTarget
 from vlm_perception.msg import NavigationState
 from vlm_perception.nodes.navigator import Navigator
 from vlm_perception.nodes.run import autostart
@@ -345,148 +338,6 @@ def test_what_contradicts_its_mirror_image_moves_nothing(ros):
     world.classifier.answers["mirrored target"] = "right far"
     assert world.until_twist(lambda t: t.angular.z != 0.0, "turn").angular.z > 0.0
     assert world.classifier.questions[-1] == world.classifier.questions[-2] == "where is the red ball?"
-
-
-# Depth
-
-
-def depth_image(node, metres):
-    pixels = np.full((48, 64), metres, np.float32)
-    message = Image(height=48, width=64, encoding="32FC1", step=256, data=array.array("B", pixels.tobytes()))
-    message.header.stamp = node.get_clock().now().to_msg()
-    return message
-
-
-def laser_scan(node, metres):
-    angles = {"angle_min": -1.0, "angle_max": 1.0, "angle_increment": 0.1}
-    message = LaserScan(**angles, range_min=0.05, range_max=10.0, ranges=[metres] * 21)
-    message.header.stamp = node.get_clock().now().to_msg()
-    return message
-
-
-@pytest.mark.parametrize(
-    ("parameter", "topic", "make", "name"),
-    [
-        ("depth.image", "camera/depth/image_raw", depth_image, "depth image"),
-        ("depth.scan", "scan", laser_scan, "laser scan"),
-    ],
-)
-def test_depth_measures_the_target_stops_the_robot_and_is_missed(ros, parameter, topic, make, name):
-    world = World(ros, **{parameter: True})
-    world.classifier.answers["target"] = "center far"
-    world.set_target("red ball")
-    ros.until(lambda: f"no {name} comes" in world.navigator._check().message, "a word about missing depth")
-    world.until_twist(lambda t: t.linear.x > 0.1, "driving as without depth")
-    assert math.isnan(world.sightings[-1].distance)
-
-    publisher = ros.node.create_publisher(type(make(ros.node, 1.0)), topic, qos_profile_sensor_data)
-    metres = 0.0
-    timer = ros.node.create_timer(0.05, lambda: publisher.publish(make(ros.node, metres)))
-    ros.until(
-        lambda: f"the {name} is not usable" in world.states[-1].reason, "standing still, as what comes is unusable"
-    )
-    world.until_still()
-    metres = 3.0
-    ros.until(lambda: world.sightings[-1].distance == pytest.approx(3.0, abs=0.2), "distance of the target")
-    world.until_twist(lambda t: t.linear.x > 0.1, "driving")
-    metres = 0.3
-    ros.until(lambda: world.navigator._check().values["free ahead [m]"] < 0.35, "closeness")
-    ros.spin(0.1)
-    del world.twists[:]
-    ros.spin(1.0)
-    assert world.twists and all(twist.linear.x <= 0.0 for twist in world.twists)
-
-    metres = math.nan
-    ros.until(lambda: "covered" in world.states[-1].reason, "reason")
-    metres = 3.0
-    world.until_twist(lambda t: t.linear.x > 0.1 or t.angular.z != 0.0, "motion")
-    ros.node.destroy_timer(timer)
-    ros.until(lambda: f"the {name} was in use and has failed" in world.states[-1].reason, "reason")
-    world.until_still()
-    assert world.navigator._check().values[f"faults, unusable {name}"] >= 1
-
-
-# The action
-
-
-def send_goal(world, target, time_limit=0.0, feedback=None):
-    client = ActionClient(world.ros.node, SearchTarget, "search_target")
-    world.ros.until(client.server_is_ready, "action server")
-    goal = SearchTarget.Goal(target=target, time_limit=time_limit)
-    future = client.send_goal_async(goal, feedback_callback=feedback.append if feedback is not None else None)
-    world.ros.until(future.done, "acceptance")
-    assert future.result().accepted
-    return future.result()
-
-
-def result_of(world, handle):
-    future = handle.get_result_async()
-    world.ros.until(future.done, "result")
-    return future.result().status, future.result().result
-
-
-def test_action_finds(world):
-    world.classifier.answers.update(target="center near", label="obstacle")
-    feedback = []
-    handle = send_goal(world, "red ball", feedback=feedback)
-    status, result = result_of(world, handle)
-    assert status == GoalStatus.STATUS_SUCCEEDED
-    assert result.found and 0.0 < result.time < 10.0 and "red ball is near" in result.message
-    assert feedback[-1].feedback.sighting.range == "near" and feedback[-1].feedback.state
-    world.ros.spin(0.2)
-    assert world.states[-1].state == "arrived"
-
-
-def test_action_is_cancelled(world):
-    world.classifier.answers["target"] = "center far"
-    handle = send_goal(world, "red ball")
-    world.until_twist(lambda t: t.linear.x > 0.1, "drive")
-    cancelling = handle.cancel_goal_async()
-    world.ros.until(cancelling.done, "cancellation")
-    status, result = result_of(world, handle)
-    assert status == GoalStatus.STATUS_CANCELED and not result.found
-    world.until_still(0.5)
-    assert world.states[-1].mode == "idle"
-
-
-def test_action_gives_up_in_time(world):
-    handle = send_goal(world, "red ball", time_limit=1.0)
-    status, result = result_of(world, handle)
-    assert status == GoalStatus.STATUS_ABORTED and not result.found
-    assert result.message == "red ball was not found within 1 s" and 0.9 < result.time < 3.0
-    world.until_still(1.0)
-
-
-def test_time_is_up_without_a_classifier_too(world):
-    world.ros.remove(world.classifier)
-    status, result = result_of(world, send_goal(world, "red ball", time_limit=0.5))
-    assert status == GoalStatus.STATUS_ABORTED and "not found within 0.5 s" in result.message
-
-
-def test_a_new_goal_and_a_new_target_preempt(world):
-    first, second = send_goal(world, "red ball"), send_goal(world, "blue box")
-    status, result = result_of(world, first)
-    assert status == GoalStatus.STATUS_ABORTED and result.message == "preempted: the new goal is blue box"
-    assert world.states[-1].target == "blue box"
-    world.set_target("green cylinder")
-    status, result = result_of(world, second)
-    assert status == GoalStatus.STATUS_ABORTED and "green cylinder" in result.message
-
-
-@pytest.mark.parametrize(
-    ("target", "limit", "words"),
-    [
-        ("", 0.0, "the target is empty"),
-        ("x" * 101, 0.0, "at most 100"),
-        ("ball", -1.0, "-1.0 s"),
-        ("ball", math.nan, "nan"),
-    ],
-)
-def test_action_refuses_bad_goals_and_leaves_the_search_alone(world, target, limit, words):
-    driving(world)
-    status, result = result_of(world, send_goal(world, target, limit))
-    assert status == GoalStatus.STATUS_ABORTED and words in result.message
-    assert world.states[-1].target == "red ball"
 
 
 # Parameters
