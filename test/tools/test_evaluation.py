@@ -160,15 +160,15 @@ def test_wrong_arguments_are_refused_before_anything_starts(arguments, words, ca
 
 
 def test_one_room_on_a_simulated_clock_from_end_to_end(tmp_path):
-    command = [sys.executable, "-m", "vlm_perception.tools", "evaluate", "--rooms", "1", "--time-limit", "6"]
-    command += ["--absent-time-limit", "2"]
+    command = [sys.executable, "-m", "vlm_perception.tools", "evaluate", "--rooms", "1", "--time-limit", "3"]
+    command += ["--absent-time-limit", "1"]
     command += ["--jobs", "1", "--output", str(tmp_path), "--delay", "0.05"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
     assert set(KEYS) <= set(line) and set(KEYS) <= set(line["baseline"])
     assert line["rooms"] == line["baseline"]["rooms"] == line["absent_rooms"] == 1
-    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 2.0)
+    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 1.0)
     assert line["clock"] == "simulated"
     assert line["median_image_age"] > 0.05
     everything = json.loads((tmp_path / "evaluation.json").read_text())

@@ -21,11 +21,13 @@ SETTING = Setting(0.0, 120.0, 30.0, ("ours", "baseline"), True, "nano")
 
 
 class Sure:
-    """A model that is sure of the first option, whatever it is shown."""
+    """A model that is sure of the first option, whatever it is shown; `calls` counts how often that is."""
 
     name, scope = "sure", None
+    calls = 0
 
     def answer(self, image, questions):
+        self.calls += 1
         return [Answer(q.options[0], 1.0, q.options, (1.0, *[0.0] * (len(q.options) - 1))) for q in questions]
 
 
@@ -52,12 +54,12 @@ class Controller:
         return self.command if now < self.seconds else None
 
 
-def simulate(controller, time_limit, delay=0.0, **parameters):
+def simulate(controller, time_limit, delay=0.0, model=None, **parameters):
     """Return the episode of a search in room 3."""
     simulator = SimulatorParameters(width=64, height=48, multisampling=0, camera_rate=1.0 / CAMERA_PERIOD)
     with World(make_room(3), 64, 48, 0) as world:
         navigator = NavigatorParameters(**parameters)
-        return Simulation(world, Sure(), controller, "red ball", delay, simulator, navigator).run(time_limit)
+        return Simulation(world, model or Sure(), controller, "red ball", delay, simulator, navigator).run(time_limit)
 
 
 @functools.cache
@@ -69,7 +71,7 @@ def test_equal_seeds_give_equal_episodes_to_the_bit():
     room = make_room(200000)
     for controller in SETTING.controllers:
         first, second = (
-            simulated_time.search(nano(), SETTING, room, controller, room.things[0].name, 3.0) for _ in range(2)
+            simulated_time.search(nano(), SETTING, room, controller, room.things[0].name, 2.0) for _ in range(2)
         )
         assert repr(first) == repr(second)
         assert first.driven > 0.0 or len(first.states) > 1
@@ -93,8 +95,9 @@ def test_answers_are_as_late_as_they_should_be_and_about_the_newest_image_when_t
 
 
 def test_the_model_is_busy_with_what_nobody_waits_for_any_more():
-    controller = Controller()
-    simulate(controller, 7.0, delay=3.0, ask_timeout=2.0)
+    controller, model = Controller(), Sure()
+    simulate(controller, 7.0, delay=3.0, model=model, ask_timeout=2.0)
+    assert model.calls == 3  # at 0, 3 and 6 s, for what was asked at 0, 2 and 4 s
     assert controller.taken == [] and len(controller.failed) == 3 and set(controller.failed) == {"time-out"}
 
 
@@ -104,6 +107,8 @@ def test_odometry_comes_with_each_image_and_says_how_the_robot_went():
     stamps = [stamp for stamp, _ in controller.poses]
     steps = [after - before for before, after in itertools.pairwise(stamps)]
     assert steps == pytest.approx([CAMERA_PERIOD] * len(steps))
+    (began, at), (ended, then) = controller.poses[-20], controller.poses[-1]
+    assert (then.x - at.x) / (ended - began) == pytest.approx(0.3, rel=0.015)
     assert controller.poses[-1][1].x == pytest.approx(episode.driven, abs=0.05) and 0.4 < episode.driven < 0.6
 
 
