@@ -46,8 +46,9 @@ def test_no_page_has_an_old_name_of_a_parameter(page):
     from vlm_perception.nodes.parameter_file import definition
 
     named = set(re.findall(r"(?:`|-p |/classifier |/navigator )([a-z_]+)(?=`|: |:=| )", PAGES[page]))
-    for node in ("classifier", "navigator"):
-        old = {name for name in definition(node).RENAMED if "_" in name} - set(declared(definition(node)))
+    nodes = [definition(node) for node in ("classifier", "navigator")]
+    for node in nodes:
+        old = {name for name in node.RENAMED if "_" in name}.difference(*map(declared, nodes))
         assert named & old <= {"empty_picture"}, "that one is a key of decision.json, too"
 
 

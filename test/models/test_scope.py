@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ def test_nano_says_what_its_training_taught():
     from vlm_perception.training.nano import SCOPE as TAUGHT
 
     assert Scope.from_folder(NANO_FOLDER) == TAUGHT
-    assert TAUGHT.simulator_only and "red ball" in TAUGHT.targets
+    assert TAUGHT.simulator_only and "red ball" in TAUGHT.targets and TAUGHT.clear_distance == 1.5
 
 
 @pytest.mark.parametrize(
@@ -41,13 +43,25 @@ def test_what_a_model_was_not_taught_is_named_with_what_it_knows(question, words
 
 def test_a_scope_is_kept_in_the_models_folder(tmp_path):
     assert Scope.from_folder(tmp_path) is None
-    SCOPE.save(tmp_path)
-    assert Scope.from_folder(tmp_path) == SCOPE
+    for scope in (SCOPE, replace(SCOPE, clear_distance=2.0)):
+        scope.save(tmp_path)
+        assert Scope.from_folder(tmp_path) == scope
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"about": 1, "questions": {"a": []}}', '{"about": "x", "questions": {"a": "b"}}', "[" * 9999],
+    [
+        *(
+            f'{{"about": "x", "questions": {{"a": []}}, "clear_distance": {bad}}}'
+            for bad in ('"far"', "0", "NaN", "[1]")
+        ),
+        "",
+        "[]",
+        "{}",
+        '{"about": 1, "questions": {"a": []}}',
+        '{"about": "x", "questions": {"a": "b"}}',
+        "[" * 9999,
+    ],
 )
 def test_a_scope_that_cannot_be_read_is_an_error_of_the_model(tmp_path, content):
     (tmp_path / FILE).write_text(content)

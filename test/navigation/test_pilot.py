@@ -15,7 +15,7 @@ from kinematic_room import READ_SURROUNDINGS, READ_TARGET
 from vlm_perception.navigation.depth import DepthReading, Points, UnusableDepthError
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.pilot import MODES, Pilot
-from vlm_perception.navigation.sighting import UnusableAnswerError
+from vlm_perception.navigation.sighting import Surroundings, UnusableAnswerError
 from vlm_perception.navigation.tuning import Tuning
 from vlm_perception.questions import Answer
 
@@ -432,3 +432,18 @@ def test_an_image_that_does_not_change_though_the_robot_turns_is_frozen(unchange
     answers = [answer_to(o, sure[: len(o)]) for o in (labels, ways)]
     assert pilot.take(READ_SURROUNDINGS.read(*answers, 100.0), None, 100.05, 5.0, unchanged) is not frozen
     assert pilot.answers.faults["frozen image"] == frozen
+
+
+def test_knowledge_fades_as_slowly_with_the_stamps_of_today_as_with_those_of_a_simulation():
+    left = []
+    for began in (0.0, 1_764_100_000.0):
+        pilot = Pilot(PERIOD, Tuning(), LIMITS, MAX_AGE)
+        pilot.start("explore", "", "a test")
+        for steps in range(3):
+            pilot.odometry.add_odometry(began + 0.1 * steps, Pose(heading=0.001 * steps))
+            pilot.step(began + 0.1 * steps, 0.1 * steps)
+        way = Surroundings(began + 0.2, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+        pilot.take(way, None, began + 0.2, 0.2)
+        pilot.time += 20.0
+        left.append(float(pilot.map.free.odds(pilot.time)[pilot.map.grid.cell(0.5, 0.0)]))
+    assert left[0] == pytest.approx(left[1], rel=0.01) and left[0] > 1.0

@@ -82,7 +82,7 @@ def test_how_the_model_is_loaded_are_parameters_checked_and_fixed_while_it_is_th
     asked, model = [], Scripted()
     world = World(ros, load=lambda *a: asked.append(a[1]) or model, image_size=448, dtype="tf32")
     world.until_label("clear")
-    assert asked[0] == LoadOptions(image_size=448, dtype="tf32", request_timeout=20.0)
+    assert asked[0] == LoadOptions(image_size=448, dtype="tf32", request_timeout=40.0)
     for name, value, word in [
         ("quantization", "int8", "quantization cannot change while the node is configured"),
         ("check_memory", False, "check_memory cannot change"),

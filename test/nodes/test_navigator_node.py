@@ -123,7 +123,7 @@ def test_no_velocity_and_no_question_in_idle(world):
     ],
 )
 def test_every_doubt_stops_the_robot_and_is_named(ros, fault, words):
-    world = World(ros, ask_timeout=0.5)
+    world = World(ros)
     driving(world)
     classifier = world.classifier
     if fault == "stale":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vlm_perception.models.base import ModelError, ModelOutOfMemoryError
+from vlm_perception.perception import inference
 from vlm_perception.perception.inference import Job, OomBackoff, answer
 from vlm_perception.questions import Answer, Choice, MirroredChoice, Text, YesNo
 
@@ -184,3 +185,23 @@ def test_images_and_questions_that_memory_does_not_do_for_together_go_in_portion
     model.calls.clear()
     assert [[a.value for a in row] for row in portions.answer_batch(images, questions)] == expected
     assert model.calls[-2:] == [(1, 1), (1, 1)]
+
+
+def test_it_is_learned_how_long_calls_take_and_those_for_texts_apart(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(inference.time, "monotonic", lambda: clock.now)
+
+    class Slow(Scripted):
+        def answer(self, image, questions):
+            limits.append(slow.limit(40.0))
+            clock.now += 8.0 if WORDS in questions else 2.0
+            return super().answer(image, questions)
+
+    limits: list[float] = []
+    slow = OomBackoff(Slow(), pytest.fail)
+    for question in (LABEL, WORDS, LABEL, WORDS):
+        slow.answer_batch([IMAGE], [question])
+    assert limits == [40.0, 40.0, 8.0, 32.0]  # of the present call; a first one may take as long as any
+    assert [slow.limit(40.0, texts) for texts in (False, True)] == [8.0, 32.0] and slow.limit(5.0, True) == 5.0
+    slow.forget_texts()
+    assert slow.limit(40.0, True) == 40.0

@@ -37,7 +37,13 @@ class Controller:
     def __init__(self, command=STOP, seconds=100.0, patience=100.0):
         self.state, self.reason, self.is_busy = "searching", "", True
         self.command, self.seconds, self.patience = command, seconds, patience
-        self.taken, self.failed, self.poses = [], [], []
+        self.taken, self.failed, self.poses, self.questions = [], [], [], []
+
+    def wants_image(self, now):
+        return True
+
+    def asked(self, now):
+        self.questions.append(now)
 
     def see_odometry(self, stamp, pose):
         self.poses.append((stamp, pose))
@@ -47,6 +53,9 @@ class Controller:
 
     def fail(self, kind, reason):
         self.failed.append(kind)
+
+    def belief(self):
+        return None
 
     def step(self, now):
         if now > self.patience:
@@ -81,7 +90,7 @@ def test_equal_seeds_give_equal_episodes_to_the_bit():
 @pytest.mark.parametrize(("delay", "rate", "number"), [(0.0, 10.0, (43, 6)), (0.0, 0.0, (112, 8)), (1.0, 10.0, (5, 0))])
 def test_answers_are_as_late_as_they_should_be_and_about_the_newest_image_when_the_model_began(delay, rate, number):
     controller = Controller()
-    episode = simulate(controller, 6.0, delay, ask_timeout=5.0, ask_rate=rate)
+    episode = simulate(controller, 6.0, delay, ask_rate=rate)
     least = SERVICE[0] + delay
     ages = [now - stamp for stamp, now, _ in controller.taken]
     assert len(ages) == pytest.approx(number[0], abs=number[1])
@@ -91,12 +100,15 @@ def test_answers_are_as_late_as_they_should_be_and_about_the_newest_image_when_t
     assert min(between) >= (0.1 - 7 * SERVICE[1] if rate and not delay else least)
     stamps = [stamp for stamp, _, _ in controller.taken]
     assert sorted(set(stamps)) == stamps and set(stamps) <= {stamp for stamp, _ in controller.poses}
+    assert 0 <= len(controller.questions) - len(controller.taken) <= 1
+    assert all(asked <= now for asked, (_, now, _) in zip(controller.questions, controller.taken, strict=False))
     assert controller.taken[0][2] == {"label": "clear", "way": "left", "target": "no"}
 
 
-def test_the_model_is_busy_with_what_nobody_waits_for_any_more():
+def test_the_model_is_busy_with_what_nobody_waits_for_any_more(monkeypatch):
+    monkeypatch.setattr(simulated_time, "LONGEST", 2.0)
     controller, model = Controller(), Sure()
-    simulate(controller, 7.0, delay=3.0, model=model, ask_timeout=2.0)
+    simulate(controller, 7.0, delay=3.0, model=model)
     assert model.calls == 3  # at 0, 3 and 6 s, for what was asked at 0, 2 and 4 s
     assert controller.taken == [] and len(controller.failed) == 3 and set(controller.failed) == {"time-out"}
 

@@ -16,6 +16,8 @@ from vlm_perception.questions import ClosedQuestion, Question
 
 FILE = "scope.json"
 TARGET = "{target}"
+FARTHEST_CLEAR = 10.0
+"""Nobody sees farther [m] than this that a way is clear."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class Scope:
     """What a model was taught; `about` says it in a few words for people.
 
     `questions` are the possible answers by prompt, empty for a free text. In a prompt, `{target}` stands for one of the
-    `targets`. `simulator_only`: it was trained only with images of this package's simulator.
+    `targets`. `simulator_only`: it was trained only with images of this package's simulator. `clear_distance` [m] is
+    how far from the robot's centre the way is free when the model says that it is clear, if that is known.
     """
 
     about: str
     questions: Mapping[str, tuple[str, ...]]
     targets: tuple[str, ...] = ()
     simulator_only: bool = False
+    clear_distance: float | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> Scope | None:
@@ -41,14 +45,19 @@ class Scope:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
             questions = {str(prompt): _texts(options) for prompt, options in content["questions"].items()}
             targets, simulator_only = _texts(content.get("targets", [])), content.get("simulator_only", False)
+            clear_distance = content.get("clear_distance")
             if not (questions and isinstance(content["about"], str) and isinstance(simulator_only, bool)):
                 raise ValueError("about, questions or simulator_only is not of its kind")
+            if clear_distance is not None and not 0.0 < (clear_distance := float(clear_distance)) <= FARTHEST_CLEAR:
+                raise ValueError(
+                    f"clear_distance is {clear_distance} m, expected more than 0 and at most {FARTHEST_CLEAR:g}"
+                )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(
                 f"{path} cannot be used ({error!r:.200}), expected an object with about (a text), questions (answers "
-                "by prompt), and perhaps targets (texts) and simulator_only (true or false)"
+                "by prompt), and perhaps targets (texts), simulator_only (true or false) and clear_distance (in m)"
             ) from None
-        return cls(content["about"], questions, targets, simulator_only)
+        return cls(content["about"], questions, targets, simulator_only, clear_distance)
 
     def save(self, folder: Path) -> None:
         """Write `scope.json` into `folder`."""

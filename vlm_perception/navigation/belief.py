@@ -35,7 +35,7 @@ class Belief:
         self.none = 1.0
 
     def doubt_the_way(self) -> None:
-        """The robot looks in another direction now: what is ahead is open."""
+        """Doubt what is ahead, as the robot looks in another direction now."""
         self.obstacle, self.wall = 0.5, 0.0
 
     @property

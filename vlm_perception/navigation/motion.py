@@ -147,8 +147,25 @@ def wrap(angle: float) -> float:
     return math.remainder(angle, math.tau)
 
 
+SAME_VIEW = 0.15, 0.15
+"""Images are of the same view that were taken within so far [m] and so much of a turn [rad]."""
+
+
+def is_same_view(one: Pose, other: Pose) -> bool:
+    """Tell whether images that were taken at two poses show the same."""
+    far, turned = SAME_VIEW
+    return math.hypot(one.x - other.x, one.y - other.y) <= far and abs(wrap(one.heading - other.heading)) <= turned
+
+
 def seen_from(then: Pose, now: Pose) -> Pose:
     """Return the pose `now` in the frame of the pose `then`; the turn is not wrapped."""
     cos, sin = math.cos(then.heading), math.sin(then.heading)
     x, y = now.x - then.x, now.y - then.y
     return Pose(cos * x + sin * y, cos * y - sin * x, now.heading - then.heading)
+
+
+def placed(frame: Pose, pose: Pose) -> Pose:
+    """Return a `pose` that is given in the frame of the pose `frame` in the frame of that one; undoes `seen_from`."""
+    cos, sin = math.cos(frame.heading), math.sin(frame.heading)
+    x, y = frame.x + cos * pose.x - sin * pose.y, frame.y + sin * pose.x + cos * pose.y
+    return Pose(x, y, frame.heading + pose.heading)

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import deque
 from typing import Any
 
-from vlm_perception.navigation.motion import Command, Pose, seen_from, wrap
+from vlm_perception.navigation.motion import Command, Pose, placed, seen_from, wrap
 
 
 class UnusableOdometryError(ValueError):
@@ -44,9 +44,7 @@ class Trajectory:
 
     def move(self, time: float, by: Pose) -> None:
         """Go on until `time` [s] `by` x [m] ahead, y [m] to the left, and a turn of heading [rad]."""
-        cos, sin = math.cos(self.pose.heading), math.sin(self.pose.heading)
-        x, y = self.pose.x + cos * by.x - sin * by.y, self.pose.y + sin * by.x + cos * by.y
-        self.pose = Pose(x, y, self.pose.heading + by.heading)
+        self.pose = placed(self.pose, by)
         while self._times and self._times[-1] >= time:  # the clock jumped back
             self._times.pop()
             self._poses.pop()
@@ -110,6 +108,8 @@ class OdometryBuffer:
         self._why_refused: str | None = None
         self._compared = math.nan
         self._contradiction: str | None = None
+        self.origin: Pose | None = None
+        """Where the path began, in the frame of odometry; None until that counts."""
 
     @property
     def pose(self) -> Pose:
@@ -152,6 +152,7 @@ class OdometryBuffer:
         self.measured.move(time, change)
         if self.has_odometry(time):
             self._path.move(time, change)
+            self.origin = placed(measured, seen_from(self._path.pose, Pose()))
 
     def _impossible(self, passed: float, change: Pose) -> str | None:
         """Return why no robot moves by `change` within the `passed` [s], or None."""
@@ -203,7 +204,7 @@ class OdometryBuffer:
         return max(moved) >= self.AGREEMENT * said and min(moved) <= said / self.AGREEMENT
 
     def has_odometry(self, time: float) -> bool:
-        """Does odometry count at `time` [s]?"""
+        """Tell whether odometry counts at `time` [s]."""
         return (
             not self._contradiction
             and abs(time - self._accepted) <= self.ODOMETRY_TIMEOUT

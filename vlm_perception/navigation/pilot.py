@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from vlm_perception.navigation.answer_monitor import FUTURE, AnswerMonitor
+from vlm_perception.navigation.answer_monitor import FUTURE, SLOW, AnswerMonitor
 from vlm_perception.navigation.behaviours.base import STOPPED, Behaviour, Decision, WorldState
 from vlm_perception.navigation.behaviours.explore import Explore
 from vlm_perception.navigation.behaviours.follow import Follow
@@ -14,9 +14,12 @@ from vlm_perception.navigation.behaviours.search import Search
 from vlm_perception.navigation.depth import DepthSensor, Points
 from vlm_perception.navigation.motion import STOP, Command, Limits, MotionLimiter, Pose
 from vlm_perception.navigation.odometry import OdometryBuffer
+from vlm_perception.navigation.search_map import SearchMap
 from vlm_perception.navigation.sighting import Sighting, Surroundings, third
 from vlm_perception.navigation.tuning import Tuning
 
+MOST_PATIENCE = 1.3
+"""So long [s] after the last answer a question waits at most for the robot to look where it wants to."""
 MODES = ("idle", "search", "follow", "explore")
 MAX_DEPTH_AGE = 0.5
 """Depth that is older [s] does not count."""
@@ -49,12 +52,15 @@ class Pilot:
         self.depth_image = DepthSensor("depth image", MAX_DEPTH_AGE)
         self.laser_scan = DepthSensor("laser scan", MAX_DEPTH_AGE)
         self.free: float | None = None
+        self.map = _search_map(tuning)
         self._tuning = tuning
         self._limiter = MotionLimiter(limits, period, zeros=math.ceil(ZEROS / period))
         self._pose_then = Pose()
         self._stepped = -math.inf
         self._now = self.time = math.nan
-        self._jumped = 0.0
+        self._jumped = 0.0  # by so much the clock of the stamps is ahead of `time`
+        self._asked = -math.inf
+        self._undecided = False
         self.start("idle", "", "not active")
 
     @property
@@ -69,8 +75,11 @@ class Pilot:
 
     def adopt(self, tuning: Tuning, limits: Limits, max_answer_age: float) -> None:
         """Change how the robot behaves, in the middle of whatever it does."""
+        if _search_map(tuning).means != self.map.means:
+            self.map = _search_map(tuning)
         self._tuning = self._behaviour.tuning = tuning
         self._behaviour.belief.memory = tuning.memory
+        self.map.adopt(tuning.field_of_view, tuning.target_near, tuning.clear_distance, tuning.robot_width)
         self._limiter.limits = limits
         self.answers.max_age = max_answer_age
 
@@ -86,6 +95,7 @@ class Pilot:
         self._behaviour: Behaviour = makers[mode]()
         self.decision = Decision(STOP, STOPPED, reason)
         self.answers.forget()
+        self.map.forget_target()
         for sensor in (self.depth_image, self.laser_scan):
             sensor.forget()
 
@@ -118,6 +128,9 @@ class Pilot:
         if not self.answers.add(surroundings, sighting, now, steady):
             return False
         self._pose_then = pose
+        self._undecided = True
+        if self.mode != "idle" and odometry.has_odometry(now):
+            self.map.add(pose, surroundings, self.answers.sighting, stamp - self._jumped)
         return True
 
     def see(self, sensor: DepthSensor, points: Points, steady: float) -> None:
@@ -133,6 +146,23 @@ class Pilot:
         """Return why the robot must not move, or None."""
         return (
             self.answers.doubt(now, steady) or self.depth_image.doubt(now, steady) or self.laser_scan.doubt(now, steady)
+        )
+
+    def remembered(self, now: float) -> SearchMap | None:
+        """Return the map, None while nothing is in it or nobody knows where the robot was."""
+        return self.map if self.odometry.has_odometry(now) and self.map.answers else None
+
+    def asked(self, now: float, steady: float) -> None:
+        """Take that a question about the newest image was sent."""
+        self._asked = now - self._jumped
+        self.answers.asked(steady)
+
+    def wants_image(self, steady: float) -> bool:
+        """Is it worth while to ask about the newest image, or will there be a better one in a moment?"""
+        if self._undecided:
+            return self.answers.takes < SLOW
+        return not self.decision.asks_later or self.answers.silence(steady) > min(
+            MOST_PATIENCE, 1.2 * self.answers.takes
         )
 
     def fail(self, kind: str, reason: str) -> None:
@@ -156,8 +186,25 @@ class Pilot:
             gone = self.odometry.gone(surroundings.stamp, now)
             surroundings = replace(surroundings, stamp=surroundings.stamp - self._jumped)
         sighting, then = answers.sighting, self._pose_then
-        world = WorldState(surroundings, sighting, pose, then, answers.period, self.free, doubt, gone)
+        remembers = self.odometry.has_odometry(now)
+        if not remembers and self.map.answers:
+            self.map.forget()
+        known = self.remembered(now)
+        world = WorldState(
+            surroundings,
+            sighting,
+            pose,
+            then,
+            answers.period,
+            self.free,
+            doubt,
+            gone,
+            known,
+            self._asked,
+            answers.takes,
+        )
         self.decision = self._behaviour.step(world, self.time)
+        self._undecided = False
         ceiling = math.inf if self.free is None else max(0.0, (self.free - tuning.stop_distance) / REACTION)
         share = answers.timeliness(steady) if self.is_busy and not doubt else 0.0
         return self._limiter.step(self.decision.command.slowed(share) if share else None, ceiling)
@@ -165,8 +212,11 @@ class Pilot:
     def _tell_time(self, now: float, steady: float) -> None:
         """Set `time` [s], by which plans, waits and limits count: the clock of the stamps, without its jumps.
 
-        It runs as fast as a simulation does. After a jump answers of before are not believed any more.
+        It begins at 0, so that the map's small floats can hold it, and runs as fast as a simulation does. After a jump
+        answers of before are not believed any more.
         """
+        if math.isnan(self._now):
+            self._jumped = now
         passed, really = now - self._now, steady - self._stepped
         self._now = now
         if passed < 0.0 or passed > really + JUMP:
@@ -174,3 +224,7 @@ class Pilot:
             if passed < -FUTURE or passed > 0.0:
                 self.answers.jump()
         self.time = now - self._jumped
+
+
+def _search_map(tuning: Tuning) -> SearchMap:
+    return SearchMap(tuning.field_of_view, tuning.target_near, tuning.clear_distance, tuning.robot_width)

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlm_perception.navigation.depth import DepthReading
 from vlm_perception.navigation.motion import Limits
-from vlm_perception.navigation.sighting import (
-    ABSENT,
-    DIRECTIONS,
-    RANGES,
-    Sighting,
-    Surroundings,
-    SurroundingsReading,
-    TargetReading,
-)
+from vlm_perception.navigation.sighting import MEANINGS, Sighting, Surroundings, SurroundingsReading, TargetReading
 from vlm_perception.parameters import START, group, parameter
 from vlm_perception.questions import Answer, Choice, MirroredChoice, Question
 
-MEANINGS = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
-"""What the options of the target question mean, in this order."""
+CAREFUL_DISTANCE = 0.75
+"""So far [m] the way is free when a model says that it is clear of which nobody knows how far it means."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +84,15 @@ class WaySettings:
         0.55, "From this probability on, the way is blocked. It is clear again 0.2 below", minimum=0.25, maximum=0.9
     )
 
+    clear_distance: float = parameter(
+        0.0,
+        "So far from the robot's centre the way is free where the model says that it is clear; 0: as the model's "
+        f"scope.json says, else {CAREFUL_DISTANCE:g} m",
+        unit="m",
+        minimum=0.0,
+        maximum=10.0,
+    )
+
     def __post_init__(self) -> None:
         self.question  # noqa: B018 - raises for what cannot be asked
 
@@ -158,7 +159,8 @@ class NavigationSettings:
 
     max_answer_age: float = parameter(
         0.8,
-        "If the newest answered image is older than this, the robot stands still",
+        "If the newest answered image is older than this, the robot stands still. Where answers take long, an image "
+        "may be a multiple of their time old, up to 40 s",
         unit="s",
         minimum=0.05,
         maximum=120.0,
@@ -181,6 +183,14 @@ class NavigationSettings:
 
     def __post_init__(self) -> None:
         self.target_reading(), self.surroundings_reading(), self.depth_reading()
+
+    def for_model(self, clear_distance: float | None) -> NavigationSettings:
+        """Return the settings for a model that means a `clear_distance` [m] by "clear", None if nobody knows.
+
+        What the user has set counts more.
+        """
+        distance = self.way.clear_distance or clear_distance or CAREFUL_DISTANCE
+        return replace(self, way=replace(self.way, clear_distance=distance))
 
     def questions(self, target: str) -> dict[str, Question]:
         """Return what to ask about an image, by name, without the target's questions when there is none."""

@@ -14,6 +14,8 @@ ARTICLES = ("the", "a", "an")
 DIRECTIONS = ("left", "center", "right")
 RANGES = ("near", "far")
 ABSENT = "absent"
+MEANINGS = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
+"""What the options of the target question mean, in this order."""
 CONTRADICTION = 0.65
 """From this probability up two answers contradict each other; two that do not know stay below it."""
 
@@ -53,12 +55,16 @@ class Sighting:
     range: str
     confidence: float
     distance: float = math.nan
+    chances: tuple[float, ...] = ()
+    """The probabilities of absent, left near, left far, center near, center far, right near, right far."""
 
     def measured(self, distance: float, near_distance: float) -> Sighting:
         """Return the same with a `distance` [m, NaN when unknown]: what is farther than `near_distance` is not near."""
         if not distance > near_distance:
             return replace(self, distance=distance)
-        return replace(self, distance=distance, near=0.0, in_reach=0.0, range=self.range and "far")
+        by_range = zip(self.chances[1::2], self.chances[2::2], strict=True)
+        chances = (*self.chances[:1], *(part for near, far in by_range for part in (0.0, near + far)))
+        return replace(self, distance=distance, near=0.0, in_reach=0.0, range=self.range and "far", chances=chances)
 
 
 def third(direction: str, field_of_view: float) -> tuple[float, float]:
@@ -85,13 +91,12 @@ class TargetReading:
             raise ValueError(
                 f"{len(self.options)} target options but {len(self.meanings)} meanings, expected one meaning per option"
             )
-        known = (ABSENT, *(f"{direction} {distance}" for direction in DIRECTIONS for distance in RANGES))
         for meaning in self.meanings:
-            if meaning not in known:
-                raise ValueError(f"the target meaning {meaning!r} is unknown, expected one of {list(known)}")
-        missing = [meaning for meaning in known if meaning not in self.meanings]
+            if meaning not in MEANINGS:
+                raise ValueError(f"the target meaning {meaning!r} is unknown, expected one of {list(MEANINGS)}")
+        missing = [meaning for meaning in MEANINGS if meaning not in self.meanings]
         if missing:
-            raise ValueError(f"no target option means {missing}, expected every one of {list(known)}")
+            raise ValueError(f"no target option means {missing}, expected every one of {list(MEANINGS)}")
         if not 0.1 <= self.field_of_view <= 3.0:
             raise ValueError(f"the field of view is {self.field_of_view} rad, expected 0.1 to 3.0")
 
@@ -147,6 +152,7 @@ class TargetReading:
             direction=direction,
             range=distance,
             confidence=min(1.0, visible) if direction else chance[ABSENT],
+            chances=tuple(chance[known] for known in MEANINGS),
         )
 
 

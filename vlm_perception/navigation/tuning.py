@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vlm_perception.navigation.motion import Limits
 from vlm_perception.navigation.settings import (
+    CAREFUL_DISTANCE,
     CameraMounting,
     DepthSettings,
     Footprint,
@@ -26,6 +27,8 @@ class Tuning:
 
     forward_speed: float = Limits.forward_speed
     turn_speed: float = Limits.turn_speed
+    turn_braking: float = 0.7 * Limits.turn_acceleration
+    """Deceleration of an ordinary turn [rad/s^2]."""
     braking: float = Limits.braking
     """Deceleration of an ordinary stop [m/s^2]."""
     creep_speed: float = 0.08
@@ -55,6 +58,10 @@ class Tuning:
     robot_width: float = Footprint.width
     robot_height: float = Footprint.height
     """What the robot needs to pass, with some room to spare."""
+    clear_distance: float = 1.5
+    """From the robot's centre: the way is free for so long when the model says that it is clear."""
+    target_near: float = 0.85
+    """From the robot's centre to the target's: within this distance the model says that it is near."""
     viewpoint_distance: float = 1.25
     """From one place to look around to the next."""
     detour_distance: float = 0.75
@@ -68,6 +75,7 @@ class Tuning:
         return cls(
             forward_speed=settings.limits.forward_speed,
             turn_speed=settings.limits.turn_speed,
+            turn_braking=0.7 * settings.limits.turn_acceleration,
             braking=settings.limits.braking,
             creep_speed=min(cls.creep_speed, settings.limits.forward_speed),
             field_of_view=settings.camera.field_of_view,
@@ -81,6 +89,7 @@ class Tuning:
             near_distance=settings.depth.near_distance,
             robot_width=settings.robot.width,
             robot_height=settings.robot.height,
+            clear_distance=settings.way.clear_distance or CAREFUL_DISTANCE,
         )
 
     def __post_init__(self) -> None:

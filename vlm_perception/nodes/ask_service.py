@@ -1,4 +1,4 @@
-"""The service `ask`: from a message of questions to a message of answers, within `ask_timeout`."""
+"""The service `ask`: from a message of questions to a message of answers, in time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlm_perception.nodes.faults import one_line
 from vlm_perception.nodes.services import create_service
 from vlm_perception.perception.frame import nanoseconds
 from vlm_perception.perception.outputs import NotAnsweredError, Reply
-from vlm_perception.questions import Question, check_request
+from vlm_perception.questions import Question, Text, check_request
 from vlm_perception.srv import Ask
 
 MAX_QUESTIONS = 64
@@ -27,12 +27,16 @@ MAX_QUESTIONS = 64
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A call that waits for its `reply`. The executor's thread completes `outcome`, at the latest at `deadline`."""
+    """A call that waits for its `reply` since `since` [s, monotonic]. The executor's thread completes `outcome`.
+
+    `texts` says that some of its questions ask for a text, `newer` that it waits for a newer image.
+    """
 
     reply: concurrent.futures.Future[Reply]
     outcome: Future
-    deadline: float
+    since: float
     newer: bool
+    texts: bool
 
 
 class AskService:
@@ -40,7 +44,8 @@ class AskService:
 
     `ask(camera, questions, newer_than)` returns the future of a reply, or raises an error with the reason.
     `out_of_scope(camera, questions)` returns why the model was not taught to answer the questions, or None.
-    `parameters()` returns those of the classifier. `failed` gets the error if a response cannot be sent.
+    `parameters()` returns those of the classifier, `limit(texts)` how long [s] an answer is awaited. `failed` gets the
+    error if a response cannot be sent.
     """
 
     def __init__(
@@ -49,12 +54,14 @@ class AskService:
         ask: Callable[[str, Sequence[Question], int], concurrent.futures.Future[Reply]],
         out_of_scope: Callable[[str, Iterable[Question]], str | None],
         parameters: Callable[[], Parameters],
+        limit: Callable[[bool], float],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._node = node
         self._ask = ask
         self._out_of_scope = out_of_scope
         self._parameters = parameters
+        self._limit = limit
         self._waiting: list[Waiting] = []
         # `ask` waits for the worker. In a callback group of its own it does not hold up other callbacks.
         create_service(node, Ask, "ask", self._answer, failed, callback_group=ReentrantCallbackGroup())
@@ -62,18 +69,21 @@ class AskService:
     def watch(self) -> None:
         """Fail calls that have waited for too long. Call this some times per second."""
         now = time.monotonic()
-        for waiting in [one for one in self._waiting if one.deadline < now]:
+        for waiting in list(self._waiting):
+            if now - waiting.since < (limit := self._limit(waiting.texts)):
+                continue
             why = "the model is busy or too slow"
             if waiting.reply.cancel() and waiting.newer:
                 why += ", or no newer image came: is the camera slower?"
-            limit = self._parameters().ask_timeout
-            self._complete(waiting, f"no answer within {limit:g} s (ask_timeout): {why}")
+            name = " (ask_timeout)" if limit == self._parameters().ask_timeout else ""
+            self._complete(waiting, f"no answer within {limit:.2g} s{name}: {why}")
 
     async def _answer(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
             questions = self._read(request)
             reply = self._ask(request.camera, list(questions.values()), nanoseconds(request.newer_than))
-            frame, answers = await self._outcome(reply, bool(nanoseconds(request.newer_than)))
+            texts = any(isinstance(question, Text) for question in questions.values())
+            frame, answers = await self._outcome(reply, bool(nanoseconds(request.newer_than)), texts)
         except Exception as error:  # errors of the model too: the response names them
             response.message = one_line(error)
             return response
@@ -99,9 +109,9 @@ class AskService:
         check_request(list(asked.values()))
         return asked
 
-    def _outcome(self, reply: concurrent.futures.Future[Reply], newer: bool) -> Future:
-        """Return an rclpy future of the `reply`, which fails after `ask_timeout`."""
-        waiting = Waiting(reply, Future(), time.monotonic() + self._parameters().ask_timeout, newer)
+    def _outcome(self, reply: concurrent.futures.Future[Reply], newer: bool, texts: bool) -> Future:
+        """Return an rclpy future of the `reply`, which fails if it takes too long."""
+        waiting = Waiting(reply, Future(), time.monotonic(), newer, texts)
         self._waiting.append(waiting)
         reply.add_done_callback(lambda _: in_executor(self._node, self._complete, waiting))
         return waiting.outcome

@@ -89,6 +89,7 @@ class Classifier(LifecycleNode):
             self._ask,
             lambda camera, questions: self._out_of_scope(self._camera(camera), questions),
             lambda: self._table.values,
+            self._longest_wait,
             failed,
         )
         self.create_timer(WATCH_PERIOD, guarded(self._watch, failed), clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -258,15 +259,23 @@ class Classifier(LifecycleNode):
     def _hanging(self) -> str | None:
         """Return a message if the model takes too long for an image; else None."""
         since = self._worker.busy_since if self._worker else None
-        limit = self._table.values.ask_timeout
-        if self._worker is None or since is None or time.monotonic() - since <= limit:
+        most = self._table.values.ask_timeout
+        if self._worker is None or since is None or time.monotonic() - since <= (limit := self._worker.limit(most)):
             return None
         frames = self._worker.frames_at_once
         what = f"{frames} images" if frames > 1 else "one image"
-        return (
-            f"the model has been at {what} for longer than ask_timeout ({limit:g} s): if it is only "
-            "slow, raise ask_timeout or choose a smaller model; if it hangs, end the process and start it again"
-        )
+        name = "ask_timeout" if limit == most else "usual"
+        advice = "if it is only slow, raise ask_timeout or choose a smaller model; " if limit == most else ""
+        advice += "if it hangs, end the process and start it again"
+        return f"the model has been at {what} for longer than {name} ({limit:.2g} s): {advice}"
+
+    def _longest_wait(self, texts: bool) -> float:
+        """Return how long [s] the answer of an ask, perhaps for `texts`, is awaited; it may wait for a description."""
+        values, worker = self._table.values, self._worker
+        if worker is None:
+            return values.ask_timeout
+        kinds = (False, True) if texts or values.perception.description.rate else (False,)
+        return max(worker.limit(values.ask_timeout, kind) for kind in kinds)
 
     def _not_ready(self) -> str | None:
         """Return why no question can be answered now, or None."""
@@ -313,7 +322,12 @@ class Classifier(LifecycleNode):
         scope = loaded.scope or Scope("", {})
         if scope.about:
             self.get_logger().warning(f"{scope.about}: its answers to anything else mean nothing")
-        message = ModelScope(model=loaded.facts.get("model", ""), about=scope.about, targets=scope.targets)
+        message = ModelScope(
+            model=loaded.facts.get("model", ""),
+            about=scope.about,
+            targets=scope.targets,
+            clear_distance=scope.clear_distance or 0.0,
+        )
         self._scopes.publish(message)
 
     def _give_up(self, source: Worker, reason: str) -> None:

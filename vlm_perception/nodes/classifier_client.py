@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
@@ -16,6 +16,8 @@ from vlm_perception.msg import ModelScope
 from vlm_perception.navigation.sighting import check_target
 from vlm_perception.nodes.conversions import question_to_message
 from vlm_perception.nodes.graph import services_of
+from vlm_perception.nodes.navigator_parameters import SHORTEST_WAIT
+from vlm_perception.patience import Patience
 from vlm_perception.questions import Question
 from vlm_perception.srv import Ask
 
@@ -29,13 +31,18 @@ class AskError(Exception):
 
 
 class ClassifierClient:
-    """The client of the classifier's service `ask`, with at most one pending request."""
+    """The client of the classifier's service `ask`, with at most one pending request.
 
-    def __init__(self, node: Node) -> None:
+    `on_scope` is called when another model tells what it knows.
+    """
+
+    def __init__(self, node: Node, on_scope: Callable[[], None]) -> None:
+        self._on_scope = on_scope
         self._node = node
         self._client = node.create_client(Ask, "ask")
         self._pending: Future | None = None
         self._asked = -math.inf
+        self._patience = Patience(SHORTEST_WAIT)
         self._newest = Time()
         self.scope = ModelScope()
         """Scope of the model, as the classifier publishes it; empty until then."""
@@ -44,6 +51,7 @@ class ClassifierClient:
 
     def _take_scope(self, message: ModelScope) -> None:
         self.scope = message
+        self._on_scope()
 
     @property
     def is_waiting(self) -> bool:
@@ -97,6 +105,7 @@ class ClassifierClient:
             reason = response.message or "it does not say why"
             raise AskError("failure", f"the classifier cannot answer: {reason}")
         self._newest = response.header.stamp
+        self._patience.took(time.monotonic() - self._asked)
         return response
 
     def drop(self) -> None:
@@ -105,13 +114,26 @@ class ClassifierClient:
             self._client.remove_pending_request(self._pending)
             self._pending = None
 
-    def drop_late(self, timeout: float) -> str | None:
-        """Drop a pending request that is older than `timeout` [s]; return a message about it, or None."""
-        if self._pending is None or time.monotonic() - self._asked < timeout:
-            return None
+    def drop_late(self, most: float) -> None:
+        """Drop a pending request that is lost. Raises AskError when it did.
+
+        It is lost when the classifier is gone, or when its answer takes much longer than is usual, at the latest after
+        `most` [s].
+        """
+        if self._pending is None:
+            return
+        if problem := self.missing():
+            self.drop()
+            raise AskError("no classifier", problem)
+        limit = self._patience.limit(most)
+        if time.monotonic() - self._asked < limit:
+            return
         self.drop()
-        limit = f"{timeout:g} s (ask_timeout)"
-        return f"the classifier did not answer within {limit}: does it hang, or is its model or the camera slower?"
+        self._patience.took(limit)
+        words = (
+            f"the classifier did not answer within {limit:.2g} s: does it hang, or is its model or the camera slower?"
+        )
+        raise AskError("time-out", words)
 
     def _refuse_several(self) -> None:
         """Raise AskError if there is more than one classifier, since any of them could answer first."""

@@ -12,8 +12,6 @@ from vlm_perception.nodes.camera_topics import names_of_cameras
 from vlm_perception.parameters import CONFIGURE, START, group, parameter
 from vlm_perception.perception.settings import Settings
 
-SERVER_PATIENCE = 4.0
-"""Longest time of a call of a server with all its retries, in units of `ask_timeout`."""
 LABEL_NAMES = {"s": "options", "_prompt": "prompt", "_descriptions": "descriptions", "_rate": "rate"}
 DESCRIPTION_NAMES = ("prompt", "phrases", "rate", "max_new_tokens")
 CONSTANTS = (
@@ -59,8 +57,9 @@ class Parameters:
     )
     perception: Settings = group(Settings, prefix="")
     ask_timeout: float = parameter(
-        5.0,
-        "A question without an answer for this long has failed. A server gets four times as long, set at configure",
+        40.0,
+        "A question without an answer for this long has failed, and sooner once it is known how long the model takes: "
+        "after four times as long, at least 5 s. A call of a server, set at configure, may take as long",
         unit="s",
         minimum=0.05,
         maximum=600.0,
@@ -99,4 +98,4 @@ class Parameters:
 
     def load_options(self) -> LoadOptions:
         """Return the options for loading the model."""
-        return dataclasses.replace(self.loading, request_timeout=SERVER_PATIENCE * self.ask_timeout)
+        return dataclasses.replace(self.loading, request_timeout=self.ask_timeout)

@@ -24,7 +24,9 @@ from std_msgs.msg import Header
 from vlm_perception.action import SearchTarget
 from vlm_perception.msg import Answer as AnswerMessage
 from vlm_perception.msg import TargetSighting
+from vlm_perception.navigation.answer_monitor import LONGEST
 from vlm_perception.navigation.depth import DepthSensor, Points, UnusableDepthError
+from vlm_perception.navigation.map_view import remains, seen_area
 from vlm_perception.navigation.pilot import MODES, Pilot
 from vlm_perception.navigation.sighting import Sighting, UnusableAnswerError
 from vlm_perception.navigation.tuning import Tuning
@@ -32,13 +34,15 @@ from vlm_perception.nodes.classifier_client import AskError, ClassifierClient
 from vlm_perception.nodes.conversions import answer_from_message
 from vlm_perception.nodes.diagnostics import Diagnostics, Health, Level
 from vlm_perception.nodes.faults import one_line
+from vlm_perception.nodes.map_publisher import MapPublisher
 from vlm_perception.nodes.navigator_parameters import CONTROL_RATE, Parameters
 from vlm_perception.nodes.parameters import ParameterTable
 from vlm_perception.nodes.run import run
-from vlm_perception.nodes.search_action import SearchAction
+from vlm_perception.nodes.search_action import NOTHING_KNOWN, Knowledge, SearchAction
 from vlm_perception.nodes.sensor_geometry import SensorGeometry
 from vlm_perception.nodes.services import create_service
 from vlm_perception.nodes.state_publisher import StatePublisher
+from vlm_perception.nodes.transforms import Transforms
 from vlm_perception.nodes.velocity_publisher import VelocityPublisher
 from vlm_perception.questions import Answer
 from vlm_perception.srv import SetNavigationMode, SetSearchTarget
@@ -59,11 +63,14 @@ class Navigator(LifecycleNode):
         self._answered = 0
         self._answered_before = (time.monotonic(), 0)
 
-        self._geometry = SensorGeometry(self, values.base_frame, self._guarded(lambda: self._use(self._table.values)))
+        use = self._guarded(lambda: self._use(self._table.values))
+        self._classifier = ClassifierClient(self, use)
+        transforms = Transforms(self)
+        self._geometry = SensorGeometry(self, transforms, values.base_frame, use)
+        self._map_publisher = MapPublisher(self, self._pilot, transforms, self._now, self._guarded)
         self._velocity = VelocityPublisher(self, values.enable_stamped_cmd_vel, values.base_frame)
         self._state_publisher = StatePublisher(self, self._pilot)
         self._sightings = self.create_publisher(TargetSighting, "target_sighting", 10)
-        self._classifier = ClassifierClient(self)
         self.create_subscription(Odometry, "odom", self._take_odometry, qos_profile_sensor_data)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         if settings.depth.image:
@@ -123,8 +130,8 @@ class Navigator(LifecycleNode):
             self._velocity.flush()
 
     def _use(self, values: Parameters) -> None:
-        """Use the checked parameters `values`, and the geometry of the sensors by ROS."""
-        settings = self._geometry.apply(values.navigation)
+        """Use the checked parameters `values`, the geometry of the sensors by ROS, and what the model means."""
+        settings = self._geometry.apply(values.navigation).for_model(self._classifier.scope.clear_distance)
         if settings != self._settings:
             self._settings = settings
             self._pilot.adopt(Tuning.of(settings), settings.limits, settings.max_answer_age)
@@ -213,9 +220,12 @@ class Navigator(LifecycleNode):
         values, classifier = self._table.values, self._classifier
         if not self._active or not self._pilot.is_busy:
             return
-        if problem := classifier.drop_late(values.ask_timeout):
-            self._pilot.fail("time-out", problem)
-        if not classifier.is_due(values.ask_rate):
+        try:
+            classifier.drop_late(max(LONGEST, self._settings.max_answer_age))
+        except AskError as error:
+            self._pilot.fail(error.kind, str(error))
+        steady = time.monotonic()
+        if not classifier.is_due(values.ask_rate) or not self._pilot.wants_image(steady):
             return
         questions = self._settings.questions("" if self._pilot.mode == "explore" else self._pilot.target)
         try:
@@ -223,6 +233,7 @@ class Navigator(LifecycleNode):
         except AskError as error:
             self._pilot.fail(error.kind, str(error))
             return
+        self._pilot.asked(self._now(), steady)
         future.add_done_callback(self._guarded(partial(self._take_answers, list(questions))))
 
     def _take_answers(self, questions: Sequence[str], future: Future) -> None:
@@ -252,6 +263,7 @@ class Navigator(LifecycleNode):
             message = _sighting_message(response.header, self._pilot.target, self._pilot.answers.sighting)
             self._sightings.publish(message)
             self._search.give_feedback(self._pilot.decision.state, message)
+            self._map_publisher.tell_target(response.header.stamp)
         self._ask_when_due()
 
     # Motion
@@ -259,18 +271,24 @@ class Navigator(LifecycleNode):
     def _control(self) -> None:
         """Do one control step: read the answers, decide, limit, publish."""
         if self._search.is_cancel_requested:
-            self._search.cancel()
+            self._search.cancel(self._knowledge())
             self._start("idle", self._pilot.target, "the goal was cancelled")
         self._ask_when_due()
         command = self._pilot.step(self._now(), time.monotonic())
         if command is not None:
             self._velocity.publish(command)
         decision = self._pilot.decision
-        if decision.found is not None:
-            (self._search.succeed if decision.found else self._search.abort)(decision.reason)
+        if decision.found is not None and self._search.goal is not None:
+            (self._search.succeed if decision.found else self._search.abort)(decision.reason, self._knowledge())
         self._state_publisher.announce()
 
+    def _knowledge(self) -> Knowledge:
+        """Return how much was searched, and what was not, for the result of a goal."""
+        known = self._pilot.remembered(self._now())
+        return NOTHING_KNOWN if known is None else Knowledge(known.searched, remains(known, self._pilot.odometry.pose))
+
     def _take_odometry(self, message: Odometry) -> None:
+        self._map_publisher.odometry_frame = message.header.frame_id
         self._pilot.odometry.take(message, self._now())
 
     def _take_depth_image(self, message: Image) -> None:
@@ -308,6 +326,7 @@ class Navigator(LifecycleNode):
             "forward [m/s]": pilot.sent.forward,
             "turn [rad/s]": pilot.sent.turn,
             "odometry": self._odometry_in_words(now),
+            **self._memory_in_words(now),
             "free ahead [m]": "no depth" if pilot.free is None else pilot.free,
             **self._geometry.values,
         }
@@ -345,6 +364,19 @@ class Navigator(LifecycleNode):
             return "yes"
         problem = self._pilot.odometry.odometry_problem(now)
         return f"not used, the commands are integrated: {problem}" if problem else "no, the commands are integrated"
+
+    def _memory_in_words(self, now: float) -> dict[str, object]:
+        known = self._pilot.remembered(now)
+        if known is None:
+            answered = self._pilot.odometry.has_odometry(now)
+            why = "nothing was answered yet" if answered else "without odometry it drives by the newest images alone"
+            return {"remembers": f"no, {why}"}
+        return {
+            "remembers": "yes",
+            "seen floor [m2]": seen_area(known),
+            "searched": known.searched,
+            "probability of absent": known.absent,
+        }
 
     def _now(self) -> float:
         """Return the time by the clock of the stamps [s]."""

@@ -11,6 +11,8 @@ from vlm_perception.parameters import START, group, parameter
 
 CONTROL_RATE = 20.0
 """How often [Hz] velocity is published."""
+SHORTEST_WAIT = 2.0
+"""However quick the model is, an answer is awaited for so long [s]."""
 NEW_NAMES = {
     "label_prompt": "surroundings.prompt",
     "label_options": "surroundings.options",
@@ -66,13 +68,6 @@ class Parameters:
         minimum=0.0,
         maximum=100.0,
     )
-    ask_timeout: float = parameter(
-        2.0,
-        "A question without an answer for this long is lost. With ask_rate 0, it includes the wait for an image",
-        unit="s",
-        minimum=0.1,
-        maximum=120.0,
-    )
     navigation: NavigationSettings = group(NavigationSettings, prefix="")
     search_time_limit: float = parameter(
         0.0, "A search set by service gives up after this time; 0: never", unit="s", minimum=0.0, maximum=86400.0
@@ -91,6 +86,7 @@ class Parameters:
         "clear": "it is 0.2 below 'way.blocked_threshold'",
         "lose": "it is 0.3 below 'target.seen_threshold'",
         "target_meanings": "write 'target.options' in their usual order",
+        "ask_timeout": "it follows how long answers take",
         "watched_distance": "it is twice 'blind_distance'",
         **dict.fromkeys(CONSTANTS, "it is a constant now"),
     }

@@ -34,7 +34,7 @@ class SensorGeometry:
     `values` and `problem` tell the diagnostics what is used and what is wrong.
     """
 
-    def __init__(self, node: Node, base_frame: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, node: Node, transforms: Transforms, base_frame: str, on_change: Callable[[], None]) -> None:
         self.values: dict[str, str] = {}
         self.problem: str | None = None
         self._base_frame = base_frame
@@ -44,7 +44,7 @@ class SensorGeometry:
         self._refused: str | None = None
         self._image_frame = ""
         self._scan_frame = ""
-        self._transforms = Transforms(node)
+        self._transforms = transforms
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscription = node.create_subscription(CameraInfo, "camera/camera_info", self._take_info, newest)
         node.create_timer(PERIOD, on_change, clock=Clock(clock_type=ClockType.STEADY_TIME))

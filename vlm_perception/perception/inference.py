@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_perception.models.base import Model, ModelError, ModelOutOfMemoryError
+from vlm_perception.patience import Patience
 from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.outputs import Reply
 from vlm_perception.questions import Answer, ClosedQuestion, MirroredChoice, Question, Text
@@ -24,6 +25,8 @@ FULL_AGAIN = 30.0
 """Time [s] after the last shortage of memory until everything is asked at once again."""
 PAUSE = (1.0, 30.0)
 """First and longest pause [s] after memory was short even for one question about one image."""
+SHORTEST_WAIT = 5.0
+"""However quick the model is, a call may take so long [s] before it counts as hanging."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,11 +166,13 @@ class OomBackoff:
 
     Each failure halves the number of pairs of an image and a question in one call. When memory is short even for one
     pair, the error is raised, and `pause` says for how long nothing should be asked. `busy_since` [s, monotonic] is the
-    time at which the present call began, None between calls.
+    time at which the present call began, None between calls. It learns how long calls take, those for texts apart.
     """
 
     def __init__(self, model: Model, noticed: Callable[[Exception], None]) -> None:
         self.busy_since: float | None = None
+        self._patience = {texts: Patience(SHORTEST_WAIT) for texts in (False, True)}
+        self._writes = False
         self._model = model
         self._noticed = noticed
         self._most: float = math.inf
@@ -190,13 +195,22 @@ class OomBackoff:
         """Make the next pause the shortest one."""
         self._pause = 0.0
 
+    def limit(self, most: float, texts: bool | None = None) -> float:
+        """Return after how long [s], at `most`, a call hangs: one for texts or not, or the present one."""
+        return self._patience[self._writes if texts is None else texts].limit(most)
+
+    def forget_texts(self) -> None:
+        """Forget how long texts take, since those of a warm-up are short."""
+        self._patience[True] = Patience(SHORTEST_WAIT)
+
     def answer_batch(self, images: Sequence[np.ndarray], questions: Sequence[Question]) -> list[list[Answer]]:
         """Answer all `questions` about every image, as `Model.answer_batch` does."""
         if time.monotonic() - self._short > FULL_AGAIN:
             self._most = math.inf
         pairs = len(images) * len(questions)
         if pairs <= self._most:
-            self.busy_since = time.monotonic()
+            self._writes = any(isinstance(question, Text) for question in questions)
+            self.busy_since = began = time.monotonic()
             try:
                 if len(images) == 1:
                     return [self._model.answer(images[0], questions)]
@@ -209,6 +223,7 @@ class OomBackoff:
                 self._noticed(error)
             finally:
                 self.busy_since = None
+                self._patience[self._writes].took(time.monotonic() - began)
         # Outside the handler: there, the exception would keep alive what has to be freed.
         if len(images) > 1:
             step = max(1, int(self._most // len(questions)))

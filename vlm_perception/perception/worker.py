@@ -65,6 +65,10 @@ class Worker(threading.Thread):
         """Time [s, monotonic] at which the present call of the model began; None between calls."""
         return self._model.busy_since if self._model else None
 
+    def limit(self, most: float, texts: bool | None = None) -> float:
+        """Return after how long [s], at `most`, a call of the model hangs: one for texts or not, or the present one."""
+        return self._model.limit(most, texts) if self._model else most
+
     @property
     def frames_at_once(self) -> int:
         """Number of frames in the last call of the model."""
@@ -183,3 +187,4 @@ class Worker(threading.Thread):
                 if isinstance(error, ModelOutOfMemoryError):
                     raise
                 self._publish(Fault(None, "description", error))  # labels and asks work without descriptions
+            model.forget_texts()

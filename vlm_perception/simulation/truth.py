@@ -10,8 +10,8 @@ Definitions, with distances from the robot's centre along the floor:
 - target: **no**, unless its visible pixels are `VISIBLE` of the image or more; **left**, **center** or **right**
   third of the image by the middle of those pixels; **near** when its surface is closer than `CLOSE`, else **far**.
   A target with some pixels but fewer is a *glimpse*: neither answer is wrong, so it is not used.
-- way: **center** when the swath ahead is free for 1.5 m; else the freer of **left** and **right** (25 degrees), if it
-  is free for 1 m; else **none**.
+- way: **center** when the swath ahead is free for `CLEAR_DISTANCE`; else the freer of **left** and **right**
+  (25 degrees), if it is free for 1 m; else **none**.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ WAYS = ("left", "center", "right", "none")
 
 CLOSE = 0.65
 WALL_CLOSE = 1.0
+CLEAR_DISTANCE = 1.5
 SWATH_HALF_WIDTH = 0.25
 VISIBLE = 0.0025
 WAY_BEARING = math.radians(25)
@@ -134,7 +135,7 @@ def _looks_at(room: Room, pose: RobotPose, opening: Opening) -> bool:
 def way(room: Room, pose: RobotPose) -> str:
     """Return which way is clear at `pose`."""
     left, center, right = (min(swath(room, pose, b)) for b in (WAY_BEARING, 0.0, -WAY_BEARING))
-    if center >= 1.5:
+    if center >= CLEAR_DISTANCE:
         return "center"
     if max(left, right) >= 1.0:
         return "left" if left > right else "right"

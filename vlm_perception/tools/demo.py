@@ -106,7 +106,7 @@ def main(arguments: argparse.Namespace) -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with Stack(arguments.output / "logs", parameters) as stack:
-            film = Film(video, target, say, stack.check)
+            film = Film(video, room, target, say, stack.check)
             try:
                 film.wait_for_the_robot()
                 episode = run_episode(film, room, target, arguments.time_limit, watch=film.shoot)
@@ -123,7 +123,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         rclpy.try_shutdown()
-    draw_paths(room, {"the robot": episode.path}, target, image)
+    draw_paths(room, {"the robot": episode.path}, target, image, belief=film.belief)
     result = Result(
         found=episode.found,
         target=target,

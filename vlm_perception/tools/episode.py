@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from vlm_perception.navigation.behaviours.base import ARRIVED
+from vlm_perception.navigation.map_view import GridView
 from vlm_perception.navigation.sighting import check_target
 from vlm_perception.simulation.room import NAMES, Room
 from vlm_perception.text import without_numbers
@@ -43,6 +44,12 @@ class Episode:
     collided_at: list[tuple[float, float]]
     states: list[tuple[float, str, str]]
     image_ages: list[float]
+    belief: GridView | None = field(default=None, repr=False, compare=False)
+    """Where the target may be in the end, in the room's frame, if the controller has a map."""
+
+    def in_figures(self) -> dict[str, object]:
+        """Return what goes into a file: all but the belief."""
+        return {name: value for name, value in asdict(replace(self, belief=None)).items() if name != "belief"}
 
 
 def choose_target(wish: str, room: Room) -> str:

@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,19 +59,14 @@ class Setting:
         """Those of the nodes that differ from the shipped ones.
 
         The image is as large as the nano model's training images were and its answers are the same as for the
-        demo's four times as large one, and the model answers nobody but the robot: both spare the processor. With a
-        delay the time-outs are as much longer as the README says for large models; nothing else knows of it.
+        demo's four times as large one, and the model answers nobody but the robot: both spare the processor. Nobody
+        is told of a delay.
         """
-        parameters: dict[str, dict[str, object]] = {
+        return {
             "simulator": {"width": 320, "height": 240, "multisampling": 0, "camera_rate": 20.0},
             "classifier": {"model": self.model, "label.rate": 0.0, "description.rate": 0.0},
             "navigator": {},
         }
-        if self.delay:
-            longer = 2.0 * self.delay
-            parameters["classifier"]["ask_timeout"] = 5.0 + longer
-            parameters["navigator"] = {"ask_timeout": 2.0 + longer, "max_answer_age": 0.8 + longer}
-        return parameters
 
     def visit(self, room: Room, search: Search) -> Visit:
         """Let every controller `search` in `room` for what is there, and for what is not."""
@@ -121,10 +116,13 @@ class Evaluation:
         tqdm.write(f"{len(self.trials)} of {self._wanted}: room {room.seed}, {target}: {what}{late}")
         paths = {name: trial.present.path for name, trial in trials.items()}
         crosses = [place for trial in trials.values() for place in trial.present.collided_at]
-        draw_paths(room, paths, target, self._image(room.seed), crosses)
+        draw_paths(room, paths, target, self._image(room.seed), crosses, trials[OURS].present.belief)
+        if (absent := trials[OURS].absent) is not None and absent.belief is not None:
+            paths, file = {OURS: absent.path}, self._image(room.seed, "-absent")
+            draw_paths(room, paths, absent.target, file, absent.collided_at, absent.belief)
 
-    def _image(self, seed: int) -> Path:
-        return self.output / "rooms" / f"room-{seed}.png"
+    def _image(self, seed: int, what: str = "") -> Path:
+        return self.output / "rooms" / f"room-{seed}{what}.png"
 
     def report(self, broken_down: Sequence[int] = ()) -> None:
         """Write the table, the contact sheet and all that is known as JSON; print the table and the line of JSON.
@@ -159,7 +157,7 @@ class Evaluation:
         failures = {seed: failures_in_words(trials[OURS], setting.room(seed)) for seed, trials in rooms.items()}
         listed = "\n".join(f"- {words}" for those in failures.values() for words in those)
         (self.output / "table.md").write_text(f"{text}\n{listed}\n", encoding="utf-8")
-        details = {seed: {name: asdict(trial) for name, trial in trials.items()} for seed, trials in rooms.items()}
+        details = {seed: {name: trial.in_figures() for name, trial in trials.items()} for seed, trials in rooms.items()}
         everything = json.dumps(rounded({**line, "trials": details}))
         (self.output / "evaluation.json").write_text(everything + "\n", encoding="utf-8")
         paths = [(read_image(self._image(seed)), not failures[seed]) for seed in rooms]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vlm_perception.navigation.grid import CELL
+from vlm_perception.navigation.map_view import FULL, UNKNOWN, GridView
+from vlm_perception.navigation.motion import Pose, placed
 from vlm_perception.perception.annotation import WARNING, font_for
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ MOST_BARS = 10
 SHEET_WIDTH = 320
 """Width of each image on a contact sheet [px]."""
 ON_THE_SHEET = 30
+MAP_SHARE = 0.36
+"""Width of the map in an image of the video, as a share of it."""
+FAINTEST, STRONGEST = 0.15, 0.75
+"""Opacity of the belief where it is lowest and highest."""
 WIDTHS = (640, 1280)
 """Smallest and largest edge of a drawn image [px]: below, words do not fit; above, a video only gets large."""
 
@@ -109,6 +116,13 @@ class Canvas:
         for number, line in enumerate(lines):
             self.text(line, 8 * self.unit, top + (3 + 18 * number) * self.unit, WARNING, 13)
 
+    def paste(self, image: np.ndarray, right: float, top: float) -> None:
+        """Put an RGB image there, with a thin frame."""
+        height, width = image.shape[:2]
+        place = (round(right) - width, round(top))
+        self._image.paste(Image.fromarray(image), place)
+        self._draw.rectangle((place[0] - 1, place[1] - 1, place[0] + width, place[1] + height), outline=GREY)
+
     def arrow(self, forward: float, turn: float) -> None:
         """Draw a command [m/s], [rad/s] as an arrow, longer for faster; a red spot is standing still."""
         x, y, unit = self.width - 60 * self.unit, self.height - 66 * self.unit, self.unit
@@ -137,11 +151,12 @@ def annotate(
     asked: AnsweredQuestion,
     command: tuple[float, float],
     clock: float,
+    above: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw what the demo's robot thinks and does on a copy of an RGB image (height, width, 3).
 
     `state` and `reason` are the navigator's, `answer` is about its target, `asked` the label, `command` in [m/s] and
-    [rad/s], `clock` in [s].
+    [rad/s], `clock` in [s]. `above` is a view of the room with what the robot believes, as an RGB image.
     """
     canvas = Canvas(image)
     width, height, unit = canvas.width, canvas.height, canvas.unit
@@ -155,7 +170,14 @@ def annotate(
     forward, turn = command
     canvas.text(f"{forward:.2f} m/s {turn:+.2f} rad/s", width - 10 * unit, height - 41 * unit, WHITE, 13, "ra")
     canvas.arrow(forward, turn)
-    canvas.legend("bars: probability of each answer for this image; green: the label, smoothed; arrow: velocity")
+    legend = "bars: probability of each answer for this image; green: the label, smoothed; arrow: velocity"
+    if above is not None:
+        size = (round(MAP_SHARE * width), round(MAP_SHARE * width * above.shape[0] / above.shape[1]))
+        canvas.paste(cv2.resize(above, size, interpolation=cv2.INTER_AREA), width - 8 * unit, 62 * unit)
+        legend = (
+            "bars: answers about this image; green: the label, smoothed; map: where the target may be; arrow: velocity"
+        )
+    canvas.legend(legend)
     return canvas.image
 
 
@@ -213,10 +235,12 @@ def draw_paths(
     target: str,
     file: Path,
     crosses: Sequence[tuple[float, float]] = (),
+    belief: GridView | None = None,
 ) -> None:
     """Write an image of the room from above: the target, the paths, and crosses where something was touched.
 
-    `paths` holds points [m] by the name of the controller, in at most as many as there are `PATH_COLOURS`.
+    `paths` holds points [m] by the name of the controller, in at most as many as there are `PATH_COLOURS`. `belief` is
+    where the target may be, in the room's frame.
     """
     from vlm_perception.simulation.world import World
 
@@ -227,6 +251,8 @@ def draw_paths(
             return round(column), round(row)
 
         image = world.image("above").copy()
+        if belief is not None:
+            lay_over(image, belief, world.pixel_from_above)
         for path, colour in zip(paths.values(), PATH_COLOURS, strict=False):
             points = [pixel(*place) for place in path]
             if len(points) > 1:
@@ -248,8 +274,39 @@ def draw_paths(
         canvas.darken(canvas.width - 110 * canvas.unit, place[1], canvas.width, place[1] + 18 * canvas.unit)
         canvas.text(name, *place, colour, 13, "ra")
     touched = "; cross: touched something" if crosses else ""
-    canvas.legend(f"small spot: start; large spot: end; ring: within 1 m of the target{touched}")
+    believed = "; yellow to dark: where the target may be" if belief is not None else ""
+    canvas.legend(f"small spot: start; large spot: end; ring: within 1 m of the target{touched}{believed}")
     _write(canvas.image, file)
+
+
+def lay_over(image: np.ndarray, belief: GridView, pixel: Callable[[float, float], tuple[float, float]]) -> None:
+    """Colour an RGB image of the floor by a `belief`: dark violet where it is low, yellow where it is high.
+
+    `pixel` returns column and row of a place [m] in the frame of the belief's corner.
+    """
+    values = np.clip(belief.cells, 0, FULL).astype(np.float32) / FULL
+    colours = cv2.applyColorMap(np.uint8(255 * values), cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    opacity = np.where(belief.cells == UNKNOWN, 0.0, FAINTEST + (STRONGEST - FAINTEST) * values).astype(np.float32)
+    corners = [placed(belief.corner, Pose(CELL * (i + 0.5), CELL * (j + 0.5))) for i, j in ((0, 0), (1, 0), (0, 1))]
+    there = np.array([pixel(corner.x, corner.y) for corner in corners], np.float32)
+    to_image = cv2.getAffineTransform(np.array([(0, 0), (1, 0), (0, 1)], np.float32), there)
+    size = (image.shape[1], image.shape[0])
+    colours, opacity = (cv2.warpAffine(layer, to_image, size, flags=cv2.INTER_LINEAR) for layer in (colours, opacity))
+    image[...] = image + opacity[:, :, None] * (colours.astype(np.float32) - image)
+
+
+def draw_robot(
+    image: np.ndarray,
+    path: Sequence[tuple[float, float]],
+    pixel: Callable[[float, float], tuple[float, float]],
+    pose: Pose,
+) -> None:
+    """Draw the robot's way so far, in pixels, and the robot with its heading."""
+    if len(path) > 1:
+        cv2.polylines(image, [np.rint(path).astype(np.int32)], False, PATH_COLOURS[0], 2, cv2.LINE_AA)
+    here, tip = (tuple(round(value) for value in pixel(*place)) for place in ((pose.x, pose.y), pose.ahead(0.4)))
+    cv2.arrowedLine(image, here, tip, WHITE, 2, cv2.LINE_AA, tipLength=0.5)
+    cv2.circle(image, here, 5, PATH_COLOURS[0], -1, cv2.LINE_AA)
 
 
 def contact_sheet(images: Sequence[tuple[np.ndarray, bool]], file: Path, columns: int = 10) -> None:

@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,14 +22,17 @@ import numpy as np
 from vlm_perception.models.base import Model
 from vlm_perception.models.loader import load_model
 from vlm_perception.models.scope import unknown_target
-from vlm_perception.navigation.motion import Command, Pose
+from vlm_perception.navigation.answer_monitor import LONGEST
+from vlm_perception.navigation.map_view import GridView, belief_grid
+from vlm_perception.navigation.motion import Command, Pose, placed, seen_from
 from vlm_perception.navigation.pilot import Pilot
 from vlm_perception.navigation.sighting import UnusableAnswerError
 from vlm_perception.navigation.tuning import Tuning
-from vlm_perception.nodes.navigator_parameters import CONTROL_RATE
+from vlm_perception.nodes.navigator_parameters import CONTROL_RATE, SHORTEST_WAIT
 from vlm_perception.nodes.navigator_parameters import Parameters as NavigatorParameters
 from vlm_perception.nodes.simulator_parameters import Parameters as SimulatorParameters
 from vlm_perception.parameters import check
+from vlm_perception.patience import Patience
 from vlm_perception.perception.frame import Frame
 from vlm_perception.perception.inference import Job, OomBackoff, answer
 from vlm_perception.questions import Answer
@@ -62,11 +66,20 @@ class Controller(Protocol):
     def is_busy(self) -> bool:
         """Does it need answers?"""
 
+    def wants_image(self, now: float) -> bool:
+        """Is it worth while to ask now?"""
+
+    def asked(self, now: float) -> None:
+        """Take that a question was sent."""
+
     def see_odometry(self, stamp: float, pose: Pose) -> None:
         """Take where the wheels say that the robot was at `stamp`."""
 
     def take(self, answers: Mapping[str, Answer], stamp: float, now: float) -> None:
         """Take the answers about the image of `stamp`."""
+
+    def belief(self) -> GridView | None:
+        """Return where the target may be, as the robot sees it, None without a map."""
 
     def fail(self, kind: str, reason: str) -> None:
         """Take why there is no answer."""
@@ -97,6 +110,12 @@ class PilotController:
     def is_busy(self) -> bool:
         return self.pilot.is_busy
 
+    def wants_image(self, now: float) -> bool:
+        return self.pilot.wants_image(now)
+
+    def asked(self, now: float) -> None:
+        self.pilot.asked(now, now)
+
     def take(self, answers: Mapping[str, Answer], stamp: float, now: float) -> None:
         try:
             surroundings, sighting = self._settings.read(answers, stamp)
@@ -104,6 +123,10 @@ class PilotController:
             self.fail("unusable answer", f"the classifier's answer is not usable: {error}")
             return
         self.pilot.take(surroundings, sighting, now, now)
+
+    def belief(self) -> GridView | None:
+        grid = belief_grid(self.pilot.map)
+        return replace(grid, corner=seen_from(self.pilot.odometry.pose, grid.corner))
 
     def step(self, now: float) -> Command | None:
         return self.pilot.step(now, now)
@@ -128,6 +151,12 @@ class LawController:
     def is_busy(self) -> bool:
         return self._law.is_busy
 
+    def wants_image(self, now: float) -> bool:
+        return True
+
+    def asked(self, now: float) -> None:
+        pass
+
     def see_odometry(self, stamp: float, pose: Pose) -> None:
         pass
 
@@ -136,6 +165,9 @@ class LawController:
 
     def fail(self, kind: str, reason: str) -> None:
         pass
+
+    def belief(self) -> GridView | None:
+        return None
 
     def step(self, now: float) -> Command | None:
         return self._law.command
@@ -190,6 +222,7 @@ class Simulation:
         self._asked = -math.inf
         self._requests = 0
         self._pending: int | None = None
+        self._patience = Patience(SHORTEST_WAIT)
         self._waiting: deque[int] = deque()
         self._reply: DelayedReply | None = None
 
@@ -203,7 +236,8 @@ class Simulation:
             self._now = min(tick, control, due)
             end = record.end_of(self._target)
             if self._now > (time_limit if end is None else end.at + AT_REST):
-                return record.episode(self._world.room, self._target, 0.0, self._now)
+                episode = record.episode(self._world.room, self._target, 0.0, self._now)
+                return replace(episode, belief=self._belief())
             if self._now == tick:
                 self._tick()
                 tick = next(ticks)
@@ -213,6 +247,13 @@ class Simulation:
                 self._control()
                 control = next(controls)
             record.hear(self._now, self._target, self._controller.state, self._controller.reason)
+
+    def _belief(self) -> GridView | None:
+        """Return where the target may be, in the room's frame."""
+        if (belief := self._controller.belief()) is None:
+            return None
+        pose = self._world.pose
+        return replace(belief, corner=placed(Pose(pose.x, pose.y, pose.yaw), belief.corner))
 
     def _times(self, rate: float, late: float = 0.0) -> Iterator[float]:
         """Yield when a timer of `rate` [Hz] goes off, `late` [s] on average but not later and later."""
@@ -243,13 +284,17 @@ class Simulation:
     def _ask_when_due(self) -> None:
         if not self._controller.is_busy:
             return
-        limit = self._navigator.ask_timeout
+        limit = self._patience.limit(LONGEST)
         if self._pending is not None and self._now - self._asked >= limit:
             self._pending = None
-            self._controller.fail("time-out", f"the classifier did not answer within {limit:g} s (ask_timeout)")
+            self._patience.took(limit)
+            self._controller.fail("time-out", f"the classifier did not answer within {limit:g} s ")
         rate = self._navigator.ask_rate
         if self._pending is not None or (rate and self._now - self._asked < 1.0 / rate):
             return
+        if not self._controller.wants_image(self._now):
+            return
+        self._controller.asked(self._now)
         self._asked = self._now + ASKING
         self._requests += 1
         self._pending = self._requests
@@ -284,6 +329,7 @@ class Simulation:
         if reply.request != self._pending:
             return
         self._pending = None
+        self._patience.took(self._now - self._asked)
         self._record.ages.append(self._now - reply.stamp)
         self._controller.take(reply.answers, reply.stamp, self._now)
         self._ask_when_due()
@@ -299,6 +345,8 @@ def search(model: Model, setting: Setting, room: Room, controller: str, target: 
     parameters = setting.parameters()
     simulator = check(SimulatorParameters, parameters["simulator"])
     navigator = check(NavigatorParameters, parameters["navigator"])
+    settings = navigator.navigation.for_model(scope.clear_distance if scope else None)
+    navigator = replace(navigator, navigation=settings)
     with World(room, simulator.width, simulator.height, simulator.multisampling) as world:
         steered = CONTROLLERS[controller](target, navigator)
         simulation = Simulation(world, model, steered, target, setting.delay, simulator, navigator)

@@ -35,6 +35,11 @@ class Trial:
     absent: Episode | None
     shortest: float
 
+    def in_figures(self) -> dict[str, object]:
+        """Return what goes into a file."""
+        absent = self.absent.in_figures() if self.absent else None
+        return {"present": self.present.in_figures(), "absent": absent, "shortest": self.shortest}
+
 
 def summarize(trials: Sequence[Trial], time_limit: float) -> dict[str, object]:
     """Return the figures of one controller under `KEYS`, and `intervals` of 95 % and more beside them.

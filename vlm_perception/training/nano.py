@@ -37,6 +37,7 @@ SCOPE = Scope(
     },
     targets=NAMES,
     simulator_only=True,
+    clear_distance=truth.CLEAR_DISTANCE,
 )
 """What the model is taught."""
 MORE_WORDS = ["no", "left", "center", "right", "near", "far", "none", "objects", "yes"]

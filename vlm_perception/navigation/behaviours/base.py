@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vlm_perception.navigation.belief import WORTH_A_LOOK, Belief
 from vlm_perception.navigation.motion import STOP, Command, Pose, wrap
+from vlm_perception.navigation.search_map import SearchMap
 from vlm_perception.navigation.sighting import Sighting, Surroundings
 from vlm_perception.navigation.tuning import Tuning
 
@@ -60,7 +61,9 @@ class WorldState:
     robot was when their image was taken and `pose` where it is. `period` [s] is the measured time between answers.
     `free` [m] is how far from the camera the way is free as depth has it, and None without depth. `doubt` says why the
     rest must not be believed, and is None otherwise. `gone` [m] is how far the robot went since that image, by
-    odometry or the commands, whichever says more. Stamps and the times of the steps are of one clock.
+    odometry or the commands, whichever says more. `map` is what all images showed, and None when the map cannot tell
+    where. `asked` [s] is when the newest question was sent, `takes` [s] how long an answer takes. Stamps and the times
+    of the steps are of one clock.
     """
 
     surroundings: Surroundings | None = None
@@ -71,16 +74,23 @@ class WorldState:
     free: float | None = None
     doubt: str | None = None
     gone: float = 0.0
+    map: SearchMap | None = None
+    asked: float = -math.inf
+    takes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The wanted command, the name of the state and the reason in words. `found` is None while there is hope."""
+    """The wanted command, the name of the state and the reason in words. `found` is None while there is hope.
+
+    `asks_later` says that an image is worth more in a moment, when the robot looks where it wants to.
+    """
 
     command: Command
     state: str
     reason: str
     found: bool | None = None
+    asks_later: bool = False
 
 
 Plan = Iterator[Decision]
@@ -121,7 +131,7 @@ class Behaviour:
         return next(self._plan)
 
     def act(self) -> Plan:
-        """The plan; it never ends."""
+        """Yield the decisions, without an end."""
         raise NotImplementedError
 
     def _believe(self, surroundings: Surroundings, sighting: Sighting | None) -> None:
@@ -171,10 +181,14 @@ class Behaviour:
 
         `share` is how much of that distance may be used.
         """
-        seen = self.tuning.blind_distance if self.world.free is None else self.tuning.watched_distance
-        left = share * seen - max(self.world.gone, self.travelled_since(self.world.pose_then))
+        left = self.sight(share)
         speed = min(speed, math.sqrt(2.0 * EASY_BRAKING * self.tuning.braking * max(0.0, left)))
         return Command(speed, turn if speed > 0.0 else 0.0)
+
+    def sight(self, share: float) -> float:
+        """Return how far [m] the robot may still go beyond the newest image, by a `share` of that distance."""
+        seen = self.tuning.blind_distance if self.world.free is None else self.tuning.watched_distance
+        return share * seen - max(self.world.gone, self.travelled_since(self.world.pose_then))
 
     # Manoeuvres
 

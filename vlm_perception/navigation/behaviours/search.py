@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from vlm_perception.navigation.behaviours.base import ARRIVED, STOPPED, Decision, Plan, WorldState
-from vlm_perception.navigation.behaviours.seek import Seek
+from vlm_perception.navigation.behaviours.remembering import RememberingSeek
 from vlm_perception.navigation.motion import STOP
 from vlm_perception.navigation.tuning import Tuning
 
 
-class Search(Seek):
+class Search(RememberingSeek):
     """Find the target, stop in front of it and stay. After `time_limit` [s] without success give up (0: never)."""
 
     def __init__(self, target: str, tuning: Tuning | None = None, time_limit: float = 0.0) -> None:

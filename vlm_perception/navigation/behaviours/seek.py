@@ -242,16 +242,16 @@ class Seek(Behaviour):
                 self.blocked = self.obstructed()  # the same image would get the same answers for ever
 
     def _come_from_nowhere(self) -> None:
-        """The robot was elsewhere: what it saw and drove before does not lead to the target from here."""
+        """Forget what the robot saw and drove before: it does not lead to the target from here."""
         self._clear_at = self._near_at = self._driven_from = None
         self._sure_from_afar = False
 
     def obstructed(self) -> bool:
-        """Does the belief, or the newest answer alone, say that something is ahead?"""
+        """Tell whether the belief, or the newest answer alone, says that something is ahead."""
         return self.blocked or (self.world.surroundings is not None and self.world.surroundings.blocked > LIKELY)
 
     def sighting_is_near(self) -> bool:
-        """Does the newest answer alone say that the target is near?"""
+        """Tell whether the newest answer alone says that the target is near."""
         sighting = self.world.sighting
         return sighting is not None and sighting.visible * sighting.near > LIKELY
 
@@ -302,7 +302,7 @@ class Seek(Behaviour):
         return max(MAKING_SURE[0], MAKING_SURE[1] * self.world.period)
 
     def look_again(self) -> Plan:
-        """The same image would get the same answers for ever: look from farther away, then from elsewhere."""
+        """Look from farther away, then from elsewhere: the same image would get the same answers for ever."""
         reason = f"not sure whether it is {self.target} that is near: looking again from farther away"
         self._near_at = None
         # The robot came straight from there just now, so it may go back a few decimetres without looking.
@@ -353,5 +353,5 @@ class Seek(Behaviour):
         yield from self.look(LOST, f"{reason}: looking where it was", answers=CAREFUL_ANSWERS, until=self.is_seen)
 
     def at_target(self) -> Plan:
-        """What to do in front of the target."""
+        """Yield what to do in front of the target."""
         raise NotImplementedError
