@@ -57,12 +57,24 @@ def test_what_is_ahead_ends_what_is_known():
     assert odds(wall, 0.9 * REACH, 0.01) < -PASSABLE and odds(obstacle, 0.9 * REACH, 0.01) < -PASSABLE
 
 
-def test_one_image_is_enough_to_doubt_what_many_said():
+@pytest.mark.parametrize("moved", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("seen", [OBSTACLE, WALL])
+def test_one_image_is_enough_to_doubt_what_many_said_from_the_same_place_too(seen, moved):
     free = looked(*[(HERE, CLEAR)] * 20)
     assert odds(free, 1.05, 0.01) == pytest.approx(free_map.MOST)
-    free.add(HERE, OBSTACLE, 0.0)
-    assert odds(free, 1.05, 0.01) < KNOWN and free.ahead(HERE, 0.0) < 0.7 * REACH
+    there = Pose(moved)
+    free.add(there, seen, 0.0)
+    ahead = free_map.WALL_SHARE if seen is WALL else free_map.OBSTACLE_SHARE
+    assert free.ahead(there, 0.0) <= ahead * CLEAR_DISTANCE - WIDTH / 2 + CELL
     assert odds(free, -3.0, 0.01) == 0.0
+
+
+def test_the_same_view_twice_is_not_two_proofs_of_a_free_way():
+    unsure = surroundings("clear", "center", sure=0.75)
+    single, same = looked((HERE, unsure)), looked((HERE, unsure), (HERE, unsure))
+    other = looked((HERE, unsure), (Pose(0.4), unsure))
+    at = REACH - CELL, 0.01
+    assert 0.0 < odds(single, *at) <= odds(same, *at) < odds(other, *at)
 
 
 def test_the_robot_can_be_where_it_is():
@@ -100,7 +112,7 @@ def test_floor_goes_on_around_what_is_free_and_behind_passages_but_not_behind_wa
     def floor(free: FreeMap, x: float, y: float) -> float:
         return float(free.floor()[free._grid.cell(x, y)])
 
-    clear, wall = looked((HERE, CLEAR)), looked((HERE, WALL))
+    clear, wall = looked((HERE, CLEAR)), looked((HERE, WALL), (HERE, WALL))
     door, same = (looked((HERE, surroundings(label, "none"))) for label in ("doorway", "clear"))
     assert floor(clear, 1.0, 0.0) > 0.95 and floor(clear, 5.0, 5.0) < floor(clear, 3.0, 0.0)
     assert floor(door, 4.05, 0.05) > 1.5 * floor(same, 4.05, 0.05)
@@ -172,11 +184,11 @@ def test_planned_ways_never_leave_what_is_passable_corners_included(seed, x, y):
         assert all(passable[step] for step in way[1:])
         for (a, b), (c, d) in zip(way, way[1:], strict=False):
             assert max(abs(a - c), abs(b - d)) == 1
-            assert way[0] == (a, b) or passable[a, d] or passable[c, b], "between two blocked corners"
+            assert way[0] == (a, b) or (passable[a, d] and passable[c, b]), "it cuts a corner"
         lengths = [math.dist(a, b) * CELL for a, b in zip(way, way[1:], strict=False)]
         assert routes.distance[cell] == pytest.approx(sum(lengths))
         here = free._grid.centre(start)
-        corners = free.straightened(way, 0.0)
+        corners = [free._grid.centre(corner) for corner in routes.corners(cell)]
         assert not corners or corners[-1] == free._grid.centre(cell)
         for corner in corners:
             outside = [p for p in cells_on(here, corner) if not passable[free._grid.cell(*p)]]
@@ -197,7 +209,7 @@ def test_ways_are_the_shortest_and_lead_around_what_is_blocked():
     goal = free._grid.cell(2.05, 0.05)
     around = 2 * math.hypot(1.0, 2.0)
     assert around <= routes.distance[goal] <= 1.15 * around
-    corners = free.straightened(routes.to(goal), 0.0)
+    corners = [free._grid.centre(corner) for corner in routes.corners(goal)]
     assert corners[-1] == pytest.approx((2.05, 0.05)) and 2 <= len(corners) <= 5
     layer[wall, :] = -4.0
     assert goal not in free.routes(Pose(0.05, 0.05), 0.0).distance

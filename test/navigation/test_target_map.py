@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kinematic_room import FIELD_OF_VIEW
 from search_world import surroundings
 
-from vlm_perception.navigation import target_map
+from vlm_perception.navigation import motion, target_map
 from vlm_perception.navigation.grid import CELL, Grid
 from vlm_perception.navigation.motion import Pose
 from vlm_perception.navigation.sighting import MEANINGS
@@ -146,7 +146,7 @@ def test_the_same_view_twice_is_not_two_proofs():
         first = target_map.AGAIN - (target_map.AGAIN - 1.0) / 2
         assert values[0] == pytest.approx(first, rel=1e-4)
         assert values == sorted(values) and values[-1] <= target_map.AGAIN + 1e-4
-    again = Pose(0.5 * target_map.SAME_VIEW[0], 0.0, 2 * math.tau + 0.5 * target_map.SAME_VIEW[1])
+    again = Pose(0.5 * motion.SAME_VIEW[0], 0.0, 2 * math.tau + 0.5 * motion.SAME_VIEW[1])
     moved = told((HERE, "center far"), (again, "center far"))
     assert evidence(moved, 2.05, 0.05) < 1.01 * target_map.AGAIN * evidence(told((HERE, "center far")), 2.05, 0.05)
 
@@ -181,7 +181,7 @@ def test_what_turned_out_to_be_something_else_is_remembered_as_that():
     target = told((HERE, "center far"), (Pose(3.0, -3.0, math.pi / 2), "center far"))
     before, elsewhere = mass(target, 3.0, 0.0, 0.4), mass(target, -2.0, 0.0)
     target.reject(3.0, 0.0)
-    assert mass(target, 3.0, 0.0, 0.4) < 0.02 * before and mass(target, -2.0, 0.0) > elsewhere
+    assert mass(target, 3.0, 0.0, 0.4) < 0.05 * before and mass(target, -2.0, 0.0) > elsewhere
     target.add(HERE, sure("center far"), CLEAR, 1.0)
     assert mass(target, 3.0, 0.0, 0.4) < 0.1 * before, "one more look at the same thing does not bring it back"
 
