@@ -1,5 +1,6 @@
 """Where the robot can drive, by what images showed: lengths, walls, fading, and ways that never leave what is known."""
 
+import itertools
 import math
 
 import numpy as np
@@ -182,10 +183,10 @@ def test_planned_ways_never_leave_what_is_passable_corners_included(seed, x, y):
         way = routes.to(cell)
         assert way[0] == start and way[-1] == cell
         assert all(passable[step] for step in way[1:])
-        for (a, b), (c, d) in zip(way, way[1:], strict=False):
+        for (a, b), (c, d) in itertools.pairwise(way):
             assert max(abs(a - c), abs(b - d)) == 1
             assert way[0] == (a, b) or (passable[a, d] and passable[c, b]), "it cuts a corner"
-        lengths = [math.dist(a, b) * CELL for a, b in zip(way, way[1:], strict=False)]
+        lengths = [math.dist(a, b) * CELL for a, b in itertools.pairwise(way)]
         assert routes.distance[cell] == pytest.approx(sum(lengths))
         here = free._grid.centre(start)
         corners = [free._grid.centre(corner) for corner in routes.corners(cell)]

@@ -51,7 +51,9 @@ def test_the_first_views_go_around_and_none_is_taken_twice():
         search.add(pose, surroundings("clear", "center"), sighting("no"), time)
         time += 1.0
     assert len(headings) <= 2 + math.tau / HALF_VIEW
-    gaps = np.diff(sorted(heading % math.tau for heading in headings), append=min(h % math.tau for h in headings) + math.tau)
+    gaps = np.diff(
+        sorted(heading % math.tau for heading in headings), append=min(h % math.tau for h in headings) + math.tau
+    )
     assert max(gaps) < 2.2 * HALF_VIEW, "all around"
 
 

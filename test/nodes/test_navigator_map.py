@@ -141,7 +141,7 @@ def test_without_odometry_nothing_is_remembered_and_it_is_said(ros):
 def test_what_is_not_here_ends_the_search_with_what_was_searched_and_what_remains(world, monkeypatch):
     """Nothing is worth a look any more, as after a long search."""
     ros = world.ros
-    monkeypatch.setattr("vlm_perception.navigation.behaviours.remembering.next_view", lambda *_, **__: None)
+    monkeypatch.setattr("vlm_perception.navigation.behaviours.view_search.next_view", lambda *_, **__: None)
     client = ActionClient(ros.node, SearchTarget, "search_target")
     ros.until(client.server_is_ready, "action server")
     sent = client.send_goal_async(SearchTarget.Goal(target="red ball"))

@@ -50,7 +50,7 @@ NEXT = 0.2
 NEWEST = 0.5
 """What is behind a wall or a passage is believed by so much of the newest image, and by the rest of those before."""
 SAME_VIEW = 0.3
-"""Another image of the same view counts so much: it is wrong where the one before was."""
+"""Another image of the same view that says free counts so much: it is wrong where the one before was."""
 WALL_REACH = 5.0
 """A wall hides what is so far [m] behind it."""
 NEAR_BY, FADING_DISTANCE = 1.5, 2.0
@@ -120,7 +120,8 @@ class FreeMap:
             line = (np.abs(aside) <= HALF_LINE) & (along > 0.0) & (along <= far)
             chance = np.interp(along[line] + self.width / 2, lengths, chances)
             odds = self._faded(free[line], measured[line], now)
-            free[line] = np.clip(odds + weight * _log_odds(chance), -MOST, MOST)
+            news = _log_odds(chance)
+            free[line] = np.clip(odds + np.where(news > 0.0, weight * news, news), -MOST, MOST)
             measured[line] = self._since(now)
             self._remember(replace(pose, heading=pose.heading + side), lengths, chances, far, now)
         self.stand(pose, now)

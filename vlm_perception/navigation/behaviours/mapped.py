@@ -137,8 +137,10 @@ class MappedSeek(Seek):
             assert self.world.surroundings is not None
             doubt = self.world.surroundings.blocked
             known = self.known_ahead()
-            if known < OPEN:
-                speed = 0.0 if doubt > LIKELY else speed * (1.0 - doubt)
+            if doubt > LIKELY:
+                speed = 0.0
+            elif known < OPEN:
+                speed *= 1.0 - doubt
             if known <= MARGIN:
                 turn = 0.0  # only what is straight ahead was seen, and nothing is known of what is beside
         return self.creep(speed, turn)
