@@ -103,15 +103,19 @@ class SearchRobot:
 
 
 class Chamber:
-    """A square of floor, `half` [m] from its middle to its walls, with a thing of a radius of 0.15 m at `target`."""
+    """A square of floor, `half` [m] from its middle to its walls, with a thing of a radius of 0.15 m at `target`.
+
+    What the model means is what the nano model means by its definition: a wall is within 1 m of the robot's centre, an
+    obstacle within 0.65 m, a clear way is clear for 1.5 m.
+    """
 
     def __init__(self, half: float = 2.5, target: tuple[float, float] | None = None) -> None:
         self.half, self.target = half, target
 
     def __call__(self, pose: Pose) -> Seen:
-        free = self.free(pose)
-        label = "wall" if free < 1.0 else "clear"
-        return self.where(pose), label, "center" if free > 1.5 else "none"
+        wall, thing = self.wall(pose), self.thing(pose)
+        label = "obstacle" if thing < 0.65 else "wall" if wall < 1.0 else "clear"
+        return self.where(pose), label, "center" if min(wall, thing) > 1.5 else "none"
 
     def where(self, pose: Pose) -> str:
         if self.target is None:
@@ -123,12 +127,17 @@ class Chamber:
         side = "left" if across > 1 / 3 else "right" if across < -1 / 3 else "center"
         return f"{side} {'near' if far < Tuning().target_near else 'far'}"
 
-    def free(self, pose: Pose) -> float:
-        """Return how far [m] it is straight on to a wall, or to the target."""
+    def wall(self, pose: Pose) -> float:
+        """Return how far [m] it is straight on to a wall."""
         c, s = math.cos(pose.heading), math.sin(pose.heading)
-        walls = [(math.copysign(self.half, d) - p) / d for p, d in ((pose.x, c), (pose.y, s)) if abs(d) > 1e-9]
-        if self.target is not None:
-            far, bearing = pose.distance_to(self.target), pose.bearing_of(self.target)
-            if abs(far * math.sin(bearing)) < 0.35 and math.cos(bearing) > 0.0:
-                walls.append(far * math.cos(bearing) - 0.15)
-        return min(walls)
+        ends = ((math.copysign(self.half, d) - p) / d for p, d in ((pose.x, c), (pose.y, s)) if abs(d) > 1e-9)
+        return max(0.0, min(ends))
+
+    def thing(self, pose: Pose) -> float:
+        """Return how far [m] it is straight on to the thing, infinite if it is not in the way."""
+        if self.target is None:
+            return math.inf
+        far, bearing = pose.distance_to(self.target), pose.bearing_of(self.target)
+        if abs(far * math.sin(bearing)) >= 0.35 or math.cos(bearing) <= 0.0:
+            return math.inf
+        return max(0.0, far * math.cos(bearing) - 0.15)

@@ -170,7 +170,7 @@ def test_ahead_never_goes_beyond_a_blocked_or_unknown_cell(happened, pose, later
         assert odds(free, *pose.ahead(distance, direction), now) >= KNOWN - 1e-3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seeds, st.floats(-3.0, 3.0), st.floats(-3.0, 3.0))
 def test_planned_ways_never_leave_what_is_passable_corners_included(seed, x, y):
     free = speckled(seed)

@@ -228,7 +228,7 @@ def feed(happened: list) -> TargetMap:
     return target
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(answers, st.floats(0.0, 1.0))
 def test_belief_is_a_distribution_whatever_was_answered(happened, floor):
     target = feed(happened)
