@@ -172,18 +172,18 @@ def next_view(
     pace: Pace,
     now: float,
     pending: Sequence[Pose] = (),
-    where: str = "anywhere",
+    here_only: bool = False,
     side: float = 0.0,
 ) -> View | None:
     """Return the best next view, or None when none is worth while: what can be reached was searched.
 
-    `where` is "anywhere", "here" (elsewhere only if nothing here is worth while) or "elsewhere". A turn to a `side`
-    (positive left) goes on to that side, if there is something to look at.
+    `here_only` counts what is elsewhere only if nothing here is worth while. A turn to a `side` (positive left) goes on
+    to that side, if there is something to look at.
     """
     gains = Gains(search, pending)
-    views = [] if where == "elsewhere" else _views_here(gains, pose, pace)
+    views = _views_here(gains, pose, pace)
     views = [view for view in views if wrap(view.heading - pose.heading) * side > 0.0] or views
-    if where != "here" or not views:
+    if not here_only or not views:
         views += _views_elsewhere(search, gains, pose, pace, now)
         views += _ways(search, gains, pose, pace, now)
     return max(views, key=lambda view: view.rate, default=None)

@@ -79,7 +79,6 @@ class Pilot:
             self.map = _search_map(tuning)
         self._tuning = self._behaviour.tuning = tuning
         self._behaviour.belief.memory = tuning.memory
-        self.map.adopt(tuning.field_of_view, tuning.target_near, tuning.clear_distance, tuning.robot_width)
         self._limiter.limits = limits
         self.answers.max_age = max_answer_age
 

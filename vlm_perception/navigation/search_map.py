@@ -25,11 +25,6 @@ class SearchMap:
         self.answers = 0
         """How many answers it has taken."""
 
-    def adopt(self, field_of_view: float, near_distance: float, clear_distance: float, width: float) -> None:
-        """Read what comes from now on in another way."""
-        self.target.field_of_view, self.target.near_distance = field_of_view, near_distance
-        self.free.clear_distance, self.free.width = clear_distance, width
-
     def forget(self) -> None:
         """Forget everything, as when the robot does not know any more where it is."""
         self.grid.forget()

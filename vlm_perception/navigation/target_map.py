@@ -68,7 +68,7 @@ class Sector:
     """The direction in which the target most probably is, from one place.
 
     `mass` is the probability that it is there at all. `x`, `y` [m] are the mean of its places there, `covariance`
-    [m^2] theirs; `distances` [m] and `weights` (which sum to 1) tell how far it may be.
+    [m^2] theirs (xx, xy, yx, yy). `places` [m] (2, n) are the middles of its cells, `weights` (n) add up to 1.
     """
 
     mass: float

@@ -31,7 +31,7 @@ SETTLED, TAKEN = 0.05, 0.15
 AGREE = 0.6
 """A sighting agrees with the map if it is within this angle [rad] of it."""
 SUPPORT = 2
-"""So many images must show the target before the robot drives to it."""
+"""So many images must show the target before the robot drives to it; it is lost after so many in a row without it."""
 PATH_STEERING = 2.0, 0.8
 """On its way the robot steers so fast [rad/s] per angle [rad] to the next corner, at most so fast [rad/s]."""
 ASIDES = tuple(0.04 * side for side in range(-6, 7))
@@ -44,7 +44,7 @@ class MappedSeek(Seek):
     def __init__(self, target: str, tuning: Tuning | None = None) -> None:
         super().__init__(target, tuning)
         self._sector: Sector | None = None
-        self._support = 0
+        self._support = self._misses = 0
         self._suspicion = False
         self._pending: list[tuple[float, Pose]] = []
         self._detouring = False
@@ -78,8 +78,11 @@ class MappedSeek(Seek):
             self._support = self._support + 1 if agrees else 1
         elif sector.mass < tuning.lose:
             self._support = 0
-        enough = sector.mass > (tuning.lose if was_seen else tuning.see)
-        self.seen = enough and (self._support >= SUPPORT or was_seen)
+        self._misses = 0 if sighting.visible > LIKELY else self._misses + 1
+        if was_seen:
+            self.seen = sector.mass > tuning.lose or self._misses < SUPPORT
+        else:
+            self.seen = sector.mass > tuning.see and self._support >= SUPPORT
         belief.visible = sector.mass
         belief.heading = world.pose.heading + self.world.pose.bearing_of((sector.x, sector.y))
         belief.near = sector.near(world.pose, tuning.target_near)

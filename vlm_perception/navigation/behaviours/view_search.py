@@ -35,10 +35,10 @@ class ViewSearch(MappedSeek):
             0.8 * turn, 0.7 * tuning.forward_speed, max(self.world.takes + TAKEN, 0.8 * tuning.field_of_view / turn)
         )
 
-    def plan_view(self, where: str = "anywhere", side: float = 0.0) -> View | None:
+    def plan_view(self, here_only: bool = False, side: float = 0.0) -> View | None:
         assert self.world.map is not None
         pending = [pose for _, pose in self._pending]
-        return next_view(self.world.map, self.world.pose, self.pace(), self.time, pending, where, side)
+        return next_view(self.world.map, self.world.pose, self.pace(), self.time, pending, here_only, side)
 
     def interrupted(self) -> bool:
         """Tell whether there is something better to do than the plan."""
@@ -86,7 +86,7 @@ class ViewSearch(MappedSeek):
                 return
             if abs(left) < NEXT_SWEEP and self.time > planned + 0.1:
                 planned = self.time
-                following = self.plan_view("here", side)
+                following = self.plan_view(here_only=True, side=side)
                 if following is not None and not following.corners and abs(wrap(following.heading - heading)) > 0.1:
                     heading = following.heading
                     left = wrap(heading - self.world.pose.heading)
