@@ -1,12 +1,10 @@
 """The evaluation: what it counts, whom it compares with, and one small one from end to end."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from one_room import evaluate_one_room
 
 from vlm_perception.navigation.motion import STOP, Command
 from vlm_perception.navigation.settings import NavigationSettings
@@ -160,24 +158,7 @@ def test_wrong_arguments_are_refused_before_anything_starts(arguments, words, ca
 
 
 def test_one_room_on_a_simulated_clock_from_end_to_end(tmp_path):
-    command = [sys.executable, "-m", "vlm_perception.tools", "evaluate", "--rooms", "1", "--time-limit", "3"]
-    command += ["--absent-time-limit", "1"]
-    command += ["--jobs", "1", "--output", str(tmp_path), "--delay", "0.05"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    line = json.loads(done.stdout.splitlines()[-1])
-    assert set(KEYS) <= set(line) and set(KEYS) <= set(line["baseline"])
-    assert line["rooms"] == line["baseline"]["rooms"] == line["absent_rooms"] == 1
-    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 1.0)
-    assert line["clock"] == "simulated"
-    assert line["median_image_age"] > 0.05
-    everything = json.loads((tmp_path / "evaluation.json").read_text())
-    ours = everything["trials"]["0"]["ours"]
-    assert (
-        ours["shortest"] > 0.0 and ours["present"]["states"] and ours["absent"]["target"] != ours["present"]["target"]
-    )
-    for file in ("table.md", "rooms.png", "rooms/room-0.png"):
-        assert (tmp_path / Path(file)).stat().st_size > 100
+    evaluate_one_room(tmp_path, "simulated", 1.0, "--absent-time-limit", "1")
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["figures"], ["train"], ["look", "x.mp4", "--labels", "a", "b"]])

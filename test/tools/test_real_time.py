@@ -1,14 +1,11 @@
 """The evaluation with the real nodes: the baseline's node, delays, breakdowns, and one room from end to end."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 pytest.importorskip("rclpy")
 
 from geometry_msgs.msg import Twist
+from one_room import evaluate_one_room
 
 from vlm_perception import msg
 from vlm_perception.nodes.navigator_parameters import Parameters
@@ -17,7 +14,6 @@ from vlm_perception.tools import real_time, slow_classifier
 from vlm_perception.tools.baseline_controller import BaselineController
 from vlm_perception.tools.episode import EpisodeRecord
 from vlm_perception.tools.evaluation import Evaluation, Setting
-from vlm_perception.tools.summary import KEYS
 
 pytestmark = pytest.mark.ros
 
@@ -121,20 +117,4 @@ def test_a_room_is_visited_again_once_when_the_nodes_break_down(monkeypatch, tmp
 
 
 def test_one_room_from_end_to_end(tmp_path):
-    command = [sys.executable, "-m", "vlm_perception.tools", "evaluate", "--rooms", "1", "--time-limit", "3"]
-    command += ["--jobs", "1", "--output", str(tmp_path), "--delay", "0.05", "--real-time"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    line = json.loads(done.stdout.splitlines()[-1])
-    assert set(KEYS) <= set(line) and set(KEYS) <= set(line["baseline"])
-    assert line["rooms"] == line["baseline"]["rooms"] == line["absent_rooms"] == 1
-    assert (line["delay"], line["first_seed"], line["absent_time_limit"]) == (0.05, 0, 0.75)
-    assert line["clock"] == "real"
-    assert line["median_image_age"] > 0.05
-    everything = json.loads((tmp_path / "evaluation.json").read_text())
-    ours = everything["trials"]["0"]["ours"]
-    assert (
-        ours["shortest"] > 0.0 and ours["present"]["states"] and ours["absent"]["target"] != ours["present"]["target"]
-    )
-    for file in ("table.md", "rooms.png", "rooms/room-0.png"):
-        assert (tmp_path / file).stat().st_size > 100
+    evaluate_one_room(tmp_path, "real", 0.75, "--real-time")
